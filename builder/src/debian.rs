@@ -1,0 +1,1 @@
+//! Debian: indexes, dependency solving, packages, and their configuration.

@@ -1,0 +1,149 @@
+//! What can go wrong while locking and building, and with what. Advice is `cli`'s.
+
+use std::path::PathBuf;
+
+/// The result of a builder operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The sandbox failed.
+    #[error(transparent)]
+    Executor(#[from] executor::Error),
+    /// The user interrupted.
+    #[error("interrupted")]
+    Interrupted {
+        /// By this signal.
+        signal: i32,
+    },
+    /// A system call on a path failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    File {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A step is described in a way that its builder does not take.
+    #[error("step `{step}`: parameter `{parameter}`: {reason}")]
+    Parameter {
+        /// Name of the derivation.
+        step: String,
+        /// Which parameter.
+        parameter: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A derivation names a builder that forge has not got.
+    #[error("step `{step}` wants builder `{builder}`")]
+    NoBuilder {
+        /// Name of the derivation.
+        step: String,
+        /// What it wants.
+        builder: String,
+    },
+    /// A lock request names an answerer that forge has not got.
+    #[error("nobody answers lock requests of kind `{kind}`")]
+    NoResolver {
+        /// What was asked.
+        kind: String,
+    },
+    /// A command in a step failed.
+    #[error("step `{step}` failed: {ending}")]
+    Step {
+        /// Name of the derivation.
+        step: String,
+        /// How its command ended, in words.
+        ending: String,
+        /// The end of what it printed.
+        log: String,
+        /// Where its scratch directory was kept, if it was.
+        kept: Option<PathBuf>,
+    },
+    /// Something from outside (package, index, wheel) is not what it should be.
+    #[error("bad {what} `{name}`: {reason}")]
+    Invalid {
+        /// `package`, `index`, `wheel`, …
+        what: &'static str,
+        /// Which.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A transfer failed: every place that was asked, and what each said.
+    #[error("cannot fetch `{what}`")]
+    Fetch {
+        /// File, index or URL.
+        what: String,
+        /// Address and answer, in the order asked.
+        tried: Vec<(String, String)>,
+        /// Whether this is a package or index that a mirror no longer has (404, 410).
+        gone: bool,
+    },
+    /// Fetched bytes do not have the digest that was asked for.
+    #[error("`{what}` has digest {actual}, expected {expected}")]
+    Mismatch {
+        /// File or URL.
+        what: String,
+        /// `sha256:…`.
+        actual: String,
+        /// `sha256:…`.
+        expected: String,
+    },
+    /// Nothing on this machine says where to ask.
+    #[error("no {what} is configured on this machine")]
+    NotConfigured {
+        /// `Debian mirror`, `Python index`.
+        what: &'static str,
+        /// What can be set, each a line.
+        settings: Vec<String>,
+    },
+    /// The signature of an index is missing, wrong, or by a key that is not trusted.
+    #[error("signature of `{what}` is not valid: {reason}")]
+    Signature {
+        /// Which index.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// No package has this name.
+    #[error("{ecosystem} has no package `{name}`")]
+    UnknownPackage {
+        /// `Debian bookworm`, `the Python index`.
+        ecosystem: String,
+        /// As asked for.
+        name: String,
+        /// Names like it, best first.
+        near: Vec<String>,
+    },
+    /// The requirements cannot all be had.
+    #[error("{ecosystem}: the requirements cannot be met together")]
+    Unsolvable {
+        /// `Debian bookworm`, `Python 3.11`.
+        ecosystem: String,
+        /// The solver's own words.
+        explanation: String,
+    },
+    /// The lock answers a request without some record that it needs.
+    #[error("the lock has no `{field}` for `{name}`")]
+    LockRecord {
+        /// Which package.
+        name: String,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+impl Error {
+    /// For `map_err`: a system call on `path` failed.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

@@ -1,0 +1,1 @@
+//! Python: the index, resolution by uv, wheels, and bytecode.

@@ -1,0 +1,84 @@
+//! What happens while building, told to whoever shows it.
+
+use std::time::Duration;
+
+/// Something worth telling. `id` joins the events of one piece of work.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// Work begins. `bytes`: how many are to be transferred, where that is known.
+    Started {
+        /// Joins the events of one piece of work; unique in the process.
+        id: u64,
+        /// `fetch`, `unpack`, `configure`, `resolve`, `run`, … the phase by which times are summed.
+        phase: &'static str,
+        /// What, for instance `numpy-2.1.0-cp311….whl`.
+        what: &'a str,
+        /// Size of a transfer.
+        bytes: Option<u64>,
+    },
+    /// A transfer goes on; `bytes` since it began.
+    Advanced {
+        /// As at the start.
+        id: u64,
+        /// So far.
+        bytes: u64,
+    },
+    /// Work is done.
+    Finished {
+        /// As at the start.
+        id: u64,
+        /// As at the start.
+        phase: &'static str,
+        /// As at the start.
+        what: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// How many steps there are, and how many are done already.
+    Planned {
+        /// To be made.
+        steps: usize,
+        /// Here already.
+        known: usize,
+    },
+    /// Something the user should know that is no error.
+    Note(&'a str),
+}
+
+/// Shows what happens.
+pub trait Reporter: Send + Sync {
+    /// Called from any thread.
+    fn report(&self, event: Event<'_>);
+}
+
+/// A piece of work that reports its start now and its end when dropped.
+pub struct Span<'a> {
+    reporter: &'a dyn Reporter,
+    id: u64,
+    phase: &'static str,
+    what: String,
+    started: std::time::Instant,
+}
+
+impl<'a> Span<'a> {
+    /// Begins.
+    pub fn start(reporter: &'a dyn Reporter, phase: &'static str, what: impl Into<String>, bytes: Option<u64>) -> Self {
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let what = what.into();
+        reporter.report(Event::Started { id, phase, what: &what, bytes });
+        Self { reporter, id, phase, what, started: std::time::Instant::now() }
+    }
+
+    /// So many bytes of a transfer so far.
+    pub fn advance(&self, bytes: u64) {
+        self.reporter.report(Event::Advanced { id: self.id, bytes });
+    }
+}
+
+impl Drop for Span<'_> {
+    fn drop(&mut self) {
+        let (id, phase, what) = (self.id, self.phase, self.what.as_str());
+        self.reporter.report(Event::Finished { id, phase, what, took: self.started.elapsed() });
+    }
+}

@@ -1,0 +1,61 @@
+//! What can go wrong before a command runs.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+/// The result of an executor operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is not in the root.
+    #[error("command `{}` not found", .command.display())]
+    CommandNotFound {
+        /// As given.
+        command: OsString,
+    },
+    /// The program is there and cannot be executed.
+    #[error("cannot execute `{}`", .command.display())]
+    CannotExecute {
+        /// As given.
+        command: OsString,
+        /// Why.
+        source: io::Error,
+    },
+    /// The host does not let this user make namespaces.
+    #[error("this host forbids user namespaces")]
+    NoUserNamespaces {
+        /// Which switch forbids it, if it is known (`kernel.unprivileged_userns_clone`, `user.max_user_namespaces`, AppArmor).
+        switch: Option<String>,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Something asked for with `require` is not to be had.
+    #[error("isolation `{what}` is required and cannot be had here: {why}")]
+    Required {
+        /// What was required.
+        what: String,
+        /// Why it is not to be had.
+        why: String,
+    },
+    /// A step of setting up the sandbox failed.
+    #[error("cannot {action}")]
+    Setup {
+        /// What was being done, with the path if there is one.
+        action: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the host failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    File {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,11 @@
+//! Runs a command in isolation. Knows neither plans nor expressions.
+//!
+//! [`Sandbox`] says what a command may see, a [`Backend`] carries it out, an [`Outcome`] says what came of it.
+
+pub mod sandbox;
+pub mod backend;
+pub mod error;
+
+pub use backend::{Backend, Native};
+pub use error::{Error, Result};
+pub use sandbox::{Bind, Outcome, Ending, Network, RootFs, Sandbox, Streams, Writable};

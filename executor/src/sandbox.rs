@@ -1,0 +1,124 @@
+//! What a command may see, and what came of running it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+use std::time::Duration;
+
+pub use store::Limits;
+
+/// The file system a command sees as `/`.
+#[derive(Debug, Clone)]
+pub struct RootFs {
+    /// Checkouts, lowest first; at least one.
+    pub layers: Vec<PathBuf>,
+    /// Where its writes go.
+    pub writable: Writable,
+}
+
+/// Where writes to the root go.
+#[derive(Debug, Clone)]
+pub enum Writable {
+    /// Nowhere: they fail with EROFS.
+    No,
+    /// Into memory; gone at the end.
+    Temporary,
+    /// Into this empty directory, as overlayfs lays out an upper layer (whiteouts, opaque directories).
+    /// `DIR/upper` and `DIR/work` are made in it.
+    Kept(PathBuf),
+}
+
+/// A file or directory of the host shown inside.
+#[derive(Debug, Clone)]
+pub struct Bind {
+    /// On the host.
+    pub source: PathBuf,
+    /// Absolute path inside; made if missing (in the writable layer or on a tmpfs, never in a checkout).
+    pub target: PathBuf,
+    /// Writes fail.
+    pub read_only: bool,
+}
+
+/// What of the network a command sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback of its own.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// What stdin, stdout and stderr are.
+#[derive(Debug, Clone)]
+pub enum Streams {
+    /// The caller's own descriptors 0, 1, 2.
+    Inherit,
+    /// stdin empty, stdout and stderr both appended to this file.
+    File(PathBuf),
+    /// stdin empty, stdout to the first file and stderr to the second.
+    Files(PathBuf, PathBuf),
+}
+
+/// What a command may see. Everything not named here is closed.
+#[derive(Debug, Clone)]
+pub struct Sandbox {
+    /// Its `/`.
+    pub root: RootFs,
+    /// Files of the host that it sees.
+    pub binds: Vec<Bind>,
+    /// Program and arguments. A program without slash is looked for along the sandbox's own `PATH`, inside the root.
+    pub command: Vec<OsString>,
+    /// The whole environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Working directory inside; absolute.
+    pub directory: PathBuf,
+    /// User and group id that it runs as.
+    pub user: (u32, u32),
+    /// Host name inside.
+    pub hostname: String,
+    /// What of the network it sees.
+    pub network: Network,
+    /// Bounds, in place before the command starts.
+    pub limits: Limits,
+    /// Its standard streams.
+    pub streams: Streams,
+    /// A build step: one mapped uid, and a supervisor that answers chown, mknod, set*id, setgroups, ACLs and stat as if the
+    /// command were root, and records what goes into the tree. Capabilities of the user namespace are kept, a time stands in
+    /// for nothing. See `docs/why/supervisor.md`.
+    pub pretend_root: bool,
+    /// Isolation that must be had (`user`, `network`, `memory`, …); without it the run is refused rather than weakened.
+    pub require: Vec<String>,
+    /// Set to a signal number from outside (Ctrl-C), it is passed on to the command; what does not end is killed.
+    pub interrupt: Option<Arc<AtomicI32>>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+    /// Its wall time was over.
+    TimedOut,
+    /// The kernel killed it, or a process of it, for its memory limit.
+    OutOfMemory,
+}
+
+/// What came of running a command.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub ending: Ending,
+    /// From start to end.
+    pub wall: Duration,
+    /// Processor time, user and system.
+    pub cpu: Duration,
+    /// Most memory of any one process, in bytes (`getrusage`'s maxrss).
+    pub peak_memory: u64,
+    /// What was asked for and could not be given on this machine, in words (`limits: no cgroup …`).
+    pub missing: Vec<String>,
+}

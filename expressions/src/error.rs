@@ -1,0 +1,73 @@
+//! What is wrong with an expression, and where.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A text that expressions are read from.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SourceText {
+    /// The file, or a word in angle brackets (`<string>`, `<forge library>`).
+    pub name: PathBuf,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A stretch of a text, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// In which text.
+    pub text: Arc<SourceText>,
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Place {
+    /// Line and column of the first byte, both counted from 1; columns in bytes, as Nix counts them.
+    pub fn line_and_column(&self) -> (usize, usize) {
+        let before = &self.text.bytes[..self.start.min(self.text.bytes.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        (line, column)
+    }
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The expression cannot be evaluated.
+    Error,
+    /// It can, but hardly means what it says.
+    Warning,
+}
+
+/// Something found in an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// One headline, lower case, without period.
+    pub message: String,
+    /// Where.
+    pub place: Option<Place>,
+    /// What was being evaluated, innermost first: what and where.
+    pub trace: Vec<(String, Option<Place>)>,
+    /// Something the user can do.
+    pub hint: Option<String>,
+}
+
+/// Why there is no plan: one finding, or several where reading goes on after the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// At least one.
+    pub findings: Vec<Finding>,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.findings.first().map_or("nothing wrong", |finding| &finding.message))
+    }
+}
+
+impl std::error::Error for Error {}

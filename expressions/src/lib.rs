@@ -1,0 +1,7 @@
+//! Turns a runtime expression into a plan. It alone knows the Nix language; it starts no process and opens no connection.
+
+pub mod ast;
+pub mod parser;
+pub mod error;
+
+pub use error::{Error, Finding};

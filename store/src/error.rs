@@ -1,0 +1,90 @@
+//! What can go wrong in a store, and with what.
+
+use std::io;
+use std::path::PathBuf;
+
+/// The result of a store operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call on a path failed.
+    #[error("cannot {action} `{}`", .path.display())]
+    File {
+        /// The verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No object has this id.
+    #[error("no {kind} `{id}` in the store")]
+    NotFound {
+        /// `blob`, `tree`, `delta`, `formation`.
+        kind: &'static str,
+        /// Id, prefix or name as given.
+        id: String,
+    },
+    /// A prefix or name fits several formations.
+    #[error("`{given}` fits {} formations", .candidates.len())]
+    Ambiguous {
+        /// What was given.
+        given: String,
+        /// Full ids with their names.
+        candidates: Vec<(crate::FormationId, String)>,
+    },
+    /// Neither a digest, nor a prefix of 6 digits or more, nor a name.
+    #[error("`{given}` is neither a digest, nor a prefix of at least 6 digits, nor a name")]
+    Malformed {
+        /// What was given.
+        given: String,
+    },
+    /// Bytes do not have the digest that names them.
+    #[error("bytes from `{from}` have digest {actual}, expected {expected}")]
+    Mismatch {
+        /// Where they came from.
+        from: String,
+        /// What they hash to.
+        actual: String,
+        /// What they should.
+        expected: String,
+    },
+    /// An object is not in its canonical encoding.
+    #[error("`{from}` is not a valid {kind}")]
+    Decode {
+        /// Which object.
+        from: String,
+        /// Of what kind it should be.
+        kind: &'static str,
+        /// Where it is wrong.
+        source: crate::DecodeError,
+    },
+    /// A file that a tree cannot hold.
+    #[error("`{}` cannot be kept: {reason}", .path.display())]
+    Unsupported {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// An archive from outside is not what it says.
+    #[error("bad {format} archive `{from}`: {reason}")]
+    Archive {
+        /// Where it came from.
+        from: String,
+        /// `tar`, `squashfs`, `SIF`.
+        format: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: a system call on `path` failed.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}

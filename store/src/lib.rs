@@ -1,0 +1,25 @@
+//! The nouns of forge, the directory they are kept in, and the files they are packed into.
+//!
+//! A store keeps every object under the digest of its content, so an object proves itself. This room uses no other room.
+
+pub mod digest;
+pub mod name;
+pub mod tree;
+pub mod formation;
+pub mod delta;
+pub mod derivation;
+pub mod lock;
+mod encoding;
+pub mod directory;
+pub mod format;
+pub mod error;
+
+pub use delta::{Delta, RelativePath};
+pub use derivation::{Derivation, Goal, GoalLayer, Plan, StorePath};
+pub use digest::{ArtifactId, BlobId, DeltaId, FormationId, TreeId};
+pub use directory::Store;
+pub use encoding::DecodeError;
+pub use error::{Error, Result};
+pub use formation::{Formation, Launch, Limits};
+pub use name::Name;
+pub use tree::{File, Metadata, Node, Tree};
