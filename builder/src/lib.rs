@@ -1,16 +1,16 @@
 //! Makes what a plan asks for, one step at a time, and answers what a lock asks.
 
-pub mod machine;
-pub mod report;
 pub mod builtin;
+pub mod debian;
+pub mod error;
+pub mod fetch;
+pub mod machine;
+pub mod python;
+pub mod report;
+pub mod resolve;
+pub mod scan;
 pub mod schedule;
 pub mod step;
-pub mod scan;
-pub mod fetch;
-pub mod debian;
-pub mod python;
-pub mod resolve;
-pub mod error;
 
 pub use error::{Error, Result};
 pub use machine::Machine;

@@ -2,10 +2,10 @@
 //!
 //! [`Sandbox`] says what a command may see, a [`Backend`] carries it out, an [`Outcome`] says what came of it.
 
-pub mod sandbox;
 pub mod backend;
 pub mod error;
+pub mod sandbox;
 
 pub use backend::{Backend, Native};
 pub use error::{Error, Result};
-pub use sandbox::{Bind, Outcome, Ending, Network, RootFs, Sandbox, Streams, Writable};
+pub use sandbox::{Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};

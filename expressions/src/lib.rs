@@ -1,7 +1,7 @@
 //! Turns a runtime expression into a plan. It alone knows the Nix language; it starts no process and opens no connection.
 
 pub mod ast;
-pub mod parser;
 pub mod error;
+pub mod parser;
 
 pub use error::{Error, Finding};

@@ -221,7 +221,11 @@ impl Store {
     }
 
     /// Takes in a file, symlink or directory of the project: root:root, modes 0644 or 0755. `selected` as in [`crate::derivation::Source`].
-    pub fn ingest_source(&self, path: &Path, selected: Option<&std::collections::BTreeSet<Vec<u8>>>) -> Result<crate::Node> {
+    pub fn ingest_source(
+        &self,
+        path: &Path,
+        selected: Option<&std::collections::BTreeSet<Vec<u8>>>,
+    ) -> Result<crate::Node> {
         unimplemented!()
     }
 

@@ -73,7 +73,8 @@ impl<'a> Reader<'a> {
         DecodeError { what, offset: self.offset }
     }
     fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
-        let end = self.offset.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or_else(|| self.bad(what))?;
+        let end =
+            self.offset.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or_else(|| self.bad(what))?;
         let taken = &self.bytes[self.offset..end];
         self.offset = end;
         Ok(taken)

@@ -60,7 +60,8 @@ pub struct Formation {
 ///
 /// A text of 6 to 64 hexadecimal digits only would be taken for a digest, and is refused.
 pub fn is_name(text: &str) -> bool {
-    let like_digest = (6..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let like_digest =
+        (6..=64).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     starts_well
         && !like_digest

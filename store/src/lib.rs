@@ -2,17 +2,17 @@
 //!
 //! A store keeps every object under the digest of its content, so an object proves itself. This room uses no other room.
 
-pub mod digest;
-pub mod name;
-pub mod tree;
-pub mod formation;
 pub mod delta;
 pub mod derivation;
-pub mod lock;
-mod encoding;
+pub mod digest;
 pub mod directory;
-pub mod format;
+mod encoding;
 pub mod error;
+pub mod format;
+pub mod formation;
+pub mod lock;
+pub mod name;
+pub mod tree;
 
 pub use delta::{Delta, RelativePath};
 pub use derivation::{Derivation, Goal, GoalLayer, Plan, StorePath};
