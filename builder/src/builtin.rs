@@ -10,6 +10,9 @@ use store::directory::Claim;
 
 use crate::{Builder, Error, Result};
 
+pub mod files;
+pub mod run;
+
 /// One step to be made.
 pub struct Job<'a> {
     /// Store, backend, reporter and the rest.
@@ -48,7 +51,7 @@ pub trait Builtin: Sync {
 }
 
 /// Every builtin.
-pub const ALL: &[&dyn Builtin] = &[];
+pub const ALL: &[&dyn Builtin] = &[&files::Files, &run::Run];
 
 impl Job<'_> {
     /// A parameter by name, as the type the builtin wants.

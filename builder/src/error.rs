@@ -54,6 +54,28 @@ pub enum Error {
         /// What was asked.
         kind: String,
     },
+    /// A plan that is not closed; a bug of whoever made it.
+    #[error("the plan refers to `{path}` and has no such derivation or source")]
+    NotInPlan {
+        /// The missing one.
+        path: String,
+    },
+    /// A derivation has no such output.
+    #[error("step `{step}` has no output `{output}`")]
+    NoOutput {
+        /// Name of the derivation.
+        step: String,
+        /// What was asked for.
+        output: String,
+    },
+    /// Two layers of one package set give the same path differently, or a file is put where it cannot be.
+    #[error("`{path}`: {reason}")]
+    Conflict {
+        /// Which path.
+        path: String,
+        /// Who wants what.
+        reason: String,
+    },
     /// A command in a step failed.
     #[error("step `{step}` failed: {ending}")]
     Step {

@@ -1,0 +1,60 @@
+//! `builtin:files`: puts sources, downloads and other layers at paths of a root.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use store::directory::Claim;
+use store::{Delta, DeltaId, File, Metadata, Node, RelativePath, Tree};
+
+use super::{Builtin, Input, Job};
+use crate::{Error, Result};
+
+/// Parameters: `files`, from absolute target to store path. A longer target may lie inside a shorter one.
+pub struct Files;
+
+impl Builtin for Files {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    fn phase(&self) -> &'static str {
+        "files"
+    }
+
+    fn build(&self, job: &Job<'_>) -> Result<Claim> {
+        let files: BTreeMap<String, String> = job.parameter("files")?;
+        let mut deltas = Vec::new();
+        for (target, source) in &files {
+            let bad = |reason: &str| Error::Conflict { path: target.clone(), reason: reason.to_owned() };
+            if !target.starts_with('/') {
+                return Err(bad("a path inside a formation starts with `/`"));
+            }
+            let path = RelativePath::parse(target.as_bytes()).map_err(|_| bad("not a path"))?;
+            deltas.push(place(job, &path, source)?);
+        }
+        Ok(Claim::Delta(job.builder.store.squash(&deltas)?))
+    }
+}
+
+/// A delta with one thing at one path; the directories on the way are passed through.
+fn place(job: &Job<'_>, path: &RelativePath, source: &str) -> Result<DeltaId> {
+    let store = job.builder.store;
+    let mut node = match job.input(source)? {
+        Input::Source(node) => node.clone(),
+        Input::Claim(Claim::Blob(blob)) => {
+            let size = store.open_blob(*blob)?.metadata().map_err(Error::file("read", source))?.len();
+            Node::File(File { blob: *blob, size, metadata: Metadata::root(0o644) })
+        }
+        Input::Claim(Claim::Delta(delta)) => Node::Directory(store.delta(*delta)?.tree),
+    };
+    for name in path.0.iter().rev() {
+        let tree = Tree { entries: BTreeMap::from([(name.clone(), node)]), ..Tree::empty() };
+        node = Node::Directory(store.put_tree(&tree)?);
+    }
+    let Node::Directory(tree) = node else {
+        let reason = "a file cannot be the root".to_owned();
+        return Err(Error::Conflict { path: "/".to_owned(), reason });
+    };
+    let passed: BTreeSet<RelativePath> =
+        (0..path.0.len().max(1)).map(|depth| RelativePath(path.0[..depth].to_vec())).collect();
+    Ok(store.put_delta(&Delta { tree, removed: BTreeSet::new(), passed })?)
+}
