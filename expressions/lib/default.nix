@@ -1,0 +1,549 @@
+# The library `forge`, as runtime expressions see it.
+#
+# A layer is described first (`_type = "layer"`) and becomes derivations only when a formation puts it on top of others: so
+# that package lists of one ecosystem are solved together, and a layer can know what lies below it.
+{
+  # kind: parameters: the lock's records; [ ] while the lock does not answer (the plan is then thrown away).
+  lock,
+  # For instance "x86_64-linux".
+  system,
+  ...
+}:
+let
+  inherit (builtins)
+    all
+    attrNames
+    concatLists
+    concatStringsSep
+    elem
+    elemAt
+    filter
+    foldl'
+    head
+    isAttrs
+    isFloat
+    isInt
+    isList
+    isPath
+    isString
+    length
+    map
+    mapAttrs
+    match
+    replaceStrings
+    sort
+    toJSON
+    toString
+    typeOf
+    ;
+
+  platforms = {
+    x86_64-linux = "amd64";
+    aarch64-linux = "arm64";
+  };
+  architecture = platforms.${system} or (throw "forge builds for ${concatStringsSep " and " (attrNames platforms)}, not for ${system}");
+
+  # What each Debian suite's interpreter and libc are: a lock must not depend on a tree that is still to be built.
+  suites = {
+    buster = {
+      python = "3.7";
+      glibc = "2.28";
+    };
+    bullseye = {
+      python = "3.9";
+      glibc = "2.31";
+    };
+    bookworm = {
+      python = "3.11";
+      glibc = "2.36";
+    };
+    trixie = {
+      python = "3.13";
+      glibc = "2.41";
+    };
+  };
+
+  unique = list: foldl' (seen: item: if elem item seen then seen else seen ++ [ item ]) [ ] list;
+  sorted = list: sort (a: b: a < b) (unique list);
+  optional = condition: value: if condition then [ value ] else [ ];
+  notNull = set: removeAttrs set (filter (name: set.${name} == null) (attrNames set));
+
+  # A Nix store path name: Debian's versions have `:` and `~`, which Nix does not allow.
+  storeName = replaceStrings [ "~" ":" "%" "!" "@" " " "/" ] [ "_" "_" "_" "_" "_" "_" "_" ];
+
+  step =
+    kind: name: parameters:
+    derivation {
+      inherit system;
+      name = storeName name;
+      builder = "builtin:${kind}";
+      parameters = toJSON parameters;
+    };
+
+  download =
+    {
+      name,
+      url,
+      sha256,
+      size ? null,
+    }:
+    derivation {
+      inherit system;
+      name = storeName name;
+      builder = "builtin:fetch";
+      parameters = toJSON (notNull { inherit url size; });
+      outputHash = sha256;
+      outputHashAlgo = "sha256";
+      outputHashMode = "flat";
+    };
+
+  # The last component of a path or address, without a query.
+  baseName = path: elemAt (match "(.*/)?([^/?#]*)([?#].*)?" path) 1;
+
+  isLayer = value: isAttrs value && value._type or null == "layer";
+  layer = kind: fields: fields // { _type = "layer"; inherit kind; };
+
+  # ---- what users call ----------------------------------------------------------------------------------------------
+
+  # Packages of Debian with all that they depend on, configured. Several of one suite are solved together.
+  debian =
+    {
+      packages ? [ ],
+      suite ? "bookworm",
+      recommends ? false,
+    }:
+    if !(isList packages && all isString packages) then
+      throw "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
+    else
+      layer "debian" { inherit packages suite recommends; };
+
+  # Projects of the Python package index, as wheels. `requirements` as pip takes them.
+  python =
+    {
+      requirements,
+      python ? null,
+    }:
+    if !(isList requirements && all isString requirements) then
+      throw "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
+    else
+      layer "python" { inherit requirements python; };
+
+  # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
+  files = contents: layer "files" { inherit contents; };
+
+  # A command over given layers (those below it, if none are given); what it changes is the layer.
+  run =
+    {
+      command ? null,
+      script ? null,
+      name ? "run",
+      layers ? null,
+      environment ? { },
+      directory ? "/",
+    }:
+    if (command == null) == (script == null) then
+      throw "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
+    else
+      layer "run" {
+        inherit
+          name
+          layers
+          environment
+          directory
+          ;
+        command = if command != null then command else [ "/bin/sh" "-euc" script ];
+      };
+
+  # A file of the network. Without `sha256` the lock keeps what it was when it was first fetched.
+  fetchurl =
+    {
+      url,
+      sha256 ? null,
+      name ? baseName url,
+    }:
+    let
+      record = head (lock "url" { inherit url; });
+    in
+    if sha256 != null then
+      download { inherit name url sha256; }
+    else
+      download {
+        inherit name url;
+        inherit (record) sha256 size;
+      };
+
+  # The package index of a Debian suite (a file `Packages.xz`), as it was when it was locked.
+  debianIndex =
+    {
+      suite ? "bookworm",
+      component ? "main",
+    }:
+    let
+      record = head (lock "debian-index" { inherit suite component architecture; });
+    in
+    download {
+      name = "Packages.xz";
+      url = "debian:${record.suite}/${record.file}";
+      inherit (record) sha256 size;
+    };
+
+  formation =
+    specification@{
+      name,
+      layers,
+      version ? "",
+      environment ? { },
+      command ? [ ],
+      directory ? null,
+      user ? null,
+      limits ? { },
+      ports ? [ ],
+      network ? false,
+    }:
+    {
+      _type = "formation";
+      inherit name version specification;
+      platform = "linux/${architecture}";
+      layers = realiseLayers name (flatten layers);
+      launch = {
+        inherit
+          command
+          directory
+          user
+          ports
+          network
+          ;
+        environment = defaultEnvironment // mapAttrs (_: toString) environment;
+        limits = parseLimits limits;
+      };
+    };
+
+  # A formation with more layers and other settings: environment and limits are joined, the rest is replaced.
+  extend =
+    base: changes:
+    let
+      old = base.specification or (throw "forge.extend: the first argument is a formation");
+    in
+    formation (
+      old
+      // changes
+      // {
+        layers = flatten old.layers ++ flatten (changes.layers or [ ]);
+        environment = (old.environment or { }) // (changes.environment or { });
+        limits = (old.limits or { }) // (changes.limits or { });
+      }
+    );
+
+  defaultEnvironment = {
+    PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    HOME = "/root";
+    LANG = "C.UTF-8";
+  };
+
+  # ---- from descriptions to derivations ------------------------------------------------------------------------------
+
+  flatten =
+    layers:
+    if !isList layers then
+      throw "forge.formation: `layers` is a list, not a ${typeOf layers}"
+    else
+      concatLists (map (item: if isList item then flatten item else [ (checkLayer item) ]) layers);
+
+  checkLayer =
+    value:
+    if isLayer value then
+      value
+    else if isAttrs value && value.type or null == "derivation" then
+      layer "derivation" { drv = value; }
+    else
+      throw "forge.formation: a layer is what forge.debian, forge.python, forge.files or forge.run gives, not a ${typeOf value}";
+
+  realiseLayers =
+    name: descriptions:
+    let
+      ofKind = kind: filter (item: item.kind == kind) descriptions;
+      debians = ofKind "debian";
+      pythons = ofKind "python";
+      debianSuites = unique (map (item: item.suite) debians);
+      suite =
+        if length debianSuites > 1 then
+          throw "formation ${name}: one Debian suite at a time, not ${concatStringsSep " and " debianSuites}"
+        else
+          head debianSuites;
+      pythonWishes = unique (filter (wish: wish != null) (map (item: item.python) pythons));
+      known =
+        if debians == [ ] then
+          throw "formation ${name}: forge.python needs an interpreter: add (forge.debian { packages = [ \"python3\" ]; }) to the layers"
+        else
+          suites.${suite} or (throw "formation ${name}: which Python and glibc Debian ${suite} has is not known here");
+      pythonVersion =
+        if pythonWishes == [ ] then
+          known.python
+        else if length pythonWishes == 1 then
+          head pythonWishes
+        else
+          throw "formation ${name}: one Python at a time, not ${concatStringsSep " and " pythonWishes}";
+      debianPackages =
+        concatLists (map (item: item.packages) debians)
+        ++ optional (pythons != [ ]) (if pythonWishes == [ ] then "python3" else "python${pythonVersion}");
+
+      merged = {
+        debian = debianLayer {
+          inherit suite;
+          packages = sorted debianPackages;
+          recommends = builtins.any (item: item.recommends) debians;
+        };
+        python =
+          below:
+          pythonLayer below {
+            requirements = sorted (concatLists (map (item: item.requirements) pythons));
+            python = pythonVersion;
+            inherit (known) glibc;
+          };
+      };
+
+      # Debian's and Python's layers stand where the first of them stands.
+      place =
+        state: description:
+        let
+          inherit (description) kind;
+          once = kind == "debian" || kind == "python";
+          made =
+            if kind == "debian" then
+              merged.debian
+            else if kind == "python" then
+              merged.python state.below
+            else if kind == "files" then
+              filesLayer description
+            else if kind == "run" then
+              runLayer state.below description
+            else
+              {
+                label = description.drv.name;
+                inherit (description) drv;
+              };
+        in
+        if once && elem kind state.seen then
+          state
+        else
+          {
+            seen = state.seen ++ [ kind ];
+            layers = state.layers ++ [ made ];
+            below = state.below ++ [ made.drv ];
+          };
+    in
+    (foldl' place {
+      seen = [ ];
+      layers = [ ];
+      below = [ ];
+    } descriptions).layers;
+
+  debianLayer =
+    {
+      suite,
+      packages,
+      recommends,
+    }:
+    let
+      records = lock "debian" (
+        { inherit suite packages architecture; } // (if recommends then { inherit recommends; } else { })
+      );
+      package =
+        record:
+        step "debian-package" "${record.name}-${record.version}" {
+          package = download {
+            name = baseName record.file;
+            url = "debian:${record.suite}/${record.file}";
+            inherit (record) sha256 size;
+          };
+        };
+    in
+    {
+      label = "debian ${suite}";
+      drv = step "debian-configure" "debian-${suite}" {
+        packages = map package records;
+        inherit suite architecture;
+      };
+    };
+
+  pythonLayer =
+    below:
+    {
+      requirements,
+      python,
+      glibc,
+    }:
+    let
+      records = lock "python" {
+        inherit requirements python glibc;
+        platform = "linux/${architecture}";
+      };
+      wheel =
+        record:
+        step "wheel" "${record.name}-${record.version}" {
+          inherit (record) file;
+          inherit python;
+          wheel = download {
+            name = record.file;
+            url = "python:${record.name}/${record.file}";
+            inherit (record) sha256;
+            size = record.size or null;
+          };
+        };
+    in
+    {
+      label = "python ${python}";
+      drv = step "python-environment" "python-${python}" {
+        layers = below;
+        wheels = map wheel records;
+        inherit python;
+      };
+    };
+
+  filesLayer =
+    { contents, ... }:
+    let
+      source =
+        target: value:
+        if isPath value then
+          # A fixed name: where the project lies must not show.
+          builtins.path {
+            path = value;
+            name = "source";
+          }
+        else if isString value && builtins.hasContext value || isAttrs value then
+          "${value}"
+        else if isString value then
+          builtins.toFile "text" value
+        else
+          throw "forge.files: ${target} is a path, a text or a derivation, not a ${typeOf value}";
+    in
+    if !isAttrs contents then
+      throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }"
+    else
+      {
+        label = "files ${concatStringsSep " " (attrNames contents)}";
+        drv = step "files" "files" { files = mapAttrs source contents; };
+      };
+
+  runLayer =
+    below:
+    {
+      name,
+      command,
+      layers,
+      environment,
+      directory,
+      ...
+    }:
+    let
+      given = realiseLayers name (flatten layers);
+    in
+    {
+      label = "run ${name}";
+      drv = step "run" name {
+        inherit command directory;
+        environment = mapAttrs (_: toString) environment;
+        layers = if layers == null then below else map (item: item.drv) given;
+      };
+    };
+
+  # ---- units ---------------------------------------------------------------------------------------------------------
+
+  power = base: exponent: if exponent == 0 then 1 else base * power base (exponent - 1);
+
+  # "512M", "1.5GiB" and 1024 are bytes; K, M, G and T are powers of 1024, as systemd and Docker read them.
+  parseBytes =
+    what: value:
+    let
+      parts = match "([0-9]+)([.]([0-9]{1,3}))?([KMGT]?)(i?B)?" value;
+      exponents = {
+        "" = 0;
+        K = 1;
+        M = 2;
+        G = 3;
+        T = 4;
+      };
+    in
+    if isInt value then
+      value
+    else if !isString value || parts == null then
+      throw "${what} is a number of bytes such as \"512M\" or \"2G\""
+    else
+      scaled (elemAt parts 0) (elemAt parts 2) (power 1024 exponents.${elemAt parts 3});
+
+  # A decimal number times a unit, in whole numbers only.
+  scaled =
+    whole: fraction: unit:
+    let
+      digits = if fraction == null then "0" else fraction;
+      thousandths = number (builtins.substring 0 3 "${digits}00");
+    in
+    number whole * unit + thousandths * unit / 1000;
+
+  # Leading zeros are no JSON.
+  number = digits: builtins.fromJSON (head (match "0*([0-9]+)" digits));
+
+  parseDuration =
+    value:
+    let
+      parts = match "([0-9]+)([.]([0-9]{1,3}))?(ms|s|m|h|d)?" value;
+      units = {
+        ms = 1;
+        s = 1000;
+        m = 60 * 1000;
+        h = 60 * 60 * 1000;
+        d = 24 * 60 * 60 * 1000;
+      };
+      unit = elemAt parts 3;
+    in
+    if isInt value then
+      value * 1000
+    else if !isString value || parts == null then
+      throw "limits.timeout is a time such as \"90s\", \"10m\" or \"2h\""
+    else
+      scaled (elemAt parts 0) (elemAt parts 2) units.${if unit == null then "s" else unit};
+
+  parseCpus =
+    value:
+    let
+      parts = match "([0-9]+)([.]([0-9]{1,3}))?" value;
+    in
+    if isInt value then
+      value * 1000
+    else if isFloat value then
+      builtins.floor (value * 1000 + 0.5)
+    else if !isString value || parts == null then
+      throw "limits.cpus is a number of processors such as 2 or 0.5"
+    else
+      scaled (elemAt parts 0) (elemAt parts 2) 1000;
+
+  parseLimits =
+    {
+      memory ? null,
+      cpus ? null,
+      pids ? null,
+      timeout ? null,
+    }:
+    let
+      given = parse: value: if value == null then null else parse value;
+    in
+    {
+      memory = given (parseBytes "limits.memory") memory;
+      cpu_millis = given parseCpus cpus;
+      inherit pids;
+      timeout_millis = given parseDuration timeout;
+    };
+in
+{
+  inherit
+    debian
+    debianIndex
+    extend
+    fetchurl
+    files
+    formation
+    python
+    run
+    ;
+}
