@@ -2,6 +2,7 @@
 
 pub mod ast;
 pub mod error;
+pub mod nix_hash;
 pub mod parser;
 
 pub use error::{Error, Finding};
