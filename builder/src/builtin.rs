@@ -10,6 +10,7 @@ use store::directory::Claim;
 
 use crate::{Builder, Error, Result};
 
+pub mod fetch;
 pub mod files;
 pub mod run;
 
@@ -51,7 +52,7 @@ pub trait Builtin: Sync {
 }
 
 /// Every builtin.
-pub const ALL: &[&dyn Builtin] = &[&files::Files, &run::Run];
+pub const ALL: &[&dyn Builtin] = &[&fetch::Fetch, &files::Files, &run::Run];
 
 impl Job<'_> {
     /// A parameter by name, as the type the builtin wants.

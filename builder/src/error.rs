@@ -108,14 +108,14 @@ pub enum Error {
         /// Whether this is a package or index that a mirror no longer has (404, 410).
         gone: bool,
     },
-    /// Fetched bytes do not have the digest that was asked for.
-    #[error("`{what}` has digest {actual}, expected {expected}")]
+    /// Fetched bytes do not have the digest or size that was asked for.
+    #[error("`{what}` came as {actual}, expected {expected}")]
     Mismatch {
         /// File or URL.
         what: String,
-        /// `sha256:…`.
+        /// `sha256:…`, or a number of bytes.
         actual: String,
-        /// `sha256:…`.
+        /// `sha256:…`, or a number of bytes.
         expected: String,
     },
     /// Nothing on this machine says where to ask.

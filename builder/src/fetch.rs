@@ -1,11 +1,37 @@
 //! How files are downloaded: by digest from the store if they are here, else from wherever the address leads.
+//!
+//! | address | leads to |
+//! |---|---|
+//! | `https://…`, `http://…` | that place, and where it redirects to |
+//! | `debian:SUITE/FILE` | FILE below every mirror of this machine that has SUITE, in the order configured |
+//! | `python:PROJECT/FILENAME` | wherever the Python index of this machine says FILENAME of PROJECT lies |
+//!
+//! Bytes are hashed while they stream into the store; what has another digest than was asked for is never kept. A cut connection is
+//! taken up again where it was cut; what a server lied about then shows in the digest.
+
+mod address;
+mod client;
+mod gate;
+#[cfg(test)]
+pub(crate) mod loopback;
+mod transfer;
+
+pub use address::{Parts, join, percent_encode, redact, split};
+pub use client::Client;
 
 use store::BlobId;
+use store::digest::StepKey;
+use store::directory::Claim;
 
-use crate::{Builder, Result};
+use crate::{Builder, Error, Machine, Result, debian};
+use client::Failure;
+use transfer::Transfer;
 
 /// Keeps connections, and what was learnt of the mirrors, for the length of a command.
-pub struct Fetcher {}
+pub struct Fetcher {
+    client: Client,
+    gate: gate::Gate,
+}
 
 /// What is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,14 +44,154 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
+/// One place where a file may lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `http://…` or `https://…`; a user name and password in it are sent, and never shown.
+    pub url: String,
+    /// The proxy to go through, where it is not the environment's: `http://host:port`, or `DIRECT`.
+    pub proxy: Option<String>,
+}
+
+impl Place {
+    /// A place that is reached as the environment says.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), proxy: None }
+    }
+}
+
+/// A small file that is read and not kept, for instance a page of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Where it came from in the end, after redirects. May hold a password: [`redact`] before showing.
+    pub url: String,
+    /// Its media type, as the server names it.
+    pub media_type: Option<String>,
+}
+
+/// The largest [`Document`] that is read into memory.
+const DOCUMENT_LIMIT: u64 = 256 << 20;
+
 impl Fetcher {
     /// A fetcher that honours the machine's proxies and certificates.
-    pub fn new(_machine: &crate::Machine) -> Result<Self> {
-        unimplemented!()
+    pub fn new(machine: &Machine) -> Result<Self> {
+        Ok(Self { client: Client::new(machine), gate: gate::Gate::default() })
     }
 
-    /// Fetches a file into the store.
-    pub fn fetch(&self, _builder: &Builder<'_>, _wanted: &Wanted<'_>) -> Result<(BlobId, [u8; 32])> {
-        unimplemented!()
+    /// Fetches a file into the store; gives its id and SHA-256.
+    pub fn fetch(&self, builder: &Builder<'_>, wanted: &Wanted<'_>) -> Result<(BlobId, [u8; 32])> {
+        builder.check_interrupt()?;
+        if let Some(sha256) = wanted.sha256
+            && let Some(blob) = known(builder, &sha256)?
+        {
+            check_size(builder, wanted, blob)?;
+            return Ok((blob, sha256));
+        }
+        self.fetch_from(builder, wanted, &places(builder, wanted.url)?)
     }
+
+    /// Fetches a file into the store from the first of these places that has it. `wanted.url` is what it is called.
+    pub fn fetch_from(
+        &self,
+        builder: &Builder<'_>,
+        wanted: &Wanted<'_>,
+        places: &[Place],
+    ) -> Result<(BlobId, [u8; 32])> {
+        let mut tried: Vec<(String, Failure)> = Vec::new();
+        for place in places {
+            let failure = match Transfer::start(builder, &self.client, &self.gate, wanted, place) {
+                Err(failure) => failure,
+                Ok(mut transfer) => match builder.store.put_blob_from(&mut transfer, false) {
+                    Ok((blob, _)) => {
+                        let sha256 = transfer.digest();
+                        builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+                        return Ok((blob, sha256));
+                    }
+                    // Without a failure of the transfer it was the store's: a full disk is no matter of the next mirror.
+                    Err(error) => transfer.failure().ok_or(error)?,
+                },
+            };
+            if matches!(failure, Failure::Interrupted) {
+                builder.check_interrupt()?;
+            }
+            tried.push((redact(&place.url), failure));
+        }
+        Err(refusal(wanted, tried))
+    }
+
+    /// Reads a small file. `accept` is the media types wanted, as the header has them.
+    pub fn document(&self, builder: &Builder<'_>, place: &Place, accept: Option<&str>) -> Result<Document> {
+        let wanted = Wanted { url: &place.url, sha256: None, size: None };
+        let fail = |failure: Failure| match builder.check_interrupt() {
+            Err(interrupted) => interrupted,
+            Ok(()) => refusal(&wanted, vec![(redact(&place.url), failure)]),
+        };
+        let mut transfer =
+            Transfer::start_document(builder, &self.client, &self.gate, &wanted, place, accept).map_err(fail)?;
+        let mut bytes = Vec::new();
+        let read = std::io::Read::read_to_end(&mut std::io::Read::take(&mut transfer, DOCUMENT_LIMIT + 1), &mut bytes);
+        if let Err(error) = read {
+            return Err(fail(transfer.failure().unwrap_or_else(|| Failure::lasting(error.to_string()))));
+        }
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
+            return Err(fail(Failure::lasting(format!("it is longer than {DOCUMENT_LIMIT} bytes"))));
+        }
+        Ok(Document { bytes, url: transfer.url().to_owned(), media_type: transfer.media_type().map(str::to_owned) })
+    }
+}
+
+/// Every place failed. Wrong bytes are worse news than absent ones, and one mirror's absence does not excuse another's lie.
+fn refusal(wanted: &Wanted<'_>, tried: Vec<(String, Failure)>) -> Error {
+    let what = redact(wanted.url);
+    if let Some((_, Failure::Lie { actual, expected })) =
+        tried.iter().find(|(_, failure)| matches!(failure, Failure::Lie { .. }))
+    {
+        return Error::Mismatch { what, actual: actual.clone(), expected: expected.clone() };
+    }
+    let gone = !tried.is_empty() && tried.iter().all(|(_, failure)| failure.is_gone());
+    Error::Fetch { what, tried: tried.into_iter().map(|(place, failure)| (place, failure.to_string())).collect(), gone }
+}
+
+/// Under which key the store remembers which blob has this SHA-256.
+fn key(sha256: &[u8; 32]) -> StepKey {
+    StepKey::of(&[b"blob with sha256 ".as_slice(), sha256].concat())
+}
+
+/// The blob with this SHA-256, if it is in the store.
+pub fn known(builder: &Builder<'_>, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
+    Ok(match builder.store.claim_of_step(&key(sha256))? {
+        Some(Claim::Blob(blob)) if builder.store.has_blob(blob) => Some(blob),
+        _ => None,
+    })
+}
+
+/// A size that the store's own copy contradicts is as wrong as one that a mirror contradicts.
+fn check_size(builder: &Builder<'_>, wanted: &Wanted<'_>, blob: BlobId) -> Result<()> {
+    let Some(expected) = wanted.size else { return Ok(()) };
+    let file = builder.store.open_blob(blob)?;
+    let actual = file.metadata().map_err(Error::file("look at", builder.store.path()))?.len();
+    if actual == expected {
+        return Ok(());
+    }
+    let bytes = |count: u64| format!("{count} bytes");
+    Err(Error::Mismatch { what: redact(wanted.url), actual: bytes(actual), expected: bytes(expected) })
+}
+
+/// Where an address leads on this machine.
+fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
+    let (scheme, rest) = url.split_once(':').unwrap_or(("", url));
+    match scheme {
+        "http" | "https" => Ok(vec![Place::new(url)]),
+        "debian" => match rest.split_once('/') {
+            Some((suite, file)) if !suite.is_empty() => debian::sources::places(builder.machine, suite, file),
+            _ => Err(bad(url, "`debian:SUITE/FILE` is expected")),
+        },
+        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `debian:`")),
+    }
+}
+
+fn bad(url: &str, reason: &str) -> Error {
+    Error::Invalid { what: "address", name: redact(url), reason: reason.to_owned() }
 }

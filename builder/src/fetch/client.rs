@@ -1,0 +1,280 @@
+//! Asks one address, through the proxies and with the certificates of this machine, and follows redirects.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, Body, Proxy};
+
+use super::Place;
+use super::address::{Parts, join, percent_encode, redact, split};
+use crate::Machine;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may be silent within an answer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MOST_REDIRECTS: usize = 10;
+
+/// Why a place did not give what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The user interrupted.
+    Interrupted,
+    /// The bytes are not the ones asked for.
+    Lie {
+        /// Digest or size.
+        actual: String,
+        /// Digest or size.
+        expected: String,
+    },
+    /// The server answered, and not with the file.
+    Status(u16),
+    /// No answer, or not all of it.
+    Transport {
+        /// In words.
+        reason: String,
+        /// Whether asking again may help.
+        passing: bool,
+    },
+}
+
+impl Failure {
+    /// A failure that will be the same when asked again.
+    pub fn lasting(reason: impl Into<String>) -> Self {
+        Self::Transport { reason: reason.into(), passing: false }
+    }
+
+    /// Whether asking again may help. 408, 425, 429: RFC 9110, 8470, 6585; 5xx is the server's own trouble.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Lie { .. } => false,
+            Self::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::Transport { passing, .. } => *passing,
+        }
+    }
+
+    /// Whether the server says that there is no such file.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Status(404 | 410))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted => formatter.write_str("interrupted"),
+            Self::Lie { actual, expected } => write!(formatter, "gave {actual}, expected {expected}"),
+            Self::Status(status) => {
+                match ureq::http::StatusCode::from_u16(*status).ok().and_then(|it| it.canonical_reason()) {
+                    Some(words) => write!(formatter, "{status} {words}"),
+                    None => write!(formatter, "{status}"),
+                }
+            }
+            Self::Transport { reason, .. } => formatter.write_str(reason),
+        }
+    }
+}
+
+impl From<ureq::Error> for Failure {
+    fn from(error: ureq::Error) -> Self {
+        let passing = match &error {
+            ureq::Error::Io(error) => !matches!(
+                error.kind(),
+                // Nobody listens; a certificate is wrong (rustls). Neither changes within seconds.
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidData
+            ),
+            ureq::Error::Timeout(timeout) => !matches!(timeout, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+            ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
+            _ => false,
+        };
+        let reason = match &error {
+            ureq::Error::Io(error) => error.to_string(),
+            ureq::Error::Timeout(ureq::Timeout::Connect) => {
+                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+            }
+            ureq::Error::Timeout(_) => format!("silent for {} s", IDLE_TIMEOUT.as_secs()),
+            error => error.to_string(),
+        };
+        Self::Transport { reason, passing }
+    }
+}
+
+/// What a server answered, with 2xx.
+pub struct Answer {
+    /// Where, after redirects.
+    pub url: String,
+    /// 200 or 206 for a file.
+    pub status: u16,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// What follows.
+    pub body: Box<dyn Read + Send>,
+}
+
+impl Answer {
+    /// A header field's text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Asks servers. Connections are kept and shared by all threads.
+pub struct Client {
+    environment: BTreeMap<String, String>,
+    /// By proxy, and whether certificates are loaded: reading those takes longer than many a plain transfer.
+    agents: Mutex<HashMap<(Option<String>, bool), Agent>>,
+}
+
+impl Client {
+    /// A client that honours the machine's proxies and certificates.
+    pub fn new(machine: &Machine) -> Self {
+        Self { environment: machine.environment.clone(), agents: Mutex::default() }
+    }
+
+    /// Asks a place; redirects are followed, every other answer than 2xx is a failure.
+    pub fn get(&self, place: &Place, headers: &[(&str, String)]) -> Result<Answer, Failure> {
+        let mut url = place.url.clone();
+        for _ in 0..=MOST_REDIRECTS {
+            let response = self.get_once(place, &url, headers)?;
+            let status = response.status().as_u16();
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            match (status, location) {
+                (301 | 302 | 303 | 307 | 308, Some(location)) => {
+                    let next = join(&url, location);
+                    url = without_foreign_user(&url, next);
+                }
+                (200..=299, _) => {
+                    let (head, body) = response.into_parts();
+                    let body = Box::new(body.into_reader());
+                    return Ok(Answer { url, status, headers: head.headers, body });
+                }
+                _ => return Err(Failure::Status(status)),
+            }
+        }
+        Err(Failure::lasting(format!("more than {MOST_REDIRECTS} redirects")))
+    }
+
+    fn get_once(&self, place: &Place, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
+        let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
+        let agent = self.agent(place, &parts)?;
+        let mut request = agent.get(parts.plain());
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        if let Some(authorization) = parts.authorization() {
+            request = request.header("authorization", authorization);
+        }
+        request.call().map_err(Failure::from)
+    }
+
+    fn agent(&self, place: &Place, parts: &Parts<'_>) -> Result<Agent, Failure> {
+        let secure = parts.scheme == "https";
+        let proxy = match place.proxy.as_deref() {
+            Some("DIRECT" | "false") => None,
+            Some(proxy) => Some(proxy.to_owned()),
+            None => self.proxy(parts),
+        };
+        let key = (proxy, secure);
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&key) {
+            return Ok(agent.clone());
+        }
+        let proxy = match &key.0 {
+            Some(proxy) => Some(
+                Proxy::new(proxy)
+                    .map_err(|error| Failure::lasting(format!("`{}` is not a proxy: {error}", redact(proxy))))?,
+            ),
+            None => None,
+        };
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(IDLE_TIMEOUT))
+            .timeout_per_write(Some(IDLE_TIMEOUT))
+            .max_idle_connections_per_host(8);
+        if secure {
+            config = config.tls_config(self.tls()?);
+        }
+        let agent: Agent = config.build().into();
+        agents.insert(key, agent.clone());
+        Ok(agent)
+    }
+
+    /// The certificate authorities: those that the environment names, else the host's.
+    fn tls(&self) -> Result<TlsConfig, Failure> {
+        let file = self.variable("SSL_CERT_FILE").map(Path::new);
+        let directories = self.variable("SSL_CERT_DIR").unwrap_or_default();
+        let mut certificates = Vec::new();
+        for directory in directories.split(':').filter(|directory| !directory.is_empty()) {
+            certificates.extend(rustls_native_certs::load_certs_from_paths(None, Some(Path::new(directory))).certs);
+        }
+        if file.is_some() {
+            certificates.extend(rustls_native_certs::load_certs_from_paths(file, None).certs);
+        }
+        if certificates.is_empty() {
+            certificates = rustls_native_certs::load_native_certs().certs;
+        }
+        if certificates.is_empty() {
+            return Err(Failure::lasting(
+                "this machine has no certificate authorities (package `ca-certificates`, `SSL_CERT_FILE`)",
+            ));
+        }
+        let certificates: Vec<_> =
+            certificates.iter().map(|it| Certificate::from_der(it.as_ref()).to_owned()).collect();
+        Ok(TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .root_certs(RootCerts::Specific(Arc::new(certificates)))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build())
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// The proxy that the environment names for an address, as curl(1) reads it, upper case `HTTP_PROXY` included: no
+    /// web server calls us.
+    fn proxy(&self, parts: &Parts<'_>) -> Option<String> {
+        let either = |name: &str| self.variable(name).or_else(|| self.variable(&name.to_ascii_uppercase()));
+        let proxy = either(&format!("{}_proxy", parts.scheme)).or_else(|| either("all_proxy"))?;
+        let exempt = either("no_proxy").is_some_and(|list| is_exempt(list, parts));
+        (!exempt).then(|| proxy.to_owned())
+    }
+}
+
+/// Whether `no_proxy` names a host: itself, a domain above it, or `*`; with or without a port.
+fn is_exempt(list: &str, parts: &Parts<'_>) -> bool {
+    let name = parts.host_name().to_ascii_lowercase();
+    list.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase()).filter(|entry| !entry.is_empty()).any(
+        |entry| {
+            let domain = entry.trim_start_matches('*').trim_start_matches('.');
+            entry == "*"
+                || entry == parts.host.to_ascii_lowercase()
+                || !domain.is_empty()
+                    && (name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+        },
+    )
+}
+
+/// A redirect keeps user name and password on the same host only.
+fn without_foreign_user(from: &str, to: String) -> String {
+    let (Some(before), Some(after)) = (split(from), split(&to)) else { return to };
+    match (before.user, after.user) {
+        (Some(user), None) if before.host == after.host && before.scheme == after.scheme => {
+            let user: Vec<_> = user.split(':').map(|part| part.replace('@', &percent_encode("@"))).collect();
+            format!("{}://{}@{}{}", after.scheme, user.join(":"), after.host, after.path)
+        }
+        _ => to,
+    }
+}
