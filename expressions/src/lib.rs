@@ -2,7 +2,9 @@
 
 pub mod ast;
 pub mod error;
+pub mod nar;
 pub mod nix_hash;
 pub mod parser;
+pub mod store_path;
 
 pub use error::{Error, Finding};
