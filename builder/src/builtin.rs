@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use store::directory::Claim;
 
-use crate::{Builder, Error, Result};
+use crate::{Builder, Error, Result, debian};
 
 pub mod fetch;
 pub mod files;
@@ -52,7 +52,7 @@ pub trait Builtin: Sync {
 }
 
 /// Every builtin.
-pub const ALL: &[&dyn Builtin] = &[&fetch::Fetch, &files::Files, &run::Run];
+pub const ALL: &[&dyn Builtin] = &[&fetch::Fetch, &files::Files, &run::Run, &debian::package::Package];
 
 impl Job<'_> {
     /// A parameter by name, as the type the builtin wants.

@@ -2,6 +2,7 @@
 
 pub mod builtin;
 pub mod debian;
+pub mod draft;
 pub mod error;
 pub mod fetch;
 pub mod machine;
