@@ -1,7 +1,9 @@
 //! Turns a runtime expression into a plan. It alone knows the Nix language; it starts no process and opens no connection.
 
 pub mod ast;
+pub mod aterm;
 pub mod error;
+pub mod modulo;
 pub mod nar;
 pub mod nix_hash;
 pub mod parser;

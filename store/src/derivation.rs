@@ -86,9 +86,9 @@ pub struct FixedOutput {
 /// One output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Where it appears; none for a floating content-addressed output.
+    /// Where it appears; none if that is known only when it is built: it is floating, or depends on what is.
     pub path: Option<StorePath>,
-    /// What it must be, for a fixed output.
+    /// What it must be, for a fixed output. With an empty hash the output is floating: named by what comes out.
     pub fixed: Option<FixedOutput>,
 }
 
