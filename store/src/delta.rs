@@ -53,7 +53,12 @@ impl Delta {
 
     /// The digest of the canonical encoding.
     pub fn id(&self) -> DeltaId {
-        DeltaId::from_bytes(blake3::derive_key(DELTA_CONTEXT, &self.encode()))
+        Self::id_of(&self.encode())
+    }
+
+    /// The id of the delta with this encoding.
+    pub fn id_of(encoded: &[u8]) -> DeltaId {
+        DeltaId::from_bytes(blake3::derive_key(DELTA_CONTEXT, encoded))
     }
 
     /// The canonical encoding.

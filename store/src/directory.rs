@@ -1,31 +1,73 @@
 //! The store's directory on disk: where objects, roots and claims lie.
 //!
 //! ```text
-//! DIR/format                      "forge store 1\n"
+//! DIR/format                      "forge store 1\n"; locked (shared) by whoever has the store open
 //! DIR/blobs/ab/cdef…              a blob's bytes, mode 0644; `cdef….x` the same with mode 0755
 //! DIR/trees/ab/cdef…              encoded trees; likewise deltas/, formations/
 //! DIR/records/<formation id>.json what is known of a formation beside its identity
 //! DIR/claims/…                    which step or derivation gave what
 //! DIR/roots/NAME                  a name's formation id
-//! DIR/checkouts/…                 trees laid out on disk
+//! DIR/checkouts/…                 trees laid out on disk, and the inodes that they share
 //! DIR/scratch/…                   what running processes are making; locked by them
 //! ```
 //!
-//! Plain files only; every object is written to a temporary name, synced and renamed, so that a crash at any point leaves a
-//! valid store and every step may be repeated. The whole directory is mode 0700.
+//! Plain files only; every object is written to a temporary name and renamed, so that a crash at any point leaves a valid
+//! store and every step may be repeated. What refers to objects (a claim, a formation, a root, a checkout) is renamed into
+//! place only after the file system has been told to write them out: once for thousands of objects, not once for each.
+//! The whole directory is mode 0700. More in `docs/formats/store.md`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::derivation::StorePath;
-use crate::digest::StepKey;
-use crate::{BlobId, Delta, DeltaId, File, Formation, FormationId, Metadata, Name, Result, Tree, TreeId};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use crate::{BlobId, DeltaId, Error, Result};
+
+mod checkout;
+mod claims;
+mod ingest;
+mod inodes;
+mod merge;
+mod objects;
+mod place;
+mod roots;
+mod scratch;
+#[cfg(test)]
+mod testing;
+
+pub use inodes::{ATTRIBUTE_PREFIX, Marks};
+pub use objects::Extent;
+pub use scratch::Scratch;
+
+/// The time that every file of a checkout shows: 1980-01-02 00:00:00 UTC, the first whole day that every archive format has.
+pub const FILE_TIME: i64 = 315_619_200;
+
+/// What `DIR/format` says.
+const FORMAT: &str = "forge store 1\n";
 
 /// A store on this machine. Any number of threads and processes may share one.
-pub struct Store {}
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// The directory itself: objects are reached relative to it.
+    directory: OwnedFd,
+    /// `DIR/format`, locked (shared) as long as this is open: nothing is collected meanwhile.
+    _lease: OwnedFd,
+    /// Where temporary files lie; made with the first of them.
+    workspace: OnceLock<Scratch>,
+    next_temporary: AtomicU64,
+    /// Counts what was written; what `synced` has reached is on the disk.
+    written: AtomicU64,
+    synced: Mutex<u64>,
+    trees: objects::Recent,
+    cleaned: AtomicBool,
+}
 
 /// What one output of a derivation or step turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,162 +118,245 @@ pub const OWNER_ATTRIBUTE: &str = "user.forge.owner";
 /// On an empty regular file that stands for a device: `c MAJOR:MINOR` or `b MAJOR:MINOR` in decimal.
 pub const DEVICE_ATTRIBUTE: &str = "user.forge.device";
 
-/// A directory that belongs to this process until dropped; removed then, or by the next process if this one is killed.
-pub struct Scratch {}
-
-impl Scratch {
-    /// Where it is. On the store's own file system, so that files can be renamed and linked into the store.
-    pub fn path(&self) -> &Path {
-        unimplemented!()
-    }
-    /// Keeps the directory after all (`--keep-failed`), and says where.
-    pub fn keep(self) -> PathBuf {
-        unimplemented!()
-    }
-}
-
-/// Sizes of a tree, all below it included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Extent {
-    /// Bytes in files, each counted once per entry.
-    pub bytes: u64,
-    /// Entries that are not directories.
-    pub files: u64,
-    /// Directories, the root included.
-    pub directories: u64,
-}
-
-#[allow(unused_variables)]
 impl Store {
     /// Opens the store at `path`, and makes it if there is none. Fails if a newer forge made it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        unimplemented!()
+        let path = path.into();
+        let path = std::path::absolute(&path).map_err(Error::file("find", &path))?;
+        let format = path.join("format");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let mut lease = rustix::fs::openat(CWD, &format, flags, Mode::empty());
+        if matches!(lease, Err(Errno::NOENT)) {
+            create(&path)?;
+            lease = rustix::fs::openat(CWD, &format, flags, Mode::empty());
+        }
+        let lease = lease.map_err(failed("open", &format))?;
+        let mut found = [0; 64];
+        let length = rustix::io::read(&lease, &mut found).map_err(failed("read", &format))?;
+        if found[..length] != *FORMAT.as_bytes() {
+            let found = String::from_utf8_lossy(&found[..length]).trim_end().to_owned();
+            return Err(Error::Format { path, found });
+        }
+        // A file system without locks (some network ones) has a store all the same; it is only never collected.
+        match rustix::fs::flock(&lease, FlockOperation::LockShared) {
+            Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+            Err(errno) => return Err(failed("lock", format)(errno)),
+        }
+        let directory = rustix::fs::openat(CWD, &path, flags | OFlags::DIRECTORY, Mode::empty());
+        Ok(Self {
+            directory: directory.map_err(failed("open", &path))?,
+            path,
+            _lease: lease,
+            workspace: OnceLock::new(),
+            next_temporary: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            synced: Mutex::new(0),
+            trees: objects::Recent::default(),
+            cleaned: AtomicBool::new(false),
+        })
     }
-    /// Where it is.
+
+    /// Where it is; absolute.
     pub fn path(&self) -> &Path {
-        unimplemented!()
-    }
-    /// A new empty directory of this process's own.
-    pub fn scratch(&self) -> Result<Scratch> {
-        unimplemented!()
+        &self.path
     }
 
-    /// Keeps some bytes. May be repeated.
-    pub fn put_blob(&self, bytes: &[u8], executable: bool) -> Result<BlobId> {
-        unimplemented!()
-    }
-    /// Keeps what a reader gives, and says how long it was. `executable` only says which inode is written first.
-    pub fn put_blob_from(&self, reader: &mut dyn Read, executable: bool) -> Result<(BlobId, u64)> {
-        unimplemented!()
-    }
-    /// Keeps a file of the scratch directory by moving it (one that others may still write to must be copied instead).
-    pub fn adopt_blob(&self, path: &Path, executable: bool) -> Result<(BlobId, u64)> {
-        unimplemented!()
-    }
-    /// Opens a blob for reading.
-    pub fn open_blob(&self, id: BlobId) -> Result<fs::File> {
-        unimplemented!()
-    }
-    /// The bytes of a blob.
-    pub fn blob(&self, id: BlobId) -> Result<Vec<u8>> {
-        unimplemented!()
-    }
-    /// Whether the blob is here.
-    pub fn has_blob(&self, id: BlobId) -> bool {
-        unimplemented!()
+    /// Tells the disk to write out all that was put so far, unless that was done already. Many threads that want it at once
+    /// wait for one call.
+    fn sync(&self) -> Result<()> {
+        let wanted = self.written.load(Ordering::SeqCst);
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        if *synced < wanted {
+            let now = self.written.load(Ordering::SeqCst);
+            rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))?;
+            *synced = now;
+        }
+        Ok(())
     }
 
-    /// Keeps a tree. Its blobs and subtrees must be here already.
-    pub fn put_tree(&self, tree: &Tree) -> Result<TreeId> {
-        unimplemented!()
-    }
-    /// Reads a tree; recent ones are remembered.
-    pub fn tree(&self, id: TreeId) -> Result<Arc<Tree>> {
-        unimplemented!()
-    }
-    /// Size of a tree and all below it.
-    pub fn extent(&self, id: TreeId) -> Result<Extent> {
-        unimplemented!()
-    }
-    /// Keeps a delta. Its tree must be here already.
-    pub fn put_delta(&self, delta: &Delta) -> Result<DeltaId> {
-        unimplemented!()
-    }
-    /// Reads a delta.
-    pub fn delta(&self, id: DeltaId) -> Result<Delta> {
-        unimplemented!()
-    }
-    /// The tree that these deltas, lowest first, add up to. Whole subtrees that only one of them has are taken by id.
-    pub fn merge(&self, deltas: &[DeltaId]) -> Result<TreeId> {
-        unimplemented!()
-    }
-    /// The delta that these deltas, lowest first, add up to (so that another may be put under it).
-    pub fn squash(&self, deltas: &[DeltaId]) -> Result<DeltaId> {
-        unimplemented!()
+    /// To be called when an object has been written, or was found (another process may have written it a moment ago).
+    fn has_written(&self) {
+        self.written.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Keeps a formation and what is known of it; an earlier record of the same formation is kept.
-    pub fn put_formation(&self, formation: &Formation, record: &Record) -> Result<FormationId> {
-        unimplemented!()
-    }
-    /// Reads a formation.
-    pub fn formation(&self, id: FormationId) -> Result<Formation> {
-        unimplemented!()
-    }
-    /// What is known of a formation beside its identity.
-    pub fn record(&self, id: FormationId) -> Result<Record> {
-        unimplemented!()
-    }
-    /// Every formation here, sorted by id.
-    pub fn formations(&self) -> Result<Vec<FormationId>> {
-        unimplemented!()
-    }
-    /// The formation that a digest, a unique prefix of 6 digits or more, or a name stands for.
-    pub fn find(&self, given: &str) -> Result<FormationId> {
-        unimplemented!()
-    }
-    /// Gives a formation a name, which keeps it from being collected. An earlier formation of that name loses it.
-    pub fn set_root(&self, name: &str, id: FormationId) -> Result<()> {
-        unimplemented!()
-    }
-    /// Takes a name away; says whether it was there.
-    pub fn remove_root(&self, name: &str) -> Result<bool> {
-        unimplemented!()
-    }
-    /// All names.
-    pub fn roots(&self) -> Result<BTreeMap<String, FormationId>> {
-        unimplemented!()
+    fn full(&self, relative: &str) -> PathBuf {
+        self.path.join(relative)
     }
 
-    /// What this output of a derivation came out as, when it was last built.
-    pub fn claim_of_output(&self, derivation: &StorePath, output: &str) -> Result<Option<Claim>> {
-        unimplemented!()
-    }
-    /// Remembers what an output of a derivation came out as.
-    pub fn put_claim_of_output(&self, derivation: &StorePath, output: &str, claim: &Claim) -> Result<()> {
-        unimplemented!()
-    }
-    /// What a step with this key came out as.
-    pub fn claim_of_step(&self, key: &StepKey) -> Result<Option<Claim>> {
-        unimplemented!()
-    }
-    /// Remembers what a step came out as.
-    pub fn put_claim_of_step(&self, key: &StepKey, claim: &Claim) -> Result<()> {
-        unimplemented!()
+    fn is_there(&self, relative: &str) -> bool {
+        rustix::fs::statat(&self.directory, relative, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Takes in a file, symlink or directory of the project: root:root, modes 0644 or 0755. `selected` as in [`crate::derivation::Source`].
-    pub fn ingest_source(
-        &self,
-        path: &Path,
-        selected: Option<&std::collections::BTreeSet<Vec<u8>>>,
-    ) -> Result<crate::Node> {
-        unimplemented!()
+    /// The size of a file, if there is one.
+    fn size_of(&self, relative: &str) -> Result<Option<u64>> {
+        match rustix::fs::statat(&self.directory, relative, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_size.unsigned_abs())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed("look at", self.full(relative))(errno)),
+        }
     }
 
-    /// Lays a tree out on disk, once; later calls find it. Files are shared by hard link between checkouts.
-    /// The directory has the tree's modes (its own included) and times of 1980-01-02 00:00 UTC.
-    pub fn checkout(&self, id: TreeId, ownership: Ownership) -> Result<PathBuf> {
-        unimplemented!()
+    fn open_file(&self, relative: &str) -> Result<Option<fs::File>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match rustix::fs::openat(&self.directory, relative, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(failed("open", self.full(relative))(errno)),
+        }
     }
+
+    fn read_if_there(&self, relative: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.open_file(relative)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::file("read", self.full(relative)))?;
+        Ok(Some(bytes))
+    }
+
+    /// A relative path that nobody else uses, on the store's file system.
+    fn temporary_path(&self) -> Result<String> {
+        let workspace = match self.workspace.get() {
+            Some(workspace) => workspace,
+            // Two threads may make one each; the second is dropped, which removes it.
+            None => {
+                let made = Scratch::new(&self.path)?;
+                self.workspace.get_or_init(|| made)
+            }
+        };
+        let name = workspace.path().file_name().unwrap_or_default().to_string_lossy();
+        Ok(format!("scratch/{name}/{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A new file that goes again unless it is placed.
+    fn temporary(&self) -> Result<Temporary<'_>> {
+        let relative = self.temporary_path()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, &relative, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(failed("create", self.full(&relative)))?;
+        Ok(Temporary { store: self, relative, file: file.into(), placed: false })
+    }
+
+    /// Renames within the store, making the directory it goes to. `from` may be absolute.
+    fn rename(&self, from: impl AsRef<Path>, to: &str) -> Result<(), Errno> {
+        let from = from.as_ref();
+        let renamed = rustix::fs::renameat(&self.directory, from, &self.directory, to);
+        if renamed != Err(Errno::NOENT) {
+            return renamed;
+        }
+        let mut end = 0;
+        while let Some(slash) = to[end..].find('/') {
+            match rustix::fs::mkdirat(&self.directory, &to[..end + slash], Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            end += slash + 1;
+        }
+        rustix::fs::renameat(&self.directory, from, &self.directory, to)
+    }
+
+    /// Writes a file whose content follows from its name, unless it is there.
+    fn write_object(&self, relative: &str, bytes: &[u8]) -> Result<()> {
+        // A crash of the machine may leave a file shorter than it was; such a one is written again.
+        if self.size_of(relative)? != Some(bytes.len() as u64) {
+            let mut temporary = self.temporary()?;
+            temporary.write(bytes)?;
+            temporary.place(relative)?;
+        }
+        self.has_written();
+        Ok(())
+    }
+
+    /// Writes a file that may have had another content, so that it has the old or the new one whatever happens.
+    fn replace(&self, relative: &str, bytes: &[u8]) -> Result<()> {
+        let mut temporary = self.temporary()?;
+        temporary.write(bytes)?;
+        temporary.file.sync_data().map_err(Error::file("sync", self.full(relative)))?;
+        temporary.place(relative)
+    }
+}
+
+/// A file under a name that nobody else uses; removed unless placed.
+struct Temporary<'a> {
+    store: &'a Store,
+    relative: String,
+    file: fs::File,
+    placed: bool,
+}
+
+impl Temporary<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|source| self.failed("write", source))
+    }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> Error {
+        Error::File { action, path: self.store.full(&self.relative), source }
+    }
+
+    /// Gives it the mode and the time of a file in a checkout.
+    fn set_mode(&self, mode: u16) -> Result<()> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(u32::from(mode)))
+            .and_then(|()| rustix::fs::futimens(&self.file, &file_times()))
+            .map_err(|errno| self.failed("change the mode of", errno.into()))
+    }
+
+    fn place(mut self, relative: &str) -> Result<()> {
+        self.store.rename(&self.relative, relative).map_err(failed("create", self.store.full(relative)))?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = rustix::fs::unlinkat(&self.store.directory, &self.relative, AtFlags::empty());
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::file("create", path))?;
+    // Somebody's home, given by mistake, is not made into a store.
+    let mut entries = fs::read_dir(path).map_err(Error::file("read the directory", path))?;
+    let foreign =
+        entries.any(|entry| !entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("format")));
+    let format = path.join("format");
+    if foreign {
+        // Unless another process made it one since we looked.
+        return if format.exists() { Ok(()) } else { Err(Error::NotEmpty { path: path.to_owned() }) };
+    }
+    rustix::fs::chmodat(CWD, path, Mode::RWXU, AtFlags::empty()).map_err(failed("change the mode of", path))?;
+    let temporary = path.join(format!("format.{}", random_name()?));
+    fs::write(&temporary, FORMAT).map_err(Error::file("write", &temporary))?;
+    fs::rename(&temporary, &format).map_err(Error::file("create", &format))
+}
+
+fn ensure_directory(path: &Path) -> Result<()> {
+    match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed("create", path)(errno)),
+    }
+}
+
+/// Sixteen digits that nobody else comes upon.
+fn random_name() -> Result<String> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(failed("read random bytes for", "a name"))?;
+    Ok(crate::digest::to_hex(&bytes))
+}
+
+/// `KIND/ab/cdef…` for a digest in hexadecimal.
+fn object_path(kind: &str, digest: &str) -> String {
+    format!("{kind}/{}/{}", &digest[..2], &digest[2..])
+}
+
+fn file_times() -> Timestamps {
+    let time = Timespec { tv_sec: FILE_TIME, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// For `map_err`: a system call on `path` failed.
+fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Error {
+    let path = path.into();
+    move |errno| Error::File { action, path, source: errno.into() }
 }

@@ -19,6 +19,26 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The directory was made by another version of forge, or is none of ours.
+    #[error("`{}` has the store format `{found}`, which this forge does not know", .path.display())]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// What its `format` file says.
+        found: String,
+    },
+    /// A new store was to be made where something else lies.
+    #[error("`{}` is not a store, and not empty", .path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Other processes have the store open, so nothing can be collected.
+    #[error("the store is in use by {} other processes", .processes.len())]
+    Busy {
+        /// Their ids, as far as they are to be had.
+        processes: Vec<u32>,
+    },
     /// No object has this id.
     #[error("no {kind} `{id}` in the store")]
     NotFound {
@@ -60,6 +80,14 @@ pub enum Error {
         kind: &'static str,
         /// Where it is wrong.
         source: crate::DecodeError,
+    },
+    /// What is known of a formation cannot be read.
+    #[error("`{}` is not a valid record", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
     },
     /// A file that a tree cannot hold.
     #[error("`{}` cannot be kept: {reason}", .path.display())]

@@ -191,7 +191,7 @@ impl Tree {
     }
 }
 
-fn write_metadata(writer: &mut Writer, metadata: &Metadata) {
+pub(crate) fn write_metadata(writer: &mut Writer, metadata: &Metadata) {
     writer.u16(metadata.mode).u32(metadata.uid).u32(metadata.gid).count(metadata.attributes.len());
     for (name, value) in &metadata.attributes {
         writer.bytes(name).bytes(value);

@@ -1,0 +1,98 @@
+//! Claims: which step or derivation gave what. Unlike objects they do not prove themselves.
+//!
+//! A claim is a small text: the kind and digest of the result, and below it, for people, what it is about. A claim whose
+//! result is gone or that a crash left unreadable is no claim.
+
+use super::{Claim, Store};
+use crate::derivation::StorePath;
+use crate::digest::StepKey;
+use crate::{DeltaId, Result, TreeId};
+
+const CONTEXT: &str = "forge 2026-11-21 claim v1";
+
+impl Store {
+    /// What this output of a derivation came out as, when it was last built.
+    pub fn claim_of_output(&self, derivation: &StorePath, output: &str) -> Result<Option<Claim>> {
+        self.read_claim(&output_path(derivation, output))
+    }
+
+    /// Remembers what an output of a derivation came out as.
+    pub fn put_claim_of_output(&self, derivation: &StorePath, output: &str, claim: &Claim) -> Result<()> {
+        self.write_claim(&output_path(derivation, output), claim, &format!("{derivation}!{output}"))
+    }
+
+    /// What a step with this key came out as.
+    pub fn claim_of_step(&self, key: &StepKey) -> Result<Option<Claim>> {
+        self.read_claim(&claim_path("steps", key.as_bytes()))
+    }
+
+    /// Remembers what a step came out as.
+    pub fn put_claim_of_step(&self, key: &StepKey, claim: &Claim) -> Result<()> {
+        self.write_claim(&claim_path("steps", key.as_bytes()), claim, &key.to_string())
+    }
+
+    /// What merging or squashing (`kind`) these deltas gave.
+    pub(super) fn claim_of_sum(&self, kind: &'static str, deltas: &[DeltaId]) -> Result<Option<String>> {
+        self.read_result(&sum_path(kind, deltas))
+    }
+
+    pub(super) fn put_claim_of_sum(&self, kind: &'static str, deltas: &[DeltaId], result: &str) -> Result<()> {
+        self.write_result(&sum_path(kind, deltas), result, kind)
+    }
+
+    fn read_claim(&self, relative: &str) -> Result<Option<Claim>> {
+        let result = self.read_result(relative)?;
+        Ok(result.and_then(|result| {
+            let (kind, digest) = result.split_once(' ')?;
+            match kind {
+                "blob" => Some(Claim::Blob(digest.parse().ok()?)),
+                "delta" => Some(Claim::Delta(digest.parse().ok()?)),
+                _ => None,
+            }
+        }))
+    }
+
+    fn write_claim(&self, relative: &str, claim: &Claim, about: &str) -> Result<()> {
+        let result = match claim {
+            Claim::Blob(id) => format!("blob {id}"),
+            Claim::Delta(id) => format!("delta {id}"),
+        };
+        self.write_result(relative, &result, about)
+    }
+
+    /// The first line of a claim, if what it names is here.
+    fn read_result(&self, relative: &str) -> Result<Option<String>> {
+        let Some(bytes) = self.read_if_there(relative)? else { return Ok(None) };
+        let first = bytes.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+        let Some((kind, digest)) = first.and_then(|line| line.split_once(' ')) else { return Ok(None) };
+        let here = match kind {
+            "blob" => digest.parse().is_ok_and(|id| self.has_blob(id)),
+            "delta" => digest.parse::<DeltaId>().is_ok() && self.is_there(&super::object_path("deltas", digest)),
+            "tree" => digest.parse::<TreeId>().is_ok() && self.is_there(&super::object_path("trees", digest)),
+            _ => false,
+        };
+        Ok(here.then(|| format!("{kind} {digest}")))
+    }
+
+    fn write_result(&self, relative: &str, result: &str, about: &str) -> Result<()> {
+        let text = format!("{result}\n{about}\n");
+        if self.read_if_there(relative)?.is_some_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
+        self.sync()?;
+        self.replace(relative, text.as_bytes())
+    }
+}
+
+fn claim_path(kind: &str, key: &[u8; 32]) -> String {
+    super::object_path(&format!("claims/{kind}"), &crate::digest::to_hex(key))
+}
+
+fn output_path(derivation: &StorePath, output: &str) -> String {
+    claim_path("outputs", &blake3::derive_key(CONTEXT, format!("{derivation}!{output}").as_bytes()))
+}
+
+fn sum_path(kind: &'static str, deltas: &[DeltaId]) -> String {
+    let ids: Vec<u8> = deltas.iter().flat_map(|id| *id.as_bytes()).collect();
+    claim_path(kind, &blake3::derive_key(CONTEXT, &ids))
+}

@@ -1,0 +1,159 @@
+//! Taking in sources: files of a project, as root would have them.
+//!
+//! Owners, times and attributes are the machine's and stay outside; of the mode only the owner's execute bit counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+
+use super::Store;
+use super::objects::hash;
+use super::place::Place;
+use crate::{Error, File, Metadata, Name, Node, Result, Tree};
+
+/// Sources up to this length are read at once, larger ones piece by piece.
+const SMALL: u64 = 1 << 20;
+
+impl Store {
+    /// Takes in a file, symlink or directory of the project: root:root, modes 0644 or 0755. `selected` as in
+    /// [`crate::derivation::Source`]; the directories on the way to a selected path are taken along.
+    pub fn ingest_source(&self, path: &Path, selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Node> {
+        let metadata = fs::symlink_metadata(path).map_err(Error::file("look at", path))?;
+        if metadata.is_dir() {
+            return self.ingest_directory(Place::open(path)?, selected);
+        }
+        // A name in an open directory, like every other; `/` and `..` are directories.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let name =
+            Name::new(name).map_err(|_| Error::Unsupported { path: path.to_owned(), reason: "it has no name" })?;
+        match self.ingest_entry(&Place::open(parent)?.join(&name)?)? {
+            Some(node) => Ok(node),
+            None => Err(Error::Unsupported { path: path.to_owned(), reason: "it is being replaced" }),
+        }
+    }
+
+    fn ingest_directory(&self, root: Place, selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Node> {
+        // Level by level down to find what is there, and up again to name it.
+        let mut levels: Vec<Vec<Found>> = Vec::new();
+        let mut level = vec![(root, Vec::new())];
+        while !level.is_empty() {
+            let found: Vec<Found> =
+                level.par_iter().map(|(place, path)| self.look_into(place, path, selected)).collect::<Result<_>>()?;
+            level = found
+                .iter()
+                .flat_map(|found| found.directories.iter().map(|(_, place, path)| (place.clone(), path.clone())))
+                .collect();
+            levels.push(found);
+        }
+        let mut below: Vec<Node> = Vec::new();
+        for level in levels.into_iter().rev() {
+            // The directories of this level's directories are the next level, in the same order.
+            let mut next = below.into_iter();
+            let trees: Vec<Tree> = level
+                .into_iter()
+                .map(|found| {
+                    let mut entries = found.others;
+                    for ((name, _, _), node) in found.directories.into_iter().zip(&mut next) {
+                        entries.insert(name, node);
+                    }
+                    Tree { metadata: Metadata::root(0o755), entries }
+                })
+                .collect();
+            below = trees.par_iter().map(|tree| self.put_tree(tree).map(Node::Directory)).collect::<Result<_>>()?;
+        }
+        Ok(below.swap_remove(0))
+    }
+
+    fn look_into(&self, place: &Place, path: &[u8], selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Found> {
+        let mut found = Found { directories: Vec::new(), others: BTreeMap::new() };
+        let mut others = Vec::new();
+        for (name, mut kind) in place.entries()? {
+            let mut below = path.to_vec();
+            if !below.is_empty() {
+                below.push(b'/');
+            }
+            below.extend(name.as_bytes());
+            let child = place.join(&name)?;
+            if kind == FileType::Unknown {
+                let stat = rustix::fs::statat(child.base(), child.relative(), AtFlags::SYMLINK_NOFOLLOW);
+                kind = FileType::from_raw_mode(stat.map_err(child.failed("look at"))?.st_mode);
+            }
+            match kind {
+                FileType::Directory if takes_directory(selected, &below) => {
+                    found.directories.push((name, child, below))
+                }
+                FileType::Directory => {}
+                _ if selected.is_none_or(|selected| selected.contains(&below)) => others.push((name, child)),
+                _ => {}
+            }
+        }
+        let ingest = |(name, child): (Name, Place)| match self.ingest_entry(&child)? {
+            Some(node) => Ok((name, node)),
+            None => Err(Error::Unsupported { path: child.shown(), reason: "it is being replaced" }),
+        };
+        found.others = others.into_par_iter().map(ingest).collect::<Result<_>>()?;
+        Ok(found)
+    }
+
+    /// Takes in what is not a directory; none if it became one.
+    fn ingest_entry(&self, place: &Place) -> Result<Option<Node>> {
+        let stat = rustix::fs::statat(place.base(), place.relative(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(place.failed("look at"))?;
+        let refused = |reason| Error::Unsupported { path: place.shown(), reason };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(place.base(), place.relative(), Vec::new())
+                    .map_err(place.failed("read the link"))?;
+                return Ok(Some(Node::Symlink { target: target.into_bytes(), uid: 0, gid: 0 }));
+            }
+            FileType::Directory => return Ok(None),
+            FileType::Socket => return Err(refused("it is a socket")),
+            FileType::Fifo => return Err(refused("it is a named pipe")),
+            _ => return Err(refused("it is a device")),
+        }
+        // Should it be a fifo by now, opening must not wait for somebody to write to it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
+        let mut file = fs::File::from(file.map_err(place.failed("open"))?);
+        let executable = stat.st_mode & 0o100 != 0;
+        let (blob, size) = if stat.st_size.unsigned_abs() <= SMALL {
+            let mut bytes = Vec::new();
+            file.by_ref().take(SMALL + 1).read_to_end(&mut bytes).map_err(Error::file("read", place.shown()))?;
+            if bytes.len() as u64 > SMALL {
+                file.rewind().map_err(Error::file("read", place.shown()))?;
+                self.put_blob_from(&mut file, executable)?
+            } else {
+                (self.put_blob(&bytes, executable)?, bytes.len() as u64)
+            }
+        } else {
+            // Reading it twice is cheaper than writing it again on every build.
+            let (blob, size) = hash(&mut file).map_err(Error::file("read", place.shown()))?;
+            if self.has_blob(blob) {
+                (blob, size)
+            } else {
+                file.rewind().map_err(Error::file("read", place.shown()))?;
+                self.put_blob_from(&mut file, executable)?
+            }
+        };
+        let metadata = Metadata::root(if executable { 0o755 } else { 0o644 });
+        Ok(Some(Node::File(File { blob, size, metadata })))
+    }
+}
+
+/// What lies in a directory: its directories, still to be looked into, with their paths from the top; and all else.
+struct Found {
+    directories: Vec<(Name, Place, Vec<u8>)>,
+    others: BTreeMap<Name, Node>,
+}
+
+fn takes_directory(selected: Option<&BTreeSet<Vec<u8>>>, path: &[u8]) -> bool {
+    let Some(selected) = selected else { return true };
+    let start = [path, b"/"].concat();
+    selected.contains(path) || selected.range(start.clone()..).next().is_some_and(|next| next.starts_with(&start))
+}

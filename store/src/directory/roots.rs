@@ -1,0 +1,169 @@
+//! Formations, their records, and the names that keep them.
+
+use std::collections::BTreeMap;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::{Record, Store, failed, object_path};
+use crate::formation::is_name;
+use crate::{Error, Formation, FormationId, Result};
+
+impl Store {
+    /// Keeps a formation and what is known of it; an earlier record of the same formation is kept.
+    pub fn put_formation(&self, formation: &Formation, record: &Record) -> Result<FormationId> {
+        let encoded = formation.encode();
+        let id = Formation::id_of(&encoded);
+        let damaged = |source| Error::Decode { from: id.to_string(), kind: "formation", source };
+        Formation::decode(&encoded).map_err(damaged)?;
+        let (formation_path, record_path) = (object_path("formations", &id.to_string()), record_path(id));
+        let here = self.size_of(&formation_path)? == Some(encoded.len() as u64);
+        if !here || !self.is_there(&record_path) {
+            self.sync()?;
+            let mut text = serde_json::to_string_pretty(record).expect("a record is plain values");
+            text.push('\n');
+            if !self.is_there(&record_path) {
+                self.replace(&record_path, text.as_bytes())?;
+            }
+            self.replace(&formation_path, &encoded)?;
+        }
+        Ok(id)
+    }
+
+    /// Reads a formation.
+    pub fn formation(&self, id: FormationId) -> Result<Formation> {
+        let (relative, bytes) = self.read_object("formation", "formations", &id.to_string())?;
+        let actual = Formation::id_of(&bytes);
+        if actual != id {
+            return Err(self.mismatch(&relative, &actual.to_string(), &id.to_string()));
+        }
+        let from = self.full(&relative).display().to_string();
+        Formation::decode(&bytes).map_err(|source| Error::Decode { from, kind: "formation", source })
+    }
+
+    /// What is known of a formation beside its identity; nothing, if it came without a record.
+    pub fn record(&self, id: FormationId) -> Result<Record> {
+        let relative = record_path(id);
+        let Some(bytes) = self.read_if_there(&relative)? else {
+            return match self.is_there(&object_path("formations", &id.to_string())) {
+                true => Ok(Record::default()),
+                false => Err(Error::NotFound { kind: "formation", id: id.to_string() }),
+            };
+        };
+        let bad = |source: serde_json::Error| Error::Record { path: self.full(&relative), source };
+        serde_json::from_slice(&bytes).map_err(bad)
+    }
+
+    /// Every formation here, sorted by id.
+    pub fn formations(&self) -> Result<Vec<FormationId>> {
+        let mut formations = Vec::new();
+        for start in self.names_in("formations")? {
+            formations.extend(self.formations_starting(&start)?);
+        }
+        formations.sort();
+        Ok(formations)
+    }
+
+    /// The formation that a digest, a unique prefix of 6 digits or more, or a name stands for.
+    pub fn find(&self, given: &str) -> Result<FormationId> {
+        let not_found = || Error::NotFound { kind: "formation", id: given.to_owned() };
+        if is_name(given) {
+            return self.root(given)?.ok_or_else(not_found);
+        }
+        if let Ok(id) = given.parse::<FormationId>() {
+            return match self.is_there(&object_path("formations", given)) {
+                true => Ok(id),
+                false => Err(not_found()),
+            };
+        }
+        let digits = given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !digits || !(6..64).contains(&given.len()) {
+            return Err(Error::Malformed { given: given.to_owned() });
+        }
+        let mut candidates = self.formations_starting(&given[..2])?;
+        candidates.retain(|id| id.to_string().starts_with(given));
+        match candidates[..] {
+            [] => Err(not_found()),
+            [id] => Ok(id),
+            _ => {
+                candidates.sort();
+                let roots = self.roots()?;
+                let named = |id| match roots.iter().find(|(_, rooted)| **rooted == id) {
+                    Some((name, _)) => (id, name.clone()),
+                    None => (id, self.formation(id).map(|formation| formation.name).unwrap_or_default()),
+                };
+                let candidates = candidates.into_iter().map(named).collect();
+                Err(Error::Ambiguous { given: given.to_owned(), candidates })
+            }
+        }
+    }
+
+    /// Gives a formation a name, which keeps it from being collected. An earlier formation of that name loses it.
+    pub fn set_root(&self, name: &str, id: FormationId) -> Result<()> {
+        if !is_name(name) {
+            return Err(Error::Malformed { given: name.to_owned() });
+        }
+        if !self.is_there(&object_path("formations", &id.to_string())) {
+            return Err(Error::NotFound { kind: "formation", id: id.to_string() });
+        }
+        if self.root(name)? == Some(id) {
+            return Ok(());
+        }
+        self.replace(&format!("roots/{name}"), format!("{id}\n").as_bytes())
+    }
+
+    /// Takes a name away; says whether it was there.
+    pub fn remove_root(&self, name: &str) -> Result<bool> {
+        if !is_name(name) {
+            return Err(Error::Malformed { given: name.to_owned() });
+        }
+        let relative = format!("roots/{name}");
+        match rustix::fs::unlinkat(&self.directory, &relative, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("remove", self.full(&relative))(errno)),
+        }
+    }
+
+    /// All names.
+    pub fn roots(&self) -> Result<BTreeMap<String, FormationId>> {
+        let mut roots = BTreeMap::new();
+        for name in self.names_in("roots")? {
+            if let Some(id) = self.root(&name)? {
+                roots.insert(name, id);
+            }
+        }
+        Ok(roots)
+    }
+
+    /// What a name stands for. One that a crash left unreadable stands for nothing.
+    fn root(&self, name: &str) -> Result<Option<FormationId>> {
+        let bytes = self.read_if_there(&format!("roots/{name}"))?;
+        Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim_end().parse().ok()))
+    }
+
+    fn formations_starting(&self, start: &str) -> Result<Vec<FormationId>> {
+        let names = self.names_in(&format!("formations/{start}"))?;
+        Ok(names.iter().filter_map(|rest| format!("{start}{rest}").parse().ok()).collect())
+    }
+
+    /// The names in a directory of the store; none if it is not there.
+    pub(super) fn names_in(&self, relative: &str) -> Result<Vec<String>> {
+        let path = self.full(relative);
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::file("read the directory", path)(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::file("read the directory", &path))?;
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
+    }
+}
+
+fn record_path(id: FormationId) -> String {
+    format!("records/{id}.json")
+}
