@@ -1,2 +1,28 @@
-//! placeholder
-fn main() {}
+//! `forge`: joins the rooms. Arguments, environment, terminal and exit codes are handled here and nowhere else.
+
+mod args;
+mod commands;
+mod context;
+mod error;
+mod interrupt;
+mod plan;
+mod progress;
+mod render;
+mod units;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = match args::Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            // A typing error in `forge run` must not look like the program's own exit status.
+            let run = std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "shell");
+            let code = if error.use_stderr() { if run { error::code::RUN_FAILED } else { error::code::USAGE } } else { 0 };
+            return ExitCode::from(code);
+        }
+    };
+    commands::run(arguments)
+}

@@ -1,0 +1,359 @@
+//! What can be typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
+#[derive(Debug, Parser)]
+#[command(name = "forge", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The store to work with [default: $FORGE_STORE, else $XDG_DATA_HOME/forge/store, else ~/.local/share/forge/store; for root /var/lib/forge/store]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub store: Option<PathBuf>,
+    /// Prints a JSON record on stdout instead of text
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Says nothing but errors
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Says more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Builds a runtime expression; prints the formation's id
+    Build(BuildArguments),
+    /// Runs a formation, by digest, prefix or name, or an expression, which is built first
+    Run(RunArguments),
+    /// Opens a shell in a formation
+    Shell(ShellArguments),
+    /// Evaluates an expression and prints its value
+    Eval(EvalArguments),
+    /// Reports everything that is wrong with an expression, without building it
+    Check(CheckArguments),
+    /// Writes forge.lock: the exact packages that an expression's wishes stand for
+    Lock(LockArguments),
+    /// Lists the formations in the store
+    List(ListArguments),
+    /// Shows what a formation is and how it wants to be run
+    Info(InfoArguments),
+    /// Gives a formation another name
+    Tag(TagArguments),
+    /// Takes names away from formations; `forge gc` then frees what nothing names
+    Rm(RmArguments),
+    /// Packs a formation into a file
+    Export(ExportArguments),
+    /// Frees what no name and no running command needs
+    Gc(GcArguments),
+    /// Hashes everything in the store again and names what is damaged
+    Verify(VerifyArguments),
+    /// Tests what this host gives: namespaces, limits, mirrors; and says the cure
+    Doctor(DoctorArguments),
+    /// Shows the settings and where each comes from
+    Config(ConfigArguments),
+    /// Prints a shell's completion script
+    Completions(CompletionsArguments),
+}
+
+/// An expression and what of it is meant.
+#[derive(Debug, Clone, Args)]
+pub struct ExpressionArguments {
+    /// A runtime expression (a directory stands for its runtime.expr)
+    #[arg(value_name = "FILE", default_value = "runtime.expr")]
+    pub file: PathBuf,
+    /// Which of the file's formations or attributes, for instance `tools.small`
+    #[arg(short = 'A', long = "attribute", value_name = "PATH")]
+    pub attribute: Option<String>,
+    /// An argument of the file's function, as an expression
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
+    pub arg: Vec<String>,
+    /// An argument of the file's function, as a string
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
+    pub argstr: Vec<String>,
+}
+
+/// How building goes about.
+#[derive(Debug, Clone, Args)]
+pub struct BuildOptions {
+    /// Refuses to change forge.lock
+    #[arg(long)]
+    pub locked: bool,
+    /// How many steps run at a time [default: as many as there are processors]
+    #[arg(short, long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// Keeps the directory of a failed step and says where
+    #[arg(long)]
+    pub keep_failed: bool,
+}
+
+/// `forge build`
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// What to build.
+    #[command(flatten)]
+    pub expression: ExpressionArguments,
+    /// How.
+    #[command(flatten)]
+    pub options: BuildOptions,
+    /// Also names the formation so
+    #[arg(short, long, value_name = "NAME")]
+    pub tag: Option<String>,
+}
+
+/// How a run differs from what the formation says.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// Shows a file or directory of the host inside, `SOURCE[:TARGET[:ro]]`
+    #[arg(short = 'B', long, value_name = "BIND")]
+    pub bind: Vec<String>,
+    /// Sets a variable, `NAME=VALUE`; `NAME` alone takes the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// What of the network the program sees
+    #[arg(long, value_name = "WHICH")]
+    pub network: Option<NetworkChoice>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// User and group inside, `UID[:GID]`
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// The root cannot be written to
+    #[arg(long)]
+    pub read_only: bool,
+    /// Bound on memory, for instance 512M
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Bound on processors, for instance 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Bound on processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub pids: Option<u64>,
+    /// Bound on wall time, for instance 90s or 10m
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Isolation without which the run is refused: user, network, memory, cpus, pids, seccomp
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub require: Vec<String>,
+}
+
+/// What of the network a program sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetworkChoice {
+    /// A loopback of its own.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// `forge run`
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// A digest, a prefix of 6 digits or more, a name, or an expression's file
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+    /// Which of the file's formations
+    #[arg(short = 'A', long = "attribute", value_name = "PATH")]
+    pub attribute: Option<String>,
+    /// How an expression is built.
+    #[command(flatten)]
+    pub build: BuildOptions,
+    /// How the run differs.
+    #[command(flatten)]
+    pub options: RunOptions,
+    /// Replaces the formation's command
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `forge shell`
+#[derive(Debug, Args)]
+pub struct ShellArguments {
+    /// A digest, a prefix of 6 digits or more, a name, or an expression's file
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+    /// Which of the file's formations
+    #[arg(short = 'A', long = "attribute", value_name = "PATH")]
+    pub attribute: Option<String>,
+    /// How an expression is built.
+    #[command(flatten)]
+    pub build: BuildOptions,
+    /// How the run differs.
+    #[command(flatten)]
+    pub options: RunOptions,
+}
+
+/// `forge eval`
+#[derive(Debug, Args)]
+pub struct EvalArguments {
+    /// An expression's file [default: runtime.expr, unless -E is given]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Evaluates this text
+    #[arg(short = 'E', long = "expr", value_name = "EXPR", conflicts_with = "file")]
+    pub expression: Option<String>,
+    /// Which attribute of the value
+    #[arg(short = 'A', long = "attribute", value_name = "PATH")]
+    pub attribute: Option<String>,
+    /// An argument of the file's function, as an expression
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
+    pub arg: Vec<String>,
+    /// An argument of the file's function, as a string
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
+    pub argstr: Vec<String>,
+    /// Evaluates the whole value, not only its outermost part
+    #[arg(long)]
+    pub strict: bool,
+    /// Prints a string as it is
+    #[arg(long, conflicts_with_all = ["json", "xml"])]
+    pub raw: bool,
+    /// Prints XML
+    #[arg(long, conflicts_with = "json")]
+    pub xml: bool,
+    /// Where `<NAME>` is looked for, `NAME=DIR` or `DIR`
+    #[arg(short = 'I', long = "include", value_name = "PATH")]
+    pub include: Vec<String>,
+    /// Allows reading files outside the project
+    #[arg(long)]
+    pub impure: bool,
+}
+
+/// `forge check`
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Expressions' files
+    #[arg(value_name = "FILE", default_value = "runtime.expr")]
+    pub files: Vec<PathBuf>,
+}
+
+/// `forge lock`
+#[derive(Debug, Args)]
+pub struct LockArguments {
+    /// What to lock.
+    #[command(flatten)]
+    pub expression: ExpressionArguments,
+    /// Asks again: for everything, or for what has one of these packages
+    #[arg(long, value_name = "PACKAGE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    pub update: Option<Vec<String>>,
+    /// Refuses to change forge.lock; fails if it does not answer everything
+    #[arg(long, conflicts_with = "update")]
+    pub locked: bool,
+}
+
+/// `forge list`
+#[derive(Debug, Args)]
+pub struct ListArguments {}
+
+/// `forge info`
+#[derive(Debug, Args)]
+pub struct InfoArguments {
+    /// A digest, prefix or name
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+}
+
+/// `forge tag`
+#[derive(Debug, Args)]
+pub struct TagArguments {
+    /// A digest, prefix or name
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+    /// The new name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// `forge rm`
+#[derive(Debug, Args)]
+pub struct RmArguments {
+    /// Names, or digests of formations that lose all their names
+    #[arg(value_name = "FORMATION", required = true)]
+    pub formations: Vec<String>,
+}
+
+/// `forge export`
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// A digest, prefix or name
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+    /// Into what
+    #[arg(long, value_name = "FORMAT", value_parser = ["squashfs", "sif", "tar"], default_value = "squashfs")]
+    pub format: String,
+    /// Where to; `-` is stdout [default: NAME-VERSION-linux-ARCH.SUFFIX]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replaces an existing file
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// `forge gc`
+#[derive(Debug, Args)]
+pub struct GcArguments {
+    /// Only says what would go
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+}
+
+/// `forge verify`
+#[derive(Debug, Args)]
+pub struct VerifyArguments {}
+
+/// `forge doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Also asks the mirrors and indexes whether they answer
+    #[arg(long)]
+    pub network: bool,
+}
+
+/// `forge config`
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// What to do
+    #[arg(value_name = "ACTION", value_parser = ["show"], default_value = "show")]
+    pub action: String,
+    /// Says where each setting comes from
+    #[arg(long)]
+    pub origin: bool,
+}
+
+/// `forge completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}

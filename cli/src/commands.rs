@@ -1,0 +1,78 @@
+//! One file per command. Each has `run(arguments, &Context)`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::args::{Arguments, Command};
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+
+mod build;
+mod check;
+mod completions;
+mod config;
+mod doctor;
+mod eval;
+mod export;
+mod gc;
+mod info;
+mod list;
+mod lock;
+mod run;
+mod tag;
+mod verify;
+
+/// Runs a command and turns what came of it into words and an exit code.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
+    let json = arguments.global.json;
+    let (result, color) = match Context::new(arguments.global) {
+        Ok(context) => (dispatch(arguments.command, &context), context.color()),
+        Err(failure) => (Err(failure), false),
+    };
+    let failure = match result {
+        Ok(code) => return code,
+        Err(failure) => failure,
+    };
+    let _ = std::io::stderr().write_all(failure.render(color).as_bytes());
+    if json && !in_run {
+        println!("{}", failure.to_json());
+    }
+    ExitCode::from(if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code })
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
+    match command {
+        Command::Build(arguments) => build::run(&arguments, context),
+        Command::Run(arguments) => run::run(&arguments, context),
+        Command::Shell(arguments) => run::shell(&arguments, context),
+        Command::Eval(arguments) => eval::run(&arguments, context),
+        Command::Check(arguments) => check::run(&arguments, context),
+        Command::Lock(arguments) => lock::run(&arguments, context),
+        Command::List(_) => list::run(context),
+        Command::Info(arguments) => info::run(&arguments, context),
+        Command::Tag(arguments) => tag::tag(&arguments, context),
+        Command::Rm(arguments) => tag::rm(&arguments, context),
+        Command::Export(arguments) => export::run(&arguments, context),
+        Command::Gc(arguments) => gc::run(&arguments, context),
+        Command::Verify(_) => verify::run(context),
+        Command::Doctor(arguments) => doctor::run(&arguments, context),
+        Command::Config(arguments) => config::run(&arguments, context),
+        Command::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Writes data to stdout. A reader that has gone away is not an error of ours.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a JSON record.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value).expect("a JSON value has a text")))
+}

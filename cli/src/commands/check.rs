@@ -1,0 +1,47 @@
+//! `forge check`: every finding at once, nothing built.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use expressions::error::Severity;
+
+use crate::args::CheckArguments;
+use crate::context::{Context, absolute};
+use crate::error::{Failure, Result, code};
+use crate::render;
+
+/// `forge check`
+pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
+    let mut findings = Vec::new();
+    for file in &arguments.files {
+        let mut path = absolute(file)?;
+        if path.is_dir() {
+            path.push("runtime.expr");
+        }
+        if !path.is_file() {
+            return Err(Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display())));
+        }
+        findings.extend(expressions::check(&path));
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if context.global.json {
+        let record = |finding: &expressions::error::Finding| {
+            serde_json::json!({
+                "severity": if finding.severity == Severity::Error { "error" } else { "warning" },
+                "message": finding.message,
+                "place": finding.place.as_ref().map(render::place_json),
+                "hint": finding.hint,
+            })
+        };
+        let findings: Vec<_> = findings.iter().map(record).collect();
+        super::print_json(&serde_json::json!({ "schema": 1, "errors": errors, "findings": findings }))?;
+    } else {
+        let paint = render::Paint::new(context.color());
+        let text: String = findings.iter().map(|finding| render::finding(finding, paint)).collect();
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        if findings.is_empty() && !context.global.quiet {
+            eprintln!("nothing found");
+        }
+    }
+    Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
+}

@@ -1,0 +1,49 @@
+//! `forge config`: the settings and where each comes from.
+
+use std::process::ExitCode;
+
+use crate::args::ConfigArguments;
+use crate::context::{Context, Setting};
+use crate::error::Result;
+use crate::render;
+
+/// `forge config show`
+pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
+    let settings = &context.settings;
+    let unset = || ("(not set)".to_owned(), "the machine's own configuration".to_owned());
+    fn shown<T>(setting: &Option<Setting<T>>, text: impl Fn(&T) -> String) -> Option<(String, String)> {
+        setting.as_ref().map(|setting| (text(&setting.value), setting.origin.clone()))
+    }
+    let store = context.store_path()?;
+    let jobs = shown(&settings.jobs, usize::to_string);
+    let rows = [
+        ("store", "FORGE_STORE", (store.value.display().to_string(), store.origin)),
+        ("jobs", "FORGE_JOBS", jobs.unwrap_or_else(|| (context.jobs(None).to_string(), "number of processors".to_owned()))),
+        ("debian.mirrors", "FORGE_DEBIAN_MIRROR", shown(&settings.debian_mirrors, |list| list.join(" ")).unwrap_or_else(unset)),
+        ("python.index", "FORGE_PYTHON_INDEX", shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset)),
+    ];
+    if context.global.json {
+        let record = |(name, variable, (value, origin)): &(&str, &str, (String, String))| {
+            serde_json::json!({ "name": name, "variable": variable, "value": value, "origin": origin })
+        };
+        super::print_json(&serde_json::json!({ "schema": 1, "settings": rows.iter().map(record).collect::<Vec<_>>() }))?;
+    } else if arguments.origin {
+        let rows: Vec<Vec<String>> = rows
+            .into_iter()
+            .map(|(name, variable, (value, origin))| vec![name.to_owned(), value, origin, variable.to_owned()])
+            .collect();
+        super::print(&render::table(&["SETTING", "VALUE", "FROM", "VARIABLE"], &rows))?;
+    } else {
+        let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, _, (value, _))| vec![name.to_owned(), value]).collect();
+        super::print(&render::table(&["SETTING", "VALUE"], &rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An address without what stands before `@`.
+fn without_password(address: &str) -> String {
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        _ => address.to_owned(),
+    }
+}

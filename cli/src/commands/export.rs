@@ -1,0 +1,67 @@
+//! `forge export`: packs a formation into a file.
+
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::args::ExportArguments;
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+
+/// `forge export`
+pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let id = store.find(&arguments.formation)?;
+    let format = store::format::ALL.iter().find(|format| format.name() == arguments.format).expect("clap has checked it");
+    if arguments.output.as_deref() == Some(Path::new("-")) {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            return Err(Failure::new(code::USAGE, "an artifact is not for a terminal").hint("redirect it, or give a file: -o FILE"));
+        }
+        let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
+        format.pack(&store, id, &mut output)?;
+        output.flush().map_err(|error| Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let path = match &arguments.output {
+        Some(path) => path.clone(),
+        None => default_name(&store.formation(id)?, format.extension()),
+    };
+    if path.exists() && !arguments.force {
+        return Err(Failure::new(code::USAGE, format!("`{}` is there already", path.display())).hint("--force replaces it"));
+    }
+    let failed = |error: std::io::Error| {
+        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+        let code = if full { code::DISK_FULL } else { code::REFUSED };
+        Failure::new(code, format!("cannot write `{}`", path.display())).cause(error.to_string())
+    };
+    // A half-written artifact is never seen under its name.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".forge-export").tempfile_in(directory).map_err(failed)?;
+    let mut output = BufWriter::with_capacity(1 << 20, file);
+    format.pack(&store, id, &mut output)?;
+    let file = output.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    let size = file.as_file().metadata().map_err(failed)?.len();
+    file.persist(&path).map_err(|error| failed(error.error))?;
+    if context.global.json {
+        super::print_json(&serde_json::json!({
+            "schema": 1,
+            "id": id.to_string(),
+            "format": format.name(),
+            "file": path.display().to_string(),
+            "size": size,
+        }))?;
+    } else {
+        super::print(&format!("{}\n", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `NAME-VERSION-linux-ARCH.SUFFIX`.
+fn default_name(formation: &store::Formation, extension: &str) -> PathBuf {
+    let platform = formation.platform.replace('/', "-");
+    let version = if formation.version.is_empty() { String::new() } else { format!("-{}", formation.version) };
+    format!("{}{version}-{platform}.{extension}", formation.name).into()
+}

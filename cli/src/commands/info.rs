@@ -1,0 +1,97 @@
+//! `forge info`: what a formation is and how it wants to be run.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use crate::args::InfoArguments;
+use crate::context::Context;
+use crate::error::Result;
+use crate::render;
+
+/// `forge info`
+pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let id = store.find(&arguments.formation)?;
+    let (formation, record) = (store.formation(id)?, store.record(id)?);
+    let names: Vec<String> = store.roots()?.into_iter().filter(|(_, root)| *root == id).map(|(name, _)| name).collect();
+    let extent = store.extent(formation.root)?;
+    let launch = &formation.launch;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let command: Vec<String> = launch.command.iter().map(|word| text(word)).collect();
+    let environment: std::collections::BTreeMap<String, String> =
+        launch.environment.iter().map(|(name, value)| (text(name), text(value))).collect();
+    if context.global.json {
+        super::print_json(&serde_json::json!({
+            "schema": 1,
+            "id": id.to_string(),
+            "names": names,
+            "name": formation.name,
+            "version": formation.version,
+            "platform": formation.platform,
+            "root": formation.root.to_string(),
+            "size": extent.bytes,
+            "files": extent.files,
+            "directories": extent.directories,
+            "built": record.built,
+            "layers": record.layers,
+            "launch": {
+                "command": command,
+                "environment": environment,
+                "directory": launch.directory.as_deref().map(text),
+                "user": launch.user.map(|(user, group)| format!("{user}:{group}")),
+                "limits": {
+                    "memory": launch.limits.memory,
+                    "cpu_millis": launch.limits.cpu_millis,
+                    "pids": launch.limits.pids,
+                    "timeout_millis": launch.limits.timeout_millis,
+                },
+                "ports": launch.ports,
+                "network": launch.network,
+            },
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(out, "{name:<12} {value}");
+        }
+    };
+    line("id", id.to_string());
+    line("names", names.join(", "));
+    line("name", formation.name.clone());
+    line("version", formation.version.clone());
+    line("platform", formation.platform.clone());
+    line("root", formation.root.to_string());
+    line("size", format!("{}, {} files, {} directories", render::size(extent.bytes), extent.files, extent.directories));
+    line("command", shell_words(&command));
+    line("directory", launch.directory.as_deref().map(text).unwrap_or_default());
+    line("user", launch.user.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default());
+    line("limits", limits(&launch.limits));
+    line("ports", launch.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", "));
+    line("network", if launch.network { "host".to_owned() } else { "none".to_owned() });
+    for (name, value) in &environment {
+        line("environment", format!("{name}={value}"));
+    }
+    for layer in &record.layers {
+        line("layer", format!("{}  {}  {} files  {}", &layer.delta[..8], render::size(layer.size), layer.files, layer.label));
+    }
+    super::print(&out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn limits(limits: &store::Limits) -> String {
+    let mut words = Vec::new();
+    words.extend(limits.memory.map(|bytes| format!("memory {}", render::size(bytes))));
+    words.extend(limits.cpu_millis.map(|millis| format!("{} processors", millis as f64 / 1000.0)));
+    words.extend(limits.pids.map(|pids| format!("{pids} processes")));
+    words.extend(limits.timeout_millis.map(|millis| format!("{} s", millis as f64 / 1000.0)));
+    words.join(", ")
+}
+
+/// A command as it would be typed.
+fn shell_words(command: &[String]) -> String {
+    let plain = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte));
+    let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    command.iter().map(quote).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,228 @@
+//! `forge run` and `forge shell`: find or build the formation, describe the sandbox, and become its command's exit status.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use executor::{Backend, Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
+use store::directory::Ownership;
+use store::{Formation, FormationId, Limits, Store};
+
+use crate::args::{BuildOptions, ExpressionArguments, NetworkChoice, RunArguments, RunOptions, ShellArguments};
+use crate::context::{Context, absolute};
+use crate::error::{Failure, Result, code};
+use crate::{render, units};
+
+/// `forge run`
+pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
+    execute(&store, id, &arguments.options, arguments.command.clone(), context)
+}
+
+/// `forge shell`
+pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
+    let command = vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
+    execute(&store, id, &arguments.options, command, context)
+}
+
+/// The formation that was meant: an expression's file is built first.
+fn formation(
+    store: &Store,
+    given: &str,
+    attribute: Option<&str>,
+    options: &BuildOptions,
+    context: &Context,
+) -> Result<FormationId> {
+    let path = Path::new(given);
+    let like_path = given.contains('/') || path.extension().is_some_and(|suffix| suffix == "expr" || suffix == "nix");
+    if !like_path {
+        return Ok(store.find(given)?);
+    }
+    let expression = ExpressionArguments {
+        file: path.to_owned(),
+        attribute: attribute.map(str::to_owned),
+        arg: Vec::new(),
+        argstr: Vec::new(),
+    };
+    Ok(super::build::build(store, &expression, options, context)?.id)
+}
+
+fn execute(
+    store: &Store,
+    id: FormationId,
+    options: &RunOptions,
+    command: Vec<OsString>,
+    context: &Context,
+) -> Result<ExitCode> {
+    let formation = store.formation(id)?;
+    check_platform(&formation)?;
+    let sandbox = prepare(store, &formation, options, command, context)?;
+    let outcome = context.backend.run(&sandbox)?;
+    for missing in &outcome.missing {
+        if !context.global.quiet {
+            eprintln!("forge: {missing}");
+        }
+    }
+    Ok(report(&outcome, &sandbox.limits, context))
+}
+
+fn check_platform(formation: &Formation) -> Result<()> {
+    let here = format!("linux/{}", match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    });
+    if formation.platform == here {
+        return Ok(());
+    }
+    let headline = format!("the formation is for {} and this machine is {here}", formation.platform);
+    Err(Failure::new(code::CANNOT_EXECUTE, headline).hint("build its expression here: the same words give a formation for this machine"))
+}
+
+/// The sandbox of a run: the formation's launch settings, with what the command line changes.
+fn prepare(
+    store: &Store,
+    formation: &Formation,
+    options: &RunOptions,
+    command: Vec<OsString>,
+    context: &Context,
+) -> Result<Sandbox> {
+    let launch = &formation.launch;
+    let own_command = || launch.command.iter().cloned().map(OsString::from_vec).collect();
+    let command: Vec<OsString> = if command.is_empty() { own_command() } else { command };
+    if command.is_empty() {
+        let failure = Failure::new(code::USAGE, format!("formation `{}` has no command", formation.name));
+        return Err(failure.hint(format!("give one: forge run {} -- CMD", formation.name)));
+    }
+    let ownership = if rustix::process::geteuid().is_root() { Ownership::Exact } else { Ownership::Caller };
+    let checkout = store.checkout(formation.root, ownership)?;
+    let network = match options.network {
+        Some(NetworkChoice::None) => Network::None,
+        Some(NetworkChoice::Host) => Network::Host,
+        None if launch.network => Network::Host,
+        None => Network::None,
+    };
+    let mut binds = Vec::new();
+    if network == Network::Host {
+        // Names are resolved as on the host; a formation has no resolver of its own.
+        for path in ["/etc/resolv.conf", "/etc/hosts"] {
+            if Path::new(path).exists() {
+                binds.push(Bind { source: path.into(), target: path.into(), read_only: true });
+            }
+        }
+    }
+    for text in &options.bind {
+        binds.push(bind(text)?);
+    }
+    let directory = options.workdir.clone();
+    let directory = directory.or_else(|| launch.directory.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(path))));
+    Ok(Sandbox {
+        root: RootFs {
+            layers: vec![checkout],
+            writable: if options.read_only { Writable::No } else { Writable::Temporary },
+        },
+        binds,
+        command,
+        environment: environment(formation, options, context)?,
+        directory: directory.unwrap_or_else(|| PathBuf::from("/")),
+        user: match &options.user {
+            Some(text) => units::user(text).ok_or_else(|| bad("--user", text, "UID or UID:GID"))?,
+            None => launch.user.unwrap_or((0, 0)),
+        },
+        hostname: formation.name.chars().take(63).collect(),
+        network,
+        limits: limits(&launch.limits, options)?,
+        streams: Streams::Inherit,
+        pretend_root: false,
+        require: options.require.clone(),
+        interrupt: Some(Arc::clone(&context.interrupt)),
+    })
+}
+
+fn bad(option: &str, text: &str, wanted: &str) -> Failure {
+    Failure::new(code::USAGE, format!("{option} `{text}`: {wanted} is expected"))
+}
+
+/// `SOURCE[:TARGET[:ro|rw]]`.
+fn bind(text: &str) -> Result<Bind> {
+    let mut parts: Vec<&str> = text.split(':').collect();
+    let read_only = match parts.last() {
+        Some(&"ro") if parts.len() > 1 => parts.pop().is_some(),
+        Some(&"rw") if parts.len() > 1 => parts.pop().is_none(),
+        _ => false,
+    };
+    let (source, target) = match parts.as_slice() {
+        [source] if !source.is_empty() => (absolute(Path::new(source))?, absolute(Path::new(source))?),
+        [source, target] if !source.is_empty() && target.starts_with('/') => {
+            (absolute(Path::new(source))?, PathBuf::from(target))
+        }
+        _ => return Err(bad("--bind", text, "SOURCE[:TARGET[:ro]] with an absolute TARGET")),
+    };
+    if !source.exists() {
+        let failure = Failure::new(code::NOT_FOUND, format!("--bind: there is no `{}`", source.display()));
+        return Err(failure.hint(format!("make it first: mkdir -p {}", source.display())));
+    }
+    Ok(Bind { source, target, read_only })
+}
+
+fn environment(formation: &Formation, options: &RunOptions, context: &Context) -> Result<BTreeMap<OsString, OsString>> {
+    let own = formation.launch.environment.iter();
+    let mut environment: BTreeMap<OsString, OsString> =
+        own.map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))).collect();
+    if let Some(term) = context.variable("TERM") {
+        environment.entry("TERM".into()).or_insert_with(|| term.clone());
+    }
+    for text in &options.env {
+        match text.split_once('=') {
+            Some(("", _)) => return Err(bad("--env", text, "NAME=VALUE")),
+            Some((name, value)) => _ = environment.insert(name.into(), value.into()),
+            None => match context.environment.get(OsStr::new(text)) {
+                Some(value) => _ = environment.insert(text.into(), value.clone()),
+                None => return Err(bad("--env", text, "a variable of the caller, or NAME=VALUE,")),
+            },
+        }
+    }
+    Ok(environment)
+}
+
+fn limits(own: &Limits, options: &RunOptions) -> Result<Limits> {
+    let mut limits = own.clone();
+    if let Some(text) = &options.memory {
+        limits.memory = Some(units::bytes(text).ok_or_else(|| bad("--memory", text, "a size such as 512M"))?);
+    }
+    if let Some(text) = &options.cpus {
+        limits.cpu_millis = Some(units::thousandths(text).ok_or_else(|| bad("--cpus", text, "a number such as 1.5"))?);
+    }
+    if let Some(text) = &options.timeout {
+        limits.timeout_millis = Some(units::millis(text).ok_or_else(|| bad("--timeout", text, "a time such as 90s"))?);
+    }
+    limits.pids = options.pids.or(limits.pids);
+    Ok(limits)
+}
+
+/// The exit status of a run, and one line naming the limit that ended it.
+fn report(outcome: &Outcome, limits: &Limits, context: &Context) -> ExitCode {
+    if context.global.json {
+        let record = serde_json::json!({ "schema": 1, "outcome": outcome });
+        eprintln!("{record}");
+    }
+    match outcome.ending {
+        Ending::Exited(status) => ExitCode::from(status as u8),
+        Ending::Signalled(signal) => ExitCode::from((128 + signal) as u8),
+        Ending::TimedOut => {
+            let seconds = limits.timeout_millis.unwrap_or_default() as f64 / 1000.0;
+            eprintln!("forge: ended by the time limit of {seconds} s");
+            ExitCode::from(code::TIMED_OUT)
+        }
+        Ending::OutOfMemory => {
+            eprintln!("forge: ended by the memory limit of {}", render::size(limits.memory.unwrap_or_default()));
+            ExitCode::from(128 + 9)
+        }
+    }
+}

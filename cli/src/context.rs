@@ -1,0 +1,231 @@
+//! The environment, the settings and the store: what every command works in. Variables and settings are read here, nowhere else.
+//!
+//! A setting comes from the command line, else a `FORGE_…` variable, else `forge.toml` of the project, else the user's and then
+//! the machine's `config.toml`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+
+use builder::Machine;
+use executor::Native;
+use store::Store;
+
+use crate::args::{Color, Global};
+use crate::error::{Failure, Result, code};
+
+/// What every command works in.
+pub struct Context {
+    /// As typed.
+    pub global: Global,
+    /// The caller's environment.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Settings with their origins.
+    pub settings: Settings,
+    /// Carries sandboxes out.
+    pub backend: Native,
+    /// The signal that interrupted us, or 0.
+    pub interrupt: Arc<AtomicI32>,
+}
+
+/// One setting and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// Its value.
+    pub value: T,
+    /// `--store`, `$FORGE_STORE`, a file, or `built in`.
+    pub origin: String,
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// `store`: the store's directory.
+    pub store: Option<Setting<PathBuf>>,
+    /// `jobs`: how many steps run at a time.
+    pub jobs: Option<Setting<usize>>,
+    /// `debian.mirrors`: override apt's.
+    pub debian_mirrors: Option<Setting<Vec<String>>>,
+    /// `python.index`: overrides pip's and uv's.
+    pub python_index: Option<Setting<String>>,
+}
+
+/// The shape of `forge.toml` and `config.toml`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    store: Option<PathBuf>,
+    jobs: Option<usize>,
+    debian: DebianFile,
+    python: PythonFile,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DebianFile {
+    mirrors: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PythonFile {
+    index: Option<String>,
+}
+
+impl Context {
+    /// Reads the environment and the settings.
+    pub fn new(global: Global) -> Result<Self> {
+        let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let settings = Settings::read(&global, &environment)?;
+        let (backend, interrupt) = (Native::default(), Arc::new(AtomicI32::new(0)));
+        Ok(Self { global, environment, settings, backend, interrupt })
+    }
+
+    /// A variable of the environment that is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&OsString> {
+        self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty())
+    }
+
+    /// Whether colours go to stderr.
+    pub fn color(&self) -> bool {
+        match self.global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => self.variable("NO_COLOR").is_none() && std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// Whether bars are drawn: on a terminal, not in CI, and when something may be said at all.
+    pub fn bars(&self) -> bool {
+        let dumb = self.variable("TERM").is_some_and(|term| term == "dumb");
+        std::io::stderr().is_terminal() && self.variable("CI").is_none() && !dumb && !self.global.quiet
+    }
+
+    /// Where the store is, and who says so.
+    pub fn store_path(&self) -> Result<Setting<PathBuf>> {
+        if let Some(setting) = &self.settings.store {
+            return Ok(setting.clone());
+        }
+        let below = |name: &str, rest: &str| {
+            let value = PathBuf::from(self.variable(name).filter(|value| Path::new(value).is_absolute())?);
+            Some(Setting { value: value.join(rest), origin: format!("${name}") })
+        };
+        if let Some(setting) = below("XDG_DATA_HOME", "forge/store") {
+            return Ok(setting);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(Setting { value: "/var/lib/forge/store".into(), origin: "built in".to_owned() });
+        }
+        below("HOME", ".local/share/forge/store").ok_or_else(|| {
+            Failure::new(code::USAGE, "no place for the store: HOME is not set").hint("set FORGE_STORE to a directory")
+        })
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Store> {
+        Ok(Store::open(self.store_path()?.value)?)
+    }
+
+    /// What this machine is configured with.
+    pub fn machine(&self) -> Machine {
+        let text = |(name, value): (&OsString, &OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
+        Machine {
+            environment: self.environment.iter().filter_map(text).collect(),
+            root: PathBuf::from("/"),
+            home: self.variable("HOME").map(PathBuf::from),
+            debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
+            python_index: self.settings.python_index.clone().map(|setting| setting.value),
+        }
+    }
+
+    /// How many steps run at a time.
+    pub fn jobs(&self, given: Option<usize>) -> usize {
+        let set = given.or(self.settings.jobs.as_ref().map(|setting| setting.value));
+        set.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1)
+    }
+}
+
+impl Settings {
+    fn read(global: &Global, environment: &BTreeMap<OsString, OsString>) -> Result<Self> {
+        let variable = |name: &str| environment.get(&OsString::from(name)).filter(|value| !value.is_empty());
+        let mut settings = Self::default();
+        if let Some(store) = &global.store {
+            settings.store = Some(Setting { value: absolute(store)?, origin: "--store".to_owned() });
+        }
+        if let Some(store) = variable("FORGE_STORE") {
+            let setting = Setting { value: absolute(Path::new(store))?, origin: "$FORGE_STORE".to_owned() };
+            settings.store.get_or_insert(setting);
+        }
+        if let Some(jobs) = variable("FORGE_JOBS") {
+            let value = jobs.to_str().and_then(|text| text.parse().ok()).filter(|jobs| *jobs > 0);
+            let value = value.ok_or_else(|| Failure::new(code::USAGE, "FORGE_JOBS is not a number of steps"))?;
+            settings.jobs = Some(Setting { value, origin: "$FORGE_JOBS".to_owned() });
+        }
+        let text = |name: &str| -> Result<Option<Setting<String>>> {
+            let Some(value) = variable(name) else { return Ok(None) };
+            let value = value.to_str().ok_or_else(|| Failure::new(code::USAGE, format!("{name} is not text")))?;
+            Ok(Some(Setting { value: value.to_owned(), origin: format!("${name}") }))
+        };
+        settings.python_index = text("FORGE_PYTHON_INDEX")?;
+        settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(|setting| Setting {
+            value: setting.value.split_whitespace().map(str::to_owned).collect(),
+            origin: setting.origin,
+        });
+        let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+        let home = home.or_else(|| variable("HOME").map(|home| Path::new(home).join(".config")));
+        let mut files = Vec::from_iter(project_file());
+        files.extend(home.map(|home| home.join("forge/config.toml")));
+        files.push(PathBuf::from("/etc/forge/config.toml"));
+        for path in files {
+            settings.read_file(&path)?;
+        }
+        Ok(settings)
+    }
+
+    /// Takes from a file what nothing before it has set.
+    fn read_file(&mut self, path: &Path) -> Result<()> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
+            // Another user's home (after su) is no reason to fail.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
+            Err(error) => {
+                return Err(Failure::new(code::USAGE, format!("cannot read `{}`", path.display())).cause(error.to_string()));
+            }
+        };
+        let file: File = toml::from_str(&text).map_err(|error| {
+            let failure = Failure::new(code::USAGE, format!("settings in `{}` are not valid", path.display()));
+            failure.cause(error.message()).hint("`forge config show --origin` lists what can be set")
+        })?;
+        let origin = path.display().to_string();
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        fn fill<T>(setting: &mut Option<Setting<T>>, value: Option<T>, origin: &str) {
+            if setting.is_none() {
+                *setting = value.map(|value| Setting { value, origin: origin.to_owned() });
+            }
+        }
+        fill(&mut self.store, file.store.map(|store| directory.join(store)), &origin);
+        fill(&mut self.jobs, file.jobs.filter(|jobs| *jobs > 0), &origin);
+        fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
+        fill(&mut self.python_index, file.python.index, &origin);
+        Ok(())
+    }
+}
+
+/// The project's `forge.toml`: in the current directory or the nearest one above it.
+fn project_file() -> Option<PathBuf> {
+    let directory = std::env::current_dir().ok()?;
+    directory.ancestors().map(|directory| directory.join("forge.toml")).find(|path| path.is_file())
+}
+
+/// A path that still means the same after the working directory changes.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::new(code::USAGE, format!("`{}` is not a path", path.display())).cause(error.to_string())
+    })
+}

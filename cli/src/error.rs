@@ -1,0 +1,321 @@
+//! What an error tells the user: one headline, the place, the causes, and a hint that can be typed.
+//!
+//! Rooms say what went wrong and with what; advice is given here, where the commands are known.
+
+use std::fmt::Write as _;
+use std::io;
+
+use expressions::error::{Finding, Place};
+
+use crate::render;
+
+/// Exit codes of forge itself.
+pub mod code {
+    /// A negative answer: differs, not valid.
+    pub const NEGATIVE: u8 = 1;
+    /// Wrong use.
+    pub const USAGE: u8 = 2;
+    /// Not found.
+    pub const NOT_FOUND: u8 = 10;
+    /// Nobody answers.
+    pub const UNREACHABLE: u8 = 11;
+    /// Signature or policy refused.
+    pub const REFUSED: u8 = 12;
+    /// Damaged.
+    pub const DAMAGED: u8 = 13;
+    /// Disk full.
+    pub const DISK_FULL: u8 = 14;
+    /// The lock would have to change, or somebody holds what is needed.
+    pub const LOCKED: u8 = 15;
+    /// A bug in forge.
+    pub const BUG: u8 = 70;
+    /// A build failed.
+    pub const BUILD_FAILED: u8 = 100;
+    /// Bytes do not have the digest that was asked for.
+    pub const MISMATCH: u8 = 102;
+    /// `forge run`: time limit.
+    pub const TIMED_OUT: u8 = 124;
+    /// `forge run`: forge failed, not the program.
+    pub const RUN_FAILED: u8 = 125;
+    /// `forge run`: the command cannot be executed.
+    pub const CANNOT_EXECUTE: u8 = 126;
+    /// `forge run`: the command is not there.
+    pub const COMMAND_NOT_FOUND: u8 = 127;
+}
+
+/// The result of a command.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// What the user is told, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// `forge run` keeps this code instead of 125.
+    pub own_code_in_run: bool,
+    headline: String,
+    place: Option<Box<Place>>,
+    causes: Vec<String>,
+    details: Option<String>,
+    hints: Vec<String>,
+    /// Further findings, each shown whole.
+    findings: Vec<Finding>,
+}
+
+impl Failure {
+    /// A failure with a headline: lower case, no period.
+    pub fn new(code: u8, headline: impl Into<String>) -> Self {
+        Self {
+            code,
+            own_code_in_run: false,
+            headline: headline.into(),
+            place: None,
+            causes: Vec::new(),
+            details: None,
+            hints: Vec::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// Adds a cause.
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Adds something the user can do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Shows where.
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(Box::new(place));
+        self
+    }
+
+    /// Shows a text of several lines, such as the end of a log.
+    pub fn detail(mut self, text: impl Into<String>) -> Self {
+        self.details = Some(text.into());
+        self
+    }
+
+    fn own_code(mut self) -> Self {
+        self.own_code_in_run = true;
+        self
+    }
+
+    /// Adds the whole chain of causes of an error.
+    pub fn caused_by(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !self.causes.contains(&text) {
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    /// The text for stderr.
+    pub fn render(&self, color: bool) -> String {
+        let paint = render::Paint::new(color);
+        let mut text = String::new();
+        if self.findings.is_empty() {
+            let _ = writeln!(text, "{} {}", paint.error("error:"), self.headline);
+            if let Some(place) = &self.place {
+                text.push_str(&render::excerpt(place, paint));
+            }
+        }
+        for finding in &self.findings {
+            text.push_str(&render::finding(finding, paint));
+        }
+        for cause in &self.causes {
+            let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n             "));
+        }
+        if let Some(details) = &self.details {
+            for line in details.lines() {
+                let _ = writeln!(text, "  {} {line}", paint.dim("|"));
+            }
+        }
+        for hint in &self.hints {
+            let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));
+        }
+        text
+    }
+
+    /// The record for `--json`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let finding = |finding: &Finding| {
+            serde_json::json!({
+                "message": finding.message,
+                "place": finding.place.as_ref().map(render::place_json),
+                "hint": finding.hint,
+            })
+        };
+        serde_json::json!({
+            "schema": 1,
+            "error": {
+                "code": self.code,
+                "message": self.headline,
+                "place": self.place.as_deref().map(render::place_json),
+                "causes": self.causes,
+                "details": self.details,
+                "hints": self.hints,
+                "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            }
+        })
+    }
+}
+
+/// Whether an error, or a cause of it, is a full disk or quota.
+fn disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+                return true;
+            }
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// A failure for an error of any room: its words and causes, a full disk noticed.
+fn plain(code: u8, error: &(dyn std::error::Error + 'static)) -> Failure {
+    if disk_full(error) {
+        let failure = Failure::new(code::DISK_FULL, error.to_string()).caused_by(error);
+        return failure.hint("`forge gc` frees what nothing names; --store DIR keeps the store on another disk");
+    }
+    Failure::new(code, error.to_string()).caused_by(error)
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        plain(code::USAGE, &error)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        use store::Error::*;
+        match &error {
+            NotFound { kind: "formation", .. } => {
+                plain(code::NOT_FOUND, &error).hint("`forge list` shows what is here; `forge build FILE` makes it again")
+            }
+            NotFound { .. } => plain(code::DAMAGED, &error).hint("`forge verify` says what is missing"),
+            Ambiguous { given, candidates } => {
+                let mut failure = Failure::new(code::USAGE, format!("`{given}` fits {} formations", candidates.len()));
+                let line = |(id, name): &(store::FormationId, String)| format!("{id} {name}");
+                failure.details = Some(candidates.iter().map(line).collect::<Vec<_>>().join("\n"));
+                failure.hint("give more digits")
+            }
+            Malformed { .. } => plain(code::USAGE, &error).hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
+            Mismatch { .. } | Decode { .. } => plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store"),
+            Archive { .. } | Unsupported { .. } => plain(code::NEGATIVE, &error),
+            File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")
+            }
+            _ => plain(code::BUILD_FAILED, &error),
+        }
+    }
+}
+
+impl From<executor::Error> for Failure {
+    fn from(error: executor::Error) -> Self {
+        use executor::Error::*;
+        match &error {
+            CommandNotFound { .. } => {
+                let failure = plain(code::COMMAND_NOT_FOUND, &error).own_code();
+                failure.hint("`forge info` shows the formation's own command and PATH; `forge shell` looks around inside")
+            }
+            CannotExecute { .. } => plain(code::CANNOT_EXECUTE, &error).own_code(),
+            NoUserNamespaces { switch, .. } => {
+                let failure = plain(code::REFUSED, &error);
+                match switch.as_deref() {
+                    Some(switch) if switch.contains("apparmor") => failure
+                        .cause(format!("`{switch}` restricts them"))
+                        .hint("an administrator allows them with `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"),
+                    Some(switch) if switch.contains("max_user_namespaces") => failure
+                        .cause(format!("`{switch}` is 0"))
+                        .hint("an administrator allows them with `sysctl user.max_user_namespaces=15000`"),
+                    Some(switch) => failure
+                        .cause(format!("`{switch}` is 0"))
+                        .hint(format!("an administrator allows them with `sysctl {switch}=1`")),
+                    None => failure.hint("`forge doctor` says what this host gives"),
+                }
+            }
+            Required { .. } => plain(code::REFUSED, &error).hint("`forge doctor` says what this host gives, and the cure"),
+            Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
+        }
+    }
+}
+
+impl From<builder::Error> for Failure {
+    fn from(error: builder::Error) -> Self {
+        use builder::Error::*;
+        match error {
+            Store(error) => error.into(),
+            // Inside a build, a command that is not there is a failed build.
+            Executor(error) => Self { own_code_in_run: false, ..Self::from(error) },
+            Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),
+            Step { step, ending, log, kept } => {
+                let mut failure = Self::new(code::BUILD_FAILED, format!("step `{step}` failed: {ending}"));
+                failure.details = Some(last_lines(&log, 25)).filter(|log| !log.is_empty());
+                match kept {
+                    Some(path) => failure.hint(format!("its files are kept in {}", path.display())),
+                    None => failure.hint("--keep-failed keeps its files"),
+                }
+            }
+            Fetch { what, tried, gone } => {
+                let code = if gone { code::NOT_FOUND } else { code::UNREACHABLE };
+                let mut failure = Self::new(code, format!("cannot fetch `{what}`"));
+                for (place, answer) in tried {
+                    failure = failure.cause(format!("{place}: {answer}"));
+                }
+                if gone {
+                    failure.hint("the mirror has moved on: `forge lock --update` takes what it has now, a snapshot mirror keeps old files")
+                } else {
+                    failure.hint("`forge doctor --network` tests the mirrors; FORGE_DEBIAN_MIRROR and FORGE_PYTHON_INDEX name others")
+                }
+            }
+            NotConfigured { what, settings } => {
+                let failure = Self::new(code::UNREACHABLE, format!("no {what} is configured on this machine"));
+                settings.into_iter().fold(failure, Self::hint)
+            }
+            UnknownPackage { ecosystem, name, near } => {
+                let failure = Self::new(code::NOT_FOUND, format!("{ecosystem} has no package `{name}`"));
+                match near.as_slice() {
+                    [] => failure,
+                    near => failure.hint(format!("near it: {}", near.join(", "))),
+                }
+            }
+            Unsolvable { ecosystem, explanation } => {
+                let failure = Self::new(code::BUILD_FAILED, format!("{ecosystem}: the requirements cannot be met together"));
+                failure.detail(explanation)
+            }
+            error @ Mismatch { .. } => plain(code::MISMATCH, &error)
+                .hint("what was locked is not what is served: do not go on before you know why; `forge lock --update` takes it as it is now"),
+            error @ Signature { .. } => plain(code::REFUSED, &error)
+                .hint("Signed-By in the machine's apt sources names the keys that are trusted"),
+            error @ LockRecord { .. } => {
+                plain(code::USAGE, &error).hint("`forge lock --update` writes the lock anew")
+            }
+            error => plain(code::BUILD_FAILED, &error),
+        }
+    }
+}
+
+impl From<expressions::Error> for Failure {
+    fn from(error: expressions::Error) -> Self {
+        Self { findings: error.findings.clone(), ..Self::new(code::NEGATIVE, error.to_string()) }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

@@ -1,0 +1,179 @@
+//! From an expression to a plan: a dialogue with the lock. The expression is evaluated; what its lock does not answer the
+//! builder finds out; when everything is answered the lock is written and the expression evaluated again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use builder::Builder;
+use expressions::error::{Place, SourceText};
+use expressions::{Evaluated, Request, Sources};
+use store::Plan;
+use store::lock::{Lock, LockEntry, LockError, LockRequest};
+
+use crate::args::ExpressionArguments;
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+
+/// What may be done to the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockMode {
+    /// What is new is added.
+    Add,
+    /// Nothing.
+    Locked,
+    /// Everything is asked again, or what has one of these packages.
+    Update(Vec<String>),
+}
+
+/// An expression and its lock.
+pub struct Expression {
+    request: Request,
+    /// The `forge.lock` beside it.
+    pub lock_path: PathBuf,
+    lock: Lock,
+    written: String,
+}
+
+/// The name that is looked for where a directory is given.
+const DEFAULT_FILE: &str = "runtime.expr";
+
+impl Expression {
+    /// Finds the file and reads its lock.
+    pub fn open(arguments: &ExpressionArguments) -> Result<Self> {
+        let mut file = crate::context::absolute(&arguments.file)?;
+        if file.is_dir() {
+            file.push(DEFAULT_FILE);
+        }
+        if !file.is_file() {
+            let failure = Failure::new(code::NOT_FOUND, format!("no expression `{}`", arguments.file.display()));
+            return Err(failure.hint("give the path of a runtime expression, for instance ./runtime.expr"));
+        }
+        let request = request(&file, arguments)?;
+        let lock_path = file.with_file_name("forge.lock");
+        let (lock, written) = read_lock(&lock_path)?;
+        Ok(Self { request, lock_path, lock, written })
+    }
+
+    /// Evaluates, and has answered what the lock does not answer.
+    ///
+    /// `answerer` is asked for only when there is something to answer, so that a locked build needs no network.
+    pub fn plan<'a>(
+        &mut self,
+        mode: &LockMode,
+        answerer: &mut dyn FnMut() -> Result<&'a Builder<'a>>,
+    ) -> Result<Plan> {
+        let before = self.lock.clone();
+        if let LockMode::Update(names) = mode {
+            self.lock.entries.retain(|_, entry| !names.is_empty() && !has_package(entry, names));
+        }
+        loop {
+            match expressions::evaluate(&self.request, &self.lock)? {
+                Evaluated::Plan(plan) => {
+                    self.write_lock()?;
+                    return Ok(*plan);
+                }
+                Evaluated::Unlocked(requests) if *mode == LockMode::Locked => {
+                    return Err(self.refuse(&before, &requests));
+                }
+                Evaluated::Unlocked(requests) => {
+                    let builder = answerer()?;
+                    for request in requests {
+                        self.lock.insert(builder::resolve::resolve(builder, &request)?);
+                    }
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, before: &Lock, requests: &[LockRequest]) -> Failure {
+        let path = self.lock_path.display();
+        let headline = match before.entries.is_empty() {
+            true => format!("there is no `{path}` and --locked forbids to write it"),
+            false => format!("`{path}` does not answer everything and --locked forbids to change it"),
+        };
+        let failure = Failure::new(code::LOCKED, headline);
+        let failure = requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", words(request))));
+        failure.hint("run `forge lock` without --locked, look at the change, and commit it")
+    }
+
+    /// Writes the lock if it has changed: beside it first, then renamed over it.
+    fn write_lock(&mut self) -> Result<()> {
+        let text = self.lock.to_string();
+        if text == self.written || self.lock.entries.is_empty() && self.written.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: std::io::Error| {
+            let failure = Failure::new(code::REFUSED, format!("cannot write `{}`", self.lock_path.display()));
+            failure.cause(error.to_string()).hint("--locked builds from a lock as it is")
+        };
+        let directory = self.lock_path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix(".forge.lock").tempfile_in(directory).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(mode).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&self.lock_path).map_err(|error| failed(error.error))?;
+        self.written = text;
+        Ok(())
+    }
+}
+
+/// The request for an expression's formation.
+pub fn request(file: &Path, arguments: &ExpressionArguments) -> Result<Request> {
+    let pairs = |words: &[String]| words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<Vec<_>>();
+    Ok(Request {
+        attribute: attribute_path(arguments.attribute.as_deref())?,
+        arguments: pairs(&arguments.arg),
+        string_arguments: pairs(&arguments.argstr),
+        ..Request::file(file, Sources::project_of(file))
+    })
+}
+
+/// `a.b` as its names.
+pub fn attribute_path(text: Option<&str>) -> Result<Vec<String>> {
+    let names: Vec<String> = text.into_iter().flat_map(|text| text.split('.')).map(str::to_owned).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(Failure::new(code::USAGE, format!("`{}` is not an attribute path", text.unwrap_or_default())));
+    }
+    Ok(names)
+}
+
+fn read_lock(path: &Path) -> Result<(Lock, String)> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Lock::default(), String::new())),
+        Err(error) => {
+            return Err(Failure::new(code::USAGE, format!("cannot read `{}`", path.display())).cause(error.to_string()));
+        }
+    };
+    match Lock::parse(&text) {
+        Ok(lock) => Ok((lock, text)),
+        Err(error) => {
+            let failure = Failure::new(code::USAGE, format!("`{}` is not a lock", path.display()));
+            let failure = failure.cause(error.to_string()).hint("if a merge left it so: remove it, and `forge lock` writes it anew");
+            let LockError::Syntax { offset: Some(start), .. } = error else { return Err(failure) };
+            let text = Arc::new(SourceText { name: path.to_owned(), bytes: text.into_bytes() });
+            Err(failure.at(Place { text, start, end: start + 1 }))
+        }
+    }
+}
+
+fn has_package(entry: &LockEntry, names: &[String]) -> bool {
+    entry.records.iter().any(|record| {
+        let name = record.get("name").and_then(serde_json::Value::as_str);
+        name.is_some_and(|name| names.iter().any(|wanted| wanted == name))
+    })
+}
+
+/// A request in words: `debian bookworm: git, python3`.
+pub fn words(request: &LockRequest) -> String {
+    let list = |name: &str| {
+        let items = request.parameters.get(name)?.as_array()?;
+        Some(items.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>().join(", "))
+    };
+    let text = |name: &str| request.parameters.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let of = text("suite").or_else(|| text("python")).map(|of| format!(" {of}")).unwrap_or_default();
+    let what = list("packages").or_else(|| list("requirements")).or_else(|| text("url")).or_else(|| text("component"));
+    format!("{}{of}: {}", request.kind, what.unwrap_or_default())
+}

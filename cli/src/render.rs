@@ -1,0 +1,156 @@
+//! How places, findings and tables look.
+
+use std::fmt::Write as _;
+
+use expressions::error::{Finding, Place, Severity};
+
+/// Colours, or none.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint {
+    color: bool,
+}
+
+impl Paint {
+    /// Colours if `color`.
+    pub fn new(color: bool) -> Self {
+        Self { color }
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Red.
+    pub fn error(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    /// Yellow.
+    pub fn warning(self, text: &str) -> String {
+        self.with("1;33", text)
+    }
+
+    /// Cyan.
+    pub fn hint(self, text: &str) -> String {
+        self.with("1;36", text)
+    }
+
+    /// Grey.
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+}
+
+/// A finding with its place, its trace and its hint.
+pub fn finding(finding: &Finding, paint: Paint) -> String {
+    let word = match finding.severity {
+        Severity::Error => paint.error("error:"),
+        Severity::Warning => paint.warning("warning:"),
+    };
+    let mut text = format!("{word} {}\n", finding.message);
+    if let Some(place) = &finding.place {
+        text.push_str(&excerpt(place, paint));
+    }
+    for (what, place) in &finding.trace {
+        let at = place.as_ref().map(|place| format!(" at {}", location(place))).unwrap_or_default();
+        let _ = writeln!(text, "  {what}{at}");
+    }
+    if let Some(hint) = &finding.hint {
+        let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));
+    }
+    text
+}
+
+/// `FILE:LINE:COLUMN`.
+pub fn location(place: &Place) -> String {
+    let (line, column) = place.line_and_column();
+    format!("{}:{line}:{column}", place.text.name.display())
+}
+
+/// The line of a place, with a caret under it.
+pub fn excerpt(place: &Place, paint: Paint) -> String {
+    let (line, column) = place.line_and_column();
+    let bytes = &place.text.bytes;
+    let start = (place.start.min(bytes.len()) + 1).saturating_sub(column);
+    let end = bytes[start..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |length| start + length);
+    // Tabs would put the caret elsewhere than under its character.
+    let source = String::from_utf8_lossy(&bytes[start..end]).replace('\t', " ").trim_end().to_owned();
+    let before = String::from_utf8_lossy(&bytes[start..start + column - 1]).chars().count();
+    let marked = &bytes[place.start.min(end)..place.end.clamp(place.start.min(end), end)];
+    let width = String::from_utf8_lossy(marked).chars().count().max(1);
+    let number = line.to_string();
+    let margin = " ".repeat(number.len());
+    let mut text = format!("{margin}{} {}\n", paint.dim("-->"), location(place));
+    let _ = writeln!(text, "{margin} {}", paint.dim("|"));
+    let _ = writeln!(text, "{} {} {source}", paint.dim(&number), paint.dim("|"));
+    let _ = writeln!(text, "{margin} {} {}{}", paint.dim("|"), " ".repeat(before), paint.error(&"^".repeat(width)));
+    text
+}
+
+/// A place for `--json`.
+pub fn place_json(place: &Place) -> serde_json::Value {
+    let (line, column) = place.line_and_column();
+    serde_json::json!({ "file": place.text.name.display().to_string(), "line": line, "column": column })
+}
+
+/// Bytes for people: `234.5 MiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Columns under headings, separated by two spaces.
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut text = line(headings.to_vec());
+    for row in rows {
+        text.push_str(&line(row.iter().map(String::as_str).collect()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expressions::error::SourceText;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_caret_stands_under_its_character() {
+        let bytes = "{\n\té = pyton;\n}".as_bytes().to_vec();
+        let start = bytes.windows(5).position(|window| window == b"pyton").unwrap();
+        let text = Arc::new(SourceText { name: "a.expr".into(), bytes });
+        let place = Place { text, start, end: start + 5 };
+        assert_eq!(
+            excerpt(&place, Paint::new(false)),
+            " --> a.expr:2:7\n  |\n2 |  é = pyton;\n  |      ^^^^^\n"
+        );
+    }
+
+    #[test]
+    fn an_excerpt_at_the_end_of_a_text_does_not_panic() {
+        let text = Arc::new(SourceText { name: "a".into(), bytes: b"x\n".to_vec() });
+        for start in 0..4 {
+            excerpt(&Place { text: Arc::clone(&text), start, end: start + 3 }, Paint::new(true));
+        }
+    }
+
+    #[test]
+    fn sizes_have_one_unit() {
+        assert_eq!([0, 1023, 1024, 1 << 20, 1_048_575].map(size), ["0 B", "1023 B", "1.0 KiB", "1.0 MiB", "1.0 MiB"]);
+    }
+}
