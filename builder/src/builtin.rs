@@ -52,7 +52,8 @@ pub trait Builtin: Sync {
 }
 
 /// Every builtin.
-pub const ALL: &[&dyn Builtin] = &[&fetch::Fetch, &files::Files, &run::Run, &debian::package::Package];
+pub const ALL: &[&dyn Builtin] =
+    &[&fetch::Fetch, &files::Files, &run::Run, &debian::package::Package, &crate::python::wheel::Wheel];
 
 impl Job<'_> {
     /// A parameter by name, as the type the builtin wants.
