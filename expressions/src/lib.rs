@@ -7,6 +7,7 @@ pub mod modulo;
 pub mod nar;
 pub mod nix_hash;
 pub mod parser;
+pub mod posix_regex;
 pub mod store_path;
 
 pub use error::{Error, Finding};
