@@ -52,8 +52,15 @@ pub trait Builtin: Sync {
 }
 
 /// Every builtin.
-pub const ALL: &[&dyn Builtin] =
-    &[&fetch::Fetch, &files::Files, &run::Run, &debian::package::Package, &crate::python::wheel::Wheel];
+#[rustfmt::skip]
+pub const ALL: &[&dyn Builtin] = &[
+    &fetch::Fetch,
+    &files::Files,
+    &run::Run,
+    &debian::package::Package,
+    &debian::configure::Configure,
+    &crate::python::wheel::Wheel,
+];
 
 impl Job<'_> {
     /// A parameter by name, as the type the builtin wants.

@@ -378,3 +378,6 @@ const GROUPS: &[(&str, u32)] = &[
     ("users", 100),
     ("nogroup", 65534),
 ];
+
+#[cfg(test)]
+mod tests;

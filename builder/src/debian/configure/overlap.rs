@@ -1,0 +1,115 @@
+//! Paths that several packages hold, and whose file lies there in the end.
+//!
+//! dpkg refuses to overwrite a file of another package unless the package says that it replaces the other, or one of them has
+//! diverted the path to another name. Packages are merged by digest and all at once here, so the same is found out by walking
+//! down where two of them have a directory; what only one has is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use store::{Name, Node, RelativePath, Store, Tree};
+
+use super::Package;
+use crate::draft::{Draft, names};
+use crate::{Error, Result};
+
+/// Puts into `draft`, which will lie over the packages, what is to be seen at paths that several of them hold: the file of the
+/// package that replaces the others; and where one diverts the path in its preinst, the other's, with its own below
+/// `ROOM/late`. Gives the packages that have something there. Anything else is an error, as it is for dpkg.
+pub fn settle(store: &Store, packages: &[Package], draft: &mut Draft, room: &str) -> Result<BTreeSet<usize>> {
+    let trees = packages.iter().enumerate().map(|(index, package)| Ok((index, store.tree(package.tree)?)));
+    let trees = trees.collect::<store::Result<Vec<_>>>()?;
+    let mut settling = Settling { store, packages, draft, room, late: BTreeSet::new() };
+    settling.walk(&RelativePath::default(), &trees)?;
+    Ok(settling.late)
+}
+
+struct Settling<'a> {
+    store: &'a Store,
+    packages: &'a [Package],
+    draft: &'a mut Draft,
+    room: &'a str,
+    late: BTreeSet<usize>,
+}
+
+impl Settling<'_> {
+    /// `trees`: what packages, in the order of their layers, have as the directory `path`.
+    fn walk(&mut self, path: &RelativePath, trees: &[(usize, Arc<Tree>)]) -> Result<()> {
+        let mut holders: BTreeMap<&Name, Vec<(usize, &Node)>> = BTreeMap::new();
+        for (index, tree) in trees {
+            for (name, node) in &tree.entries {
+                holders.entry(name).or_default().push((*index, node));
+            }
+        }
+        for (name, holders) in holders {
+            let first = holders[0].1;
+            if holders.iter().all(|(_, node)| *node == first) {
+                continue;
+            }
+            let path = path.join(name);
+            let mut below = Vec::new();
+            for (index, node) in &holders {
+                if let Node::Directory(id) = node {
+                    below.push((*index, self.store.tree(*id)?));
+                }
+            }
+            if below.len() == holders.len() {
+                self.walk(&path, &below)?;
+            } else {
+                self.decide(&path, holders)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, path: &RelativePath, mut holders: Vec<(usize, &Node)>) -> Result<()> {
+        let packages = self.packages;
+        let about = |error: crate::draft::DraftError| error.about("package", "several");
+        let last = holders[holders.len() - 1].0;
+        let diverting: Vec<_> = holders.iter().filter(|(index, _)| diverts(&packages[*index], path)).copied().collect();
+        if let [(index, node)] = diverting[..] {
+            holders.retain(|(holder, _)| *holder != index);
+            let package = &packages[index].control.package;
+            let place = names(&format!("{}/late/{package}", self.room)).into_iter().chain(path.0.iter().cloned());
+            self.draft.insert(self.store, &place.collect::<Vec<_>>(), node.clone()).map_err(about)?;
+            self.late.insert(index);
+        }
+        let replaces_rest = |(index, node): &&(usize, &Node)| {
+            let replaces = |(other, theirs): &(usize, &Node)| {
+                other == index || theirs == node || packages[*index].replaces(&packages[*other])
+            };
+            holders.iter().all(replaces)
+        };
+        let Some((winner, node)) = holders.iter().find(replaces_rest) else {
+            let (one, other) = (&packages[holders[0].0], &packages[holders[1].0]);
+            return Err(Error::Invalid {
+                what: "package",
+                name: one.control.package.clone(),
+                reason: format!("it holds `/{}`, which `{}` holds too", shown(path), other.control.package),
+            });
+        };
+        if *winner != last {
+            self.draft.replace(self.store, &path.0, (*node).clone()).map_err(about)?;
+        }
+        Ok(())
+    }
+}
+
+impl Package {
+    fn replaces(&self, other: &Self) -> bool {
+        let names = std::iter::once(&other.control.package).chain(&other.control.provides);
+        let mut names = names.map(|name| (name, &other.control.version));
+        names.any(|(name, version)| self.control.replaces.iter().any(|relation| relation.meets(name, version)))
+    }
+}
+
+/// Whether a package's preinst makes room at this path. It is a program; this looks for the words that such ones have.
+fn diverts(package: &Package, path: &RelativePath) -> bool {
+    let file_name = path.0.last().map(|name| String::from_utf8_lossy(name.as_bytes()));
+    let mentions = |preinst: &str| file_name.is_some_and(|name| preinst.contains(&*name));
+    package.preinst.as_deref().is_some_and(|preinst| preinst.contains("dpkg-divert") && mentions(preinst))
+}
+
+fn shown(path: &RelativePath) -> String {
+    String::from_utf8_lossy(&path.to_bytes()).into_owned()
+}

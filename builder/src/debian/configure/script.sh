@@ -1,0 +1,65 @@
+#!/bin/sh
+# Configures unpacked packages: carries out the plan beside it, a line at a time (see ../configure.rs).
+# Everything it needs is in an essential package.
+set -u
+exec 2>&1 </dev/null
+umask 022
+cd /
+
+room=/var/lib/dpkg/forge
+export DEBIAN_FRONTEND=noninteractive DEBIAN_PRIORITY=critical DEBCONF_NONINTERACTIVE_SEEN=true
+# What hashes in an order of their own would write in that order.
+export PYTHONHASHSEED=0 PERL_HASH_SEED=0 PERL_PERTURB_KEYS=0
+
+fail() {
+    echo "forge: $*"
+    exit 1
+}
+
+# Files were never unpacked under other names, so there is no question which version of a configuration file to keep; should a
+# script make one, what is there stays.
+configure() {
+    dpkg --force-confdef --force-confold --force-unsafe-io --log=/dev/null "$@" 3<&-
+}
+
+# As dpkg runs it, with its variables (dpkg(1), "INTERNAL ENVIRONMENT").
+preinst() {
+    DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_DEBUG=0 \
+        DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$4 DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT='' \
+        "$3" install 3<&-
+}
+
+while read -r action rest <&3; do
+    # shellcheck disable=SC2086 # Every argument in a plan is one word.
+    set -- $rest
+    case $action in
+        preinst)
+            preinst "$@" || fail "package \`$1\`: preinst ended with status $?"
+            ;;
+        late)
+            # What the package has at places that its preinst diverted, so that they could not be unpacked before.
+            (cd "$room/late/$1" && find . ! -type d -exec sh -c 'rm -f "/$1" && mv "$1" "/$1"' sh {} \;) ||
+                fail "package \`$1\`: its diverted files cannot be put in place"
+            ;;
+        answer)
+            # Package, question, type, value.
+            echo "$1 $2 $3 $4" | debconf-set-selections || fail "package \`$1\`: \`$2\` cannot be answered"
+            ;;
+        configure)
+            configure --configure "$@" || fail "dpkg ended with status $?"
+            ;;
+        finish)
+            configure --configure --pending || fail "dpkg ended with status $?"
+            ;;
+        trigger)
+            dpkg-trigger --no-await --by-package=dpkg "$1" || fail "trigger \`$1\` cannot be activated"
+            ;;
+        *)
+            fail "the plan says \`$action\`"
+            ;;
+    esac
+done 3<"$room/plan"
+
+# shellcheck disable=SC2016 # dpkg-query's own fields.
+unfinished=$(dpkg-query --show --showformat='${db:Status-Status} ${binary:Package}\n' | sed -n '/^installed /!p')
+[ -z "$unfinished" ] || fail "packages left unconfigured:" $unfinished
