@@ -177,7 +177,7 @@ impl<R: Read> Tar<R> {
             self.skip()?;
             let mut header = [0; BLOCK];
             self.reader.read_exact(&mut header).map_err(|error| ended(error, "a header"))?;
-            // Two blocks of zeros end an archive; what follows them, or whether the second is there, nobody asks (tar(5)).
+            // Two blocks of zeros end an archive; what they are followed by means nothing (tar(5)).
             if header.iter().all(|byte| *byte == 0) {
                 let unfinished = long_path.is_some() || long_target.is_some();
                 return if unfinished { Err(bad("a long name is followed by nothing")) } else { Ok(None) };
@@ -202,7 +202,8 @@ impl<R: Read> Tar<R> {
             let target = long_target.take().unwrap_or_else(|| text(&header[157..257]));
             let kind = match kind {
                 // Archives older than ustar know a directory by the slash.
-                0 | b'0' | b'7' if path.ends_with(b"/") => Kind::Directory,
+                0 | b'0' | b'7' if path.ends_with(b"/") && size == 0 => Kind::Directory,
+                0 | b'0' | b'7' if path.ends_with(b"/") => return Err(bad("it has a directory with content")),
                 0 | b'0' | b'7' => Kind::File(size),
                 b'1' => Kind::HardLink(target),
                 b'2' => Kind::Symlink(target),
@@ -226,6 +227,11 @@ impl<R: Read> Tar<R> {
             let mode = (number(&header[100..108])? & 0o7777) as u16;
             return Ok(Some(Entry { path, kind, mode, user, group }));
         }
+    }
+
+    /// Reads whatever follows the archive: only then have the decompressors compared their check sums.
+    pub fn finish(mut self) -> io::Result<()> {
+        io::copy(&mut self.reader, &mut io::sink()).map(|_| ())
     }
 
     /// Reads past what is left of the current entry.

@@ -97,8 +97,8 @@ fn read(store: &Store, reader: impl io::BufRead, check: &dyn Fn() -> Result<()>)
                 return Err(bad("it is no package of format 2").into());
             }
         } else if let Some(ending) = member.strip_prefix("control.tar").filter(|_| control_files.is_none()) {
-            let mut tar = Tar::new(decompress(&member, ending, &mut archive, CONTROL_LIMIT)?);
-            control_files = Some(read_control_files(&mut tar)?);
+            let tar = Tar::new(decompress(&member, ending, &mut archive, CONTROL_LIMIT)?);
+            control_files = Some(read_control_files(tar)?);
         } else if let Some(ending) = member.strip_prefix("data.tar") {
             let control_files = control_files.ok_or_else(|| bad("its data comes before its control files"))?;
             let tar = Tar::new(decompress(&member, ending, &mut archive, DATA_LIMIT)?);
@@ -113,7 +113,7 @@ fn read(store: &Store, reader: impl io::BufRead, check: &dyn Fn() -> Result<()>)
 /// Control files by name, with their content and whether they are executable.
 type ControlFiles = BTreeMap<Name, (Vec<u8>, bool)>;
 
-fn read_control_files(tar: &mut Tar<impl Read>) -> io::Result<ControlFiles> {
+fn read_control_files(mut tar: Tar<impl Read>) -> io::Result<ControlFiles> {
     let mut files = ControlFiles::new();
     while let Some(entry) = tar.next_entry()? {
         let path = RelativePath::parse(&entry.path).map_err(|error| bad(error.to_string()))?;
@@ -130,6 +130,7 @@ fn read_control_files(tar: &mut Tar<impl Read>) -> io::Result<ControlFiles> {
             return Err(bad("it has too many control files"));
         }
     }
+    tar.finish()?;
     Ok(files)
 }
 
@@ -168,6 +169,7 @@ impl<'a> Unpacking<'a> {
             check().map_err(Stop::Failed)?;
             self.add(entry, &mut tar)?;
         }
+        tar.finish()?;
         self.finish()
     }
 
