@@ -3,11 +3,13 @@
 pub mod ast;
 pub mod aterm;
 pub mod error;
+pub mod json;
 pub mod modulo;
 pub mod nar;
 pub mod nix_hash;
 pub mod parser;
 pub mod posix_regex;
 pub mod store_path;
+pub mod version;
 
 pub use error::{Error, Finding};
