@@ -3,6 +3,7 @@
 pub mod ast;
 pub mod aterm;
 pub mod error;
+pub mod from_toml;
 pub mod json;
 pub mod modulo;
 pub mod nar;
