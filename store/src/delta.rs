@@ -99,3 +99,67 @@ impl Delta {
         Ok(Self { tree, removed, passed })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Tree;
+
+    fn delta() -> Delta {
+        let paths = |texts: &[&str]| texts.iter().map(|text| RelativePath::parse(text.as_bytes()).unwrap()).collect();
+        Delta { tree: Tree::empty().id(), removed: paths(&["a/b", "a-", "z"]), passed: paths(&["", "a"]) }
+    }
+
+    /// These digests are in every store there is. A change here is a change of format.
+    #[test]
+    fn digests_are_pinned() {
+        let digests = [Delta::whole(Tree::empty().id()), delta()].map(|delta| delta.id().to_string());
+        assert_eq!(
+            digests,
+            [
+                "7f2047566d7bd03fd40eba3b0e623ce700128b5d9718963016147ef367a3284e",
+                "37e637986891bc9ebd2491f487dbe1809c98eee0fdaa38191ecd40e88e179b90"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_delta_reads_back_and_no_cut_one_does() {
+        let encoded = delta().encode();
+        assert_eq!(Delta::decode(&encoded).unwrap(), delta());
+        for length in 0..encoded.len() {
+            assert!(Delta::decode(&encoded[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_written_in_one_way() {
+        for (given, canonical) in [("/a/b", "a/b"), ("./a/b/", "a/b"), ("a//b", "a/b"), ("/", ""), ("", "")] {
+            assert_eq!(RelativePath::parse(given.as_bytes()).unwrap().to_bytes(), canonical.as_bytes());
+        }
+        assert!(RelativePath::parse(b"a/../b").is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(
+            noise in prop::collection::vec(any::<u8>(), 0..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let mut near = delta().encode();
+            for (index, byte) in changes {
+                let index = index.index(near.len());
+                near[index] = byte;
+            }
+            for bytes in [noise, near] {
+                if let Ok(delta) = Delta::decode(&bytes) {
+                    prop_assert_eq!(delta.encode(), bytes);
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@
 //! DIR/roots/NAME                  a name's formation id
 //! DIR/checkouts/…                 trees laid out on disk, and the inodes that they share
 //! DIR/scratch/…                   what running processes are making; locked by them
+//! DIR/leases/…                    what running processes hold; locked by them
 //! ```
 //!
 //! Plain files only; every object is written to a temporary name and renamed, so that a crash at any point leaves a valid
@@ -31,6 +32,7 @@ use crate::{BlobId, DeltaId, Error, Result};
 
 mod checkout;
 mod claims;
+mod collect;
 mod ingest;
 mod inodes;
 mod merge;
@@ -40,10 +42,13 @@ mod roots;
 mod scratch;
 #[cfg(test)]
 mod testing;
+mod verify;
 
-pub use inodes::{ATTRIBUTE_PREFIX, Marks};
+pub use collect::{Collected, Lease};
+pub use inodes::{ATTRIBUTE_PREFIX, DeviceNumber, Marks};
 pub use objects::Extent;
 pub use scratch::Scratch;
+pub use verify::Damage;
 
 /// The time that every file of a checkout shows: 1980-01-02 00:00:00 UTC, the first whole day that every archive format has.
 pub const FILE_TIME: i64 = 315_619_200;
@@ -58,7 +63,7 @@ pub struct Store {
     /// The directory itself: objects are reached relative to it.
     directory: OwnedFd,
     /// `DIR/format`, locked (shared) as long as this is open: nothing is collected meanwhile.
-    _lease: OwnedFd,
+    lease: OwnedFd,
     /// Where temporary files lie; made with the first of them.
     workspace: OnceLock<Scratch>,
     next_temporary: AtomicU64,
@@ -146,7 +151,7 @@ impl Store {
         Ok(Self {
             directory: directory.map_err(failed("open", &path))?,
             path,
-            _lease: lease,
+            lease,
             workspace: OnceLock::new(),
             next_temporary: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -359,4 +364,58 @@ fn file_times() -> Timestamps {
 fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(Errno) -> Error {
     let path = path.into();
     move |errno| Error::File { action, path, source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::testing::world;
+    use super::*;
+
+    #[test]
+    fn a_store_is_made_with_its_parents_and_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b/store");
+        let id = Store::open(&path).unwrap().put_blob(b"x", false).unwrap();
+        assert!(Store::open(&path).unwrap().has_blob(id));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
+        // A process that died while it made a store leaves no more than this.
+        let half = directory.path().join("half");
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("format.0123"), "for").unwrap();
+        Store::open(&half).unwrap();
+    }
+
+    #[test]
+    fn a_newer_store_and_what_is_no_store_are_refused() {
+        let world = world();
+        fs::write(world.store.path().join("format"), "forge store 2\n").unwrap();
+        let error = Store::open(world.store.path()).unwrap_err();
+        assert!(matches!(&error, Error::Format { found, .. } if found == "forge store 2"), "{error}");
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("letter"), "").unwrap();
+        let mode = fs::metadata(home.path()).unwrap().permissions().mode();
+        assert!(matches!(Store::open(home.path()), Err(Error::NotEmpty { .. })));
+        assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode(), mode);
+        assert!(matches!(Store::open(home.path().join("letter")), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn many_threads_and_stores_put_the_same_objects() {
+        let world = world();
+        let other = Store::open(world.store.path()).unwrap();
+        std::thread::scope(|scope| {
+            for store in [&world.store, &other, &world.store, &other] {
+                scope.spawn(move || {
+                    for number in 0..200_u32 {
+                        let id = store.put_blob(&number.to_le_bytes(), number % 2 == 0).unwrap();
+                        assert_eq!(store.blob(id).unwrap(), number.to_le_bytes());
+                    }
+                    store.sync().unwrap();
+                });
+            }
+        });
+        assert!(world.store.verify().unwrap().is_empty());
+    }
 }

@@ -194,6 +194,8 @@ impl Formation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::tree::Tree;
 
@@ -202,9 +204,9 @@ mod tests {
         Formation { name, version: String::new(), platform, root: Tree::empty().id(), launch }
     }
 
-    #[test]
-    fn a_formation_reads_back() {
-        let launch = Launch {
+    /// Every setting.
+    fn everything() -> Launch {
+        Launch {
             command: vec![b"python3".to_vec(), vec![0xff]],
             environment: BTreeMap::from([(b"A".to_vec(), b"".to_vec())]),
             directory: Some(b"/app".to_vec()),
@@ -212,12 +214,50 @@ mod tests {
             limits: Limits { memory: Some(1 << 29), cpu_millis: Some(1500), pids: Some(64), timeout_millis: Some(1) },
             ports: BTreeSet::from([80, 8080]),
             network: true,
-        };
-        for formation in [formation(Launch::default()), formation(launch)] {
+        }
+    }
+
+    /// These digests are what people write down. A change here is a change of format.
+    #[test]
+    fn digests_are_pinned() {
+        let digests = [Launch::default(), everything()].map(|launch| formation(launch).id().to_string());
+        assert_eq!(
+            digests,
+            [
+                "c739b4fbe89ceaedfe5a2b9738d8245e50744dc0bbc9ec39940c699f70541f18",
+                "0f5216d437280da4e69d1da5b778ba54017c1ac270fc4f1c13aafa0bbb25c4f8"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_formation_reads_back() {
+        for formation in [formation(Launch::default()), formation(everything())] {
             let encoded = formation.encode();
             assert_eq!(Formation::decode(&encoded).unwrap(), formation);
             for length in 0..encoded.len() {
                 let _ = Formation::decode(&encoded[..length]);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(
+            noise in prop::collection::vec(any::<u8>(), 0..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        ) {
+            let mut near = formation(everything()).encode();
+            for (index, byte) in changes {
+                let index = index.index(near.len());
+                near[index] = byte;
+            }
+            for bytes in [noise, near] {
+                if let Ok(formation) = Formation::decode(&bytes) {
+                    prop_assert_eq!(formation.encode(), bytes);
+                }
             }
         }
     }

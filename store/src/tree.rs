@@ -217,3 +217,119 @@ fn read_metadata(reader: &mut Reader) -> Result<Metadata, DecodeError> {
     }
     Ok(Metadata { mode, uid, gid, attributes })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::to_hex;
+
+    /// One of every kind of entry, with every optional part.
+    fn everything() -> Tree {
+        let attributes =
+            BTreeMap::from([(b"security.capability".to_vec(), vec![1, 0, 0, 2]), (b"user.a".to_vec(), vec![])]);
+        let special = Metadata { mode: 0o4755, uid: 33, gid: u32::MAX, attributes };
+        let file = |metadata| Node::File(File { blob: BlobId::of(b"hello\n"), size: 6, metadata });
+        let entries = [
+            (&b"block"[..], Node::Device { block: true, major: 8, minor: 1, metadata: Metadata::root(0o660) }),
+            (b"directory", Node::Directory(Tree::empty().id())),
+            (b"fifo", Node::Fifo(Metadata::root(0o600))),
+            (b"file", file(Metadata::root(0o644))),
+            (b"null", Node::Device { block: false, major: 1, minor: 3, metadata: Metadata::root(0o666) }),
+            (b"special", file(special)),
+            (b"symlink", Node::Symlink { target: b"file".to_vec(), uid: 1, gid: 2 }),
+            (b"\xff", Node::Directory(Tree::empty().id())),
+        ];
+        let entries = entries.into_iter().map(|(name, node)| (Name::new(name).unwrap(), node)).collect();
+        Tree { metadata: Metadata { mode: 0o1777, uid: 0, gid: 5, attributes: BTreeMap::new() }, entries }
+    }
+
+    /// These digests are in every store there is. A change here is a change of format.
+    #[test]
+    fn digests_are_pinned() {
+        // As `docs/formats/tree.md` draws it: version, mode, owner, group, no attributes, no entries.
+        assert_eq!(to_hex(&Tree::empty().encode()), "01ed0100000000000000000000000000000000");
+        let digests = [Tree::empty(), everything()].map(|tree| tree.id().to_string());
+        assert_eq!(
+            digests,
+            [
+                "82f3bfb25c37485b8fa5984c46e24030e723bb86824ce24132fe8c1441d26217",
+                "ff9eb82e250772191595de8989572d3e998c6c8b030ad6608bd4e80d86f8abf1"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_kind_of_entry_reads_back_and_no_cut_one_does() {
+        let encoded = everything().encode();
+        assert_eq!(Tree::decode(&encoded).unwrap(), everything());
+        for length in 0..encoded.len() {
+            assert!(Tree::decode(&encoded[..length]).is_err(), "{length}");
+        }
+        assert!(Tree::decode(&[&encoded[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn what_no_tree_can_hold_is_refused() {
+        let refuses = |change: &dyn Fn(&mut Tree)| {
+            let mut tree = everything();
+            change(&mut tree);
+            Tree::decode(&tree.encode()).is_err()
+        };
+        let put = |tree: &mut Tree, node| _ = tree.entries.insert(Name::new("x").unwrap(), node);
+        assert!(refuses(&|tree| tree.metadata.mode = 0o10000));
+        assert!(refuses(&|tree| _ = tree.metadata.attributes.insert(b"trusted.overlay.opaque".to_vec(), vec![])));
+        assert!(refuses(&|tree| _ = tree.metadata.attributes.insert(b"user.forge.owner".to_vec(), vec![])));
+        assert!(refuses(&|tree| put(tree, Node::Symlink { target: vec![], uid: 0, gid: 0 })));
+        assert!(refuses(&|tree| put(tree, Node::Symlink { target: b"a\0".to_vec(), uid: 0, gid: 0 })));
+        let whiteout = Node::Device { block: false, major: 0, minor: 0, metadata: Metadata::root(0) };
+        assert!(refuses(&|tree| put(tree, whiteout.clone())));
+        assert!(!refuses(&|_| {}));
+    }
+
+    #[test]
+    fn entries_out_of_order_or_twice_are_refused() {
+        let entry = |name: u8| [&[1, 0, 0, 0, name, b'd'][..], &[7; 32]].concat();
+        let tree = |names: &[u8]| {
+            let mut encoded = Tree::empty().encode();
+            encoded.truncate(encoded.len() - 4);
+            encoded.extend((names.len() as u32).to_le_bytes());
+            encoded.extend(names.iter().flat_map(|name| entry(*name)));
+            Tree::decode(&encoded)
+        };
+        assert!(tree(b"ab").is_ok());
+        assert!(tree(b"ba").is_err() && tree(b"aa").is_err() && tree(b"/").is_err() && tree(b".").is_err());
+    }
+
+    #[test]
+    fn a_hundred_thousand_entries_are_fine() {
+        let mut tree = Tree::empty();
+        for number in 0..100_000 {
+            tree.entries.insert(Name::new(format!("file-{number}")).unwrap(), Node::Directory(Tree::empty().id()));
+        }
+        assert_eq!(Tree::decode(&tree.encode()).unwrap(), tree);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Bytes from outside: errors are fine, panics are not, and nothing has two encodings.
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut near = everything().encode();
+            for (index, byte) in changes {
+                let index = index.index(near.len());
+                near[index] = byte;
+            }
+            for bytes in [noise, near] {
+                if let Ok(tree) = Tree::decode(&bytes) {
+                    prop_assert_eq!(tree.encode(), bytes);
+                }
+            }
+        }
+    }
+}

@@ -96,3 +96,42 @@ fn sum_path(kind: &'static str, deltas: &[DeltaId]) -> String {
     let ids: Vec<u8> = deltas.iter().flat_map(|id| *id.as_bytes()).collect();
     claim_path(kind, &blake3::derive_key(CONTEXT, &ids))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::world;
+    use super::*;
+    use crate::Delta;
+
+    #[test]
+    fn a_claim_is_remembered_until_its_result_goes() {
+        let world = world();
+        let store = &world.store;
+        let blob = store.put_blob(b"x", false).unwrap();
+        let delta = store.put_delta(&Delta::whole(world.tree(0o755, []))).unwrap();
+        let derivation = StorePath::parse(&format!("/nix/store/{}-a.drv", "0".repeat(32))).unwrap();
+        let key = StepKey::of(b"key");
+        assert_eq!(store.claim_of_step(&key).unwrap(), None);
+        store.put_claim_of_step(&key, &Claim::Blob(blob)).unwrap();
+        store.put_claim_of_output(&derivation, "out", &Claim::Delta(delta)).unwrap();
+        assert_eq!(store.claim_of_step(&key).unwrap(), Some(Claim::Blob(blob)));
+        assert_eq!(store.claim_of_output(&derivation, "out").unwrap(), Some(Claim::Delta(delta)));
+        assert_eq!(store.claim_of_output(&derivation, "lib").unwrap(), None);
+        store.put_claim_of_step(&key, &Claim::Delta(delta)).unwrap();
+        assert_eq!(store.claim_of_step(&key).unwrap(), Some(Claim::Delta(delta)));
+        std::fs::remove_dir_all(store.path().join("deltas")).unwrap();
+        assert_eq!(store.claim_of_step(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_read_is_none() {
+        let world = world();
+        let key = StepKey::of(b"key");
+        world.store.put_claim_of_step(&key, &Claim::Blob(world.store.put_blob(b"x", false).unwrap())).unwrap();
+        let path = world.store.full(&claim_path("steps", key.as_bytes()));
+        for content in [&b""[..], b"blob", b"blob xyz", b"delta ../../x\n", b"what 00\n", b"\xff\xff"] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(world.store.claim_of_step(&key).unwrap(), None);
+        }
+    }
+}

@@ -157,3 +157,86 @@ fn takes_directory(selected: Option<&BTreeSet<Vec<u8>>>, path: &[u8]) -> bool {
     let start = [path, b"/"].concat();
     selected.contains(path) || selected.range(start.clone()..).next().is_some_and(|next| next.starts_with(&start))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::net::UnixListener;
+
+    use super::super::testing::{name, world};
+    use super::*;
+    use crate::BlobId;
+
+    fn sources() -> tempfile::TempDir {
+        let sources = tempfile::tempdir().unwrap();
+        let path = |text: &str| sources.path().join(text);
+        fs::create_dir_all(path("a/b")).unwrap();
+        fs::create_dir(path("empty")).unwrap();
+        fs::write(path("a/b/deep"), "deep").unwrap();
+        fs::write(path("program"), "program").unwrap();
+        fs::set_permissions(path("program"), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::set_permissions(path("a"), fs::Permissions::from_mode(0o700)).unwrap();
+        symlink("../nowhere", path("link")).unwrap();
+        fs::write(sources.path().join(OsStr::from_bytes(b"\xff\n")), vec![1; SMALL as usize + 1]).unwrap();
+        sources
+    }
+
+    fn file(content: &[u8], mode: u16) -> Node {
+        let size = content.len() as u64;
+        Node::File(File { blob: BlobId::of(content), size, metadata: Metadata::root(mode) })
+    }
+
+    #[test]
+    fn sources_enter_as_roots_with_two_modes() {
+        let (world, sources) = (world(), sources());
+        let node = world.store.ingest_source(sources.path(), None).unwrap();
+        let b = world.tree(0o755, [("deep", file(b"deep", 0o644))]);
+        let mut tree = Tree::empty();
+        let entries = [
+            (name("a"), Node::Directory(world.tree(0o755, [("b", Node::Directory(b))]))),
+            (name("empty"), Node::Directory(Tree::empty().id())),
+            (name("link"), Node::Symlink { target: b"../nowhere".to_vec(), uid: 0, gid: 0 }),
+            (name("program"), file(b"program", 0o755)),
+            (Name::new(&b"\xff\n"[..]).unwrap(), file(&vec![1; SMALL as usize + 1], 0o644)),
+        ];
+        tree.entries.extend(entries);
+        assert_eq!(node, Node::Directory(tree.id()));
+        assert!(world.store.verify().unwrap().is_empty());
+        assert_eq!(world.store.extent(tree.id()).unwrap().bytes, SMALL + 1 + 11);
+    }
+
+    #[test]
+    fn only_the_selected_are_taken_and_the_way_to_them() {
+        let (world, sources) = (world(), sources());
+        let selected = BTreeSet::from([b"a/b/deep".to_vec(), b"a/nowhere".to_vec()]);
+        let node = world.store.ingest_source(sources.path(), Some(&selected)).unwrap();
+        let b = world.tree(0o755, [("deep", file(b"deep", 0o644))]);
+        let a = world.tree(0o755, [("b", Node::Directory(b))]);
+        assert_eq!(node, Node::Directory(world.tree(0o755, [("a", Node::Directory(a))])));
+    }
+
+    #[test]
+    fn single_files_and_symlinks_enter_too() {
+        let (world, sources) = (world(), sources());
+        let ingest = |text: &str| world.store.ingest_source(&sources.path().join(text), None);
+        assert_eq!(ingest("program").unwrap(), file(b"program", 0o755));
+        assert!(matches!(ingest("link").unwrap(), Node::Symlink { .. }));
+        assert!(matches!(ingest("nowhere"), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn what_no_tree_can_hold_is_refused_by_name() {
+        let (world, sources) = (world(), sources());
+        let socket = sources.path().join("a/socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let Err(Error::Unsupported { path, reason }) = world.store.ingest_source(sources.path(), None) else {
+            panic!("a socket was taken in");
+        };
+        assert_eq!((path, reason), (socket.clone(), "it is a socket"));
+        fs::remove_file(&socket).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, sources.path().join("fifo"), Mode::RUSR).unwrap();
+        assert!(matches!(world.store.ingest_source(sources.path(), None), Err(Error::Unsupported { .. })));
+    }
+}

@@ -90,8 +90,8 @@ fn numbers(value: &[u8]) -> Option<(u32, u32)> {
     Some((number(first)?, number(second)?))
 }
 
-fn attributes_of(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
-    let mut attributes = Vec::new();
+fn attributes_of(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    let mut attributes = BTreeMap::new();
     let names = match listed(|buffer| rustix::fs::llistxattr(path, buffer)) {
         // Nothing to find on such a file system.
         Err(Errno::OPNOTSUPP) => Vec::new(),
@@ -99,7 +99,7 @@ fn attributes_of(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     };
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match listed(|buffer| rustix::fs::lgetxattr(path, name, buffer)) {
-            Ok(value) => attributes.push((name.to_vec(), value)),
+            Ok(value) => _ = attributes.insert(name.to_vec(), value),
             // Listed, but not for us to read (`trusted.*`), or gone since.
             Err(Errno::NODATA | Errno::PERM | Errno::ACCESS) if !keeps_attribute(name) => {}
             Err(errno) => return Err(errno),

@@ -240,11 +240,195 @@ fn deeper<T: Send>(depth: usize, call: impl FnOnce() -> Result<T> + Send) -> Res
     if depth > DEEPEST {
         return Err(Error::Unsupported { path: "/".into(), reason: "the tree is more than 2048 directories deep" });
     }
-    if depth % 128 != 0 {
+    if !depth.is_multiple_of(128) {
         return call();
     }
     std::thread::scope(|scope| match scope.spawn(call).join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{World, name, world};
+    use super::*;
+
+    /// A tree as a flat list, which is what merging means when nobody minds the time it takes.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Entry {
+        Directory(u16),
+        Other(String),
+    }
+
+    type Flat = BTreeMap<RelativePath, Entry>;
+
+    #[derive(Debug, Clone)]
+    struct FlatDelta {
+        entries: Flat,
+        removed: BTreeSet<RelativePath>,
+        passed: BTreeSet<RelativePath>,
+    }
+
+    fn apply(below: &mut Flat, delta: &FlatDelta) {
+        let cut = |flat: &mut Flat, path: &RelativePath| flat.retain(|other, _| !other.0.starts_with(&path.0));
+        for path in &delta.removed {
+            cut(below, path);
+        }
+        for (path, entry) in &delta.entries {
+            match (below.get(path), entry) {
+                (Some(Entry::Directory(_)), Entry::Directory(_)) if delta.passed.contains(path) => continue,
+                (Some(Entry::Directory(_)), Entry::Directory(_)) => {}
+                _ => cut(below, path),
+            }
+            below.insert(path.clone(), entry.clone());
+        }
+    }
+
+    fn flatten(store: &Store, id: TreeId, path: &RelativePath, flat: &mut Flat) {
+        let tree = store.tree(id).unwrap();
+        flat.insert(path.clone(), Entry::Directory(tree.metadata.mode));
+        for (name, node) in &tree.entries {
+            let path = path.join(name);
+            match node {
+                Node::Directory(id) => flatten(store, *id, &path, flat),
+                Node::Symlink { target, .. } => {
+                    flat.insert(path, Entry::Other(String::from_utf8(target.clone()).unwrap()));
+                }
+                _ => unreachable!("the test makes directories and symlinks"),
+            }
+        }
+    }
+
+    fn unflatten(store: &Store, flat: &Flat, path: &RelativePath) -> TreeId {
+        let Entry::Directory(mode) = flat[path] else { unreachable!("a directory") };
+        let mut tree = Tree { metadata: Metadata::root(mode), entries: BTreeMap::new() };
+        for (child, entry) in
+            flat.iter().filter(|(child, _)| child.0.split_last().is_some_and(|(_, way)| way == path.0))
+        {
+            let node = match entry {
+                Entry::Directory(_) => Node::Directory(unflatten(store, flat, child)),
+                Entry::Other(target) => Node::Symlink { target: target.clone().into_bytes(), uid: 0, gid: 0 },
+            };
+            tree.entries.insert(child.0[child.0.len() - 1].clone(), node);
+        }
+        store.put_tree(&tree).unwrap()
+    }
+
+    fn put(store: &Store, delta: &FlatDelta) -> DeltaId {
+        let tree = unflatten(store, &delta.entries, &RelativePath::default());
+        store.put_delta(&Delta { tree, removed: delta.removed.clone(), passed: delta.passed.clone() }).unwrap()
+    }
+
+    /// Three names and three levels, so that deltas meet at every place, in every combination.
+    fn some_path() -> impl Strategy<Value = RelativePath> {
+        let name = prop_oneof![Just("a"), Just("b"), Just("c")].prop_map(name);
+        prop::collection::vec(name, 1..4).prop_map(RelativePath)
+    }
+
+    fn some_delta() -> impl Strategy<Value = FlatDelta> {
+        let entry = prop_oneof![
+            prop_oneof![Just(0o755), Just(0o700)].prop_map(Entry::Directory),
+            prop_oneof![Just("x"), Just("y")].prop_map(|target| Entry::Other(target.to_owned())),
+        ];
+        let entries = prop::collection::vec((some_path(), entry), 0..6);
+        let removed = prop::collection::btree_set(some_path(), 0..3);
+        let passes = prop::collection::vec(any::<bool>(), 32);
+        (entries, removed, passes, prop_oneof![Just(0o755), Just(0o711)]).prop_map(
+            |(entries, removed, passes, mode)| {
+                let mut flat = Flat::from([(RelativePath::default(), Entry::Directory(mode))]);
+                for (path, entry) in entries {
+                    // What lies above must be a directory; the last wish for a path counts.
+                    for length in 1..path.0.len() {
+                        let above = RelativePath(path.0[..length].to_vec());
+                        if !matches!(flat.get(&above), Some(Entry::Directory(_))) {
+                            flat.insert(above, Entry::Directory(0o755));
+                        }
+                    }
+                    if matches!(entry, Entry::Other(_)) {
+                        flat.retain(|other, _| !other.0.starts_with(&path.0));
+                    }
+                    flat.insert(path, entry);
+                }
+                let directories = flat.iter().filter(|(_, entry)| matches!(entry, Entry::Directory(_)));
+                let passed =
+                    directories.zip(passes).filter(|(_, passed)| *passed).map(|((path, _), _)| path.clone()).collect();
+                FlatDelta { entries: flat, removed, passed }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn merging_by_digest_gives_what_merging_by_hand_gives(deltas in prop::collection::vec(some_delta(), 1..5)) {
+            let world = SHARED.with(std::rc::Rc::clone);
+            let store = &world.store;
+            let ids: Vec<DeltaId> = deltas.iter().map(|delta| put(store, delta)).collect();
+            let mut expected = Flat::new();
+            deltas.iter().for_each(|delta| apply(&mut expected, delta));
+            let mut merged = Flat::new();
+            flatten(store, Sum::of(store, &ids).unwrap().finish().unwrap().tree, &RelativePath::default(), &mut merged);
+            prop_assert_eq!(&merged, &expected);
+
+            // However the upper ones are put together first, the result over the lowest is the same.
+            if ids.len() > 1 {
+                let squashed = Sum::of(store, &ids[1..]).unwrap().finish().unwrap();
+                let squashed = store.put_delta(&squashed).unwrap();
+                let mut merged = Flat::new();
+                let sum = Sum::of(store, &[ids[0], squashed]).unwrap().finish().unwrap();
+                flatten(store, sum.tree, &RelativePath::default(), &mut merged);
+                prop_assert_eq!(&merged, &expected);
+            }
+        }
+    }
+
+    thread_local! {
+        static SHARED: std::rc::Rc<World> = std::rc::Rc::new(world());
+    }
+
+    #[test]
+    fn a_subtree_that_one_delta_has_is_not_read() {
+        let world = world();
+        // This tree is nowhere: reading it would fail.
+        let unread = Node::Directory(Tree { metadata: Metadata::root(0o123), entries: BTreeMap::new() }.id());
+        let left = Delta::whole(world.tree(0o755, [("left", unread.clone()), ("both", unread.clone())]));
+        let right = Delta::whole(world.tree(0o755, [("right", unread.clone()), ("both", unread.clone())]));
+        let ids = [left, right].map(|delta| world.store.put_delta(&delta).unwrap());
+        let merged = world.store.tree(world.store.merge(&ids).unwrap()).unwrap();
+        assert_eq!(merged.entries.values().collect::<Vec<_>>(), [&unread; 3]);
+        // The second call reads the first one's claim.
+        std::fs::remove_dir_all(world.store.path().join("deltas")).unwrap();
+        assert_eq!(world.store.merge(&ids).unwrap(), merged.id());
+    }
+
+    #[test]
+    fn nothing_and_one_delta_merge_too() {
+        let world = world();
+        assert_eq!(world.store.merge(&[]).unwrap(), Tree::empty().id());
+        let tree = world.tree(0o700, [("a", world.file("a", 0o644))]);
+        let delta = world.store.put_delta(&Delta::whole(tree)).unwrap();
+        assert_eq!(world.store.merge(&[delta]).unwrap(), tree);
+        let nothing = world.store.squash(&[]).unwrap();
+        assert_eq!(world.store.merge(&[delta, nothing]).unwrap(), tree);
+    }
+
+    #[test]
+    fn deep_trees_merge_and_too_deep_ones_are_refused() {
+        let world = world();
+        let deep = |depth: usize, last: &str| {
+            let mut id = world.tree(0o755, [(last, world.file(last, 0o644))]);
+            for _ in 0..depth {
+                id = world.tree(0o755, [("d", Node::Directory(id))]);
+            }
+            world.store.put_delta(&Delta::whole(id)).unwrap()
+        };
+        let merged = world.store.merge(&[deep(300, "a"), deep(300, "b")]).unwrap();
+        assert_eq!(world.store.extent(merged).unwrap().files, 2);
+        let too_deep = world.store.merge(&[deep(2100, "a"), deep(2100, "b")]);
+        assert!(matches!(too_deep, Err(Error::Unsupported { .. })));
+    }
 }

@@ -28,24 +28,33 @@ pub struct Extent {
 
 /// Trees read of late. When the newer half is full, the older half is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<[HashMap<TreeId, Arc<Tree>>; 2]>);
+pub(super) struct Recent(Mutex<Halves>);
+
+#[derive(Debug, Default)]
+struct Halves {
+    newer: HashMap<TreeId, Arc<Tree>>,
+    older: HashMap<TreeId, Arc<Tree>>,
+    /// How much the newer half holds: its trees and their entries.
+    weight: usize,
+}
 
 impl Recent {
-    /// Entries (of directories) in each half: a few dozen megabytes.
+    /// A few dozen megabytes, which the trees of a whole distribution fit in.
     const HALF: usize = 100_000;
 
     fn get(&self, id: TreeId) -> Option<Arc<Tree>> {
         let halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        halves.iter().find_map(|half| half.get(&id)).cloned()
+        halves.newer.get(&id).or_else(|| halves.older.get(&id)).cloned()
     }
 
     fn insert(&self, id: TreeId, tree: &Arc<Tree>) {
         let mut halves = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        halves[0].insert(id, Arc::clone(tree));
-        // The map's length alone would let a few large directories take all memory; summing is rare enough.
-        let count = halves[0].len();
-        if count % 1024 == 0 && count + halves[0].values().map(|tree| tree.entries.len()).sum::<usize>() > Self::HALF {
-            halves[1] = std::mem::take(&mut halves[0]);
+        if halves.newer.insert(id, Arc::clone(tree)).is_none() {
+            halves.weight += 1 + tree.entries.len();
+        }
+        if halves.weight > Self::HALF {
+            halves.older = std::mem::take(&mut halves.newer);
+            halves.weight = 0;
         }
     }
 }
@@ -304,4 +313,105 @@ pub(super) fn hash(reader: &mut dyn Read) -> io::Result<(BlobId, u64)> {
         Ok(())
     })?;
     Ok((BlobId::from_bytes(*hasher.finalize().as_bytes()), size))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::super::FILE_TIME;
+    use super::super::testing::{name, world};
+    use super::*;
+    use crate::Metadata;
+
+    #[test]
+    fn blobs_are_kept_once_whichever_way_they_come() {
+        let world = world();
+        let store = &world.store;
+        let scratch = store.scratch().unwrap();
+        let bytes = vec![7; 600 * 1024];
+        let id = store.put_blob(&bytes, false).unwrap();
+        assert_eq!(store.put_blob_from(&mut &bytes[..], true).unwrap(), (id, bytes.len() as u64));
+        let path = scratch.path().join("file");
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(store.adopt_blob(&path, true).unwrap(), (id, bytes.len() as u64));
+        assert!(!path.exists() && store.has_blob(id) && store.blob(id).unwrap() == bytes);
+        let metadata = fs::metadata(world.blob_path(id, false)).unwrap();
+        assert_eq!((metadata.mode() & 0o7777, metadata.mtime(), metadata.nlink()), (0o644, FILE_TIME, 1));
+        assert!(!world.blob_path(id, true).exists());
+        assert!(matches!(store.open_blob(BlobId::of(b"nowhere")), Err(Error::NotFound { kind: "blob", .. })));
+    }
+
+    #[test]
+    fn an_adopted_file_loses_what_is_not_content() {
+        let world = world();
+        let scratch = world.store.scratch().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, "content").unwrap();
+        rustix::fs::lsetxattr(&path, "user.forge.owner", b"1:2", rustix::fs::XattrFlags::empty()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        let (id, size) = world.store.adopt_blob(&path, true).unwrap();
+        let kept = world.blob_path(id, true);
+        assert_eq!((id, size), (BlobId::of(b"content"), 7));
+        assert_eq!(fs::metadata(&kept).unwrap().mode() & 0o7777, 0o755);
+        assert_eq!(super::super::Marks::of(&kept).unwrap(), super::super::Marks::default());
+    }
+
+    #[test]
+    fn a_file_with_another_link_is_copied_and_what_is_no_file_is_refused() {
+        let world = world();
+        let scratch = world.store.scratch().unwrap();
+        let path = |text: &str| scratch.path().join(text);
+        fs::write(path("file"), "content").unwrap();
+        fs::hard_link(path("file"), path("other")).unwrap();
+        let (id, _) = world.store.adopt_blob(&path("file"), false).unwrap();
+        fs::write(path("other"), "changed").unwrap();
+        assert_eq!(world.store.blob(id).unwrap(), b"content");
+        symlink("other", path("link")).unwrap();
+        assert!(world.store.adopt_blob(&path("link"), false).is_err());
+        assert!(world.store.adopt_blob(scratch.path(), false).is_err());
+    }
+
+    #[test]
+    fn a_file_cut_short_by_a_crash_is_written_again() {
+        let world = world();
+        let id = world.store.put_blob(b"precious", false).unwrap();
+        let tree = world.tree(0o755, []);
+        let tree_path = world.store.path().join(object_path("trees", &tree.to_string()));
+        fs::write(world.blob_path(id, false), "").unwrap();
+        fs::write(&tree_path, "").unwrap();
+        world.store.put_blob(b"precious", false).unwrap();
+        world.tree(0o755, []);
+        assert_eq!(world.store.blob(id).unwrap(), b"precious");
+        assert!(world.store.tree(tree).is_ok());
+    }
+
+    #[test]
+    fn a_changed_tree_is_not_believed() {
+        let world = world();
+        let (tree, other) = (world.tree(0o755, []), world.tree(0o700, []));
+        let path = |id: TreeId| world.store.path().join(object_path("trees", &id.to_string()));
+        fs::copy(path(other), path(tree)).unwrap();
+        assert!(matches!(world.store.tree(tree), Err(Error::Mismatch { .. })));
+    }
+
+    #[test]
+    fn an_extent_counts_every_entry_also_of_a_subtree_that_is_there_often() {
+        let world = world();
+        let mut id = world.tree(0o755, [("a", world.file("12345", 0o644)), ("b", Node::Fifo(Metadata::root(0o600)))]);
+        // Each level has the one below twice: 2^60 files, but 61 trees.
+        for _ in 0..60 {
+            id = world.tree(0o755, [("l", Node::Directory(id)), ("r", Node::Directory(id))]);
+        }
+        let extent = world.store.extent(id).unwrap();
+        assert_eq!(extent, Extent { bytes: 5 << 60, files: 2 << 60, directories: (1 << 61) - 1 });
+    }
+
+    #[test]
+    fn a_tree_that_would_not_read_back_is_not_kept() {
+        let world = world();
+        let mut tree = Tree::empty();
+        tree.entries.insert(name("x"), Node::Symlink { target: Vec::new(), uid: 0, gid: 0 });
+        assert!(matches!(world.store.put_tree(&tree), Err(Error::Decode { .. })));
+    }
 }

@@ -167,3 +167,84 @@ impl Store {
 fn record_path(id: FormationId) -> String {
     format!("records/{id}.json")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, world};
+    use super::*;
+    use crate::Launch;
+
+    fn formation(world: &World, version: &str) -> FormationId {
+        let (name, platform) = ("hello".to_owned(), "linux/amd64".to_owned());
+        let root = world.tree(0o755, []);
+        let formation = Formation { name, version: version.to_owned(), platform, root, launch: Launch::default() };
+        world.store.put_formation(&formation, &Record { built: 1, ..Record::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_formation_is_found_by_digest_prefix_and_name() {
+        let world = world();
+        let id = formation(&world, "1");
+        world.store.set_root("hello", id).unwrap();
+        let digest = id.to_string();
+        for given in ["hello", &digest, &digest[..6], &digest[..63]] {
+            assert_eq!(world.store.find(given).unwrap(), id, "{given}");
+        }
+        assert_eq!(world.store.formation(id).unwrap().version, "1");
+        assert_eq!(world.store.roots().unwrap().into_iter().collect::<Vec<_>>(), [("hello".to_owned(), id)]);
+    }
+
+    #[test]
+    fn what_is_not_found_says_why() {
+        let world = world();
+        let id = formation(&world, "1");
+        for given in ["nobody", "000000", &"0".repeat(64), "abc12"] {
+            assert!(matches!(world.store.find(given), Err(Error::NotFound { .. })), "{given}");
+        }
+        for given in ["", "a/b", "../format", "-x", &"x".repeat(129)] {
+            assert!(matches!(world.store.find(given), Err(Error::Malformed { .. })), "{given}");
+            assert!(matches!(world.store.set_root(given, id), Err(Error::Malformed { .. })), "{given}");
+        }
+        let nowhere = FormationId::from_bytes([7; 32]);
+        assert!(matches!(world.store.set_root("x", nowhere), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn an_ambiguous_prefix_lists_the_candidates() {
+        let world = world();
+        let id = formation(&world, "1");
+        world.store.set_root("named", id).unwrap();
+        // Two that share six digits do not come by chance: the second is a file with such a name.
+        let mut twin = id.to_string();
+        let last = if twin.ends_with('0') { '1' } else { '0' };
+        twin.replace_range(63.., &last.to_string());
+        std::fs::write(world.store.full(&object_path("formations", &twin)), "").unwrap();
+        let given = &twin[..8];
+        let Err(Error::Ambiguous { candidates, .. }) = world.store.find(given) else { panic!("not ambiguous") };
+        assert!(candidates.contains(&(id, "named".to_owned())) && candidates.len() == 2);
+    }
+
+    #[test]
+    fn a_name_moves_and_goes() {
+        let world = world();
+        let (first, second) = (formation(&world, "1"), formation(&world, "2"));
+        world.store.set_root("hello", first).unwrap();
+        world.store.set_root("hello", second).unwrap();
+        assert_eq!(world.store.find("hello").unwrap(), second);
+        assert!(world.store.remove_root("hello").unwrap() && !world.store.remove_root("hello").unwrap());
+        assert!(world.store.find("hello").is_err());
+        let mut both = [first, second];
+        both.sort();
+        assert_eq!(world.store.formations().unwrap(), both);
+    }
+
+    #[test]
+    fn the_first_record_stays() {
+        let world = world();
+        let id = formation(&world, "1");
+        let formation = world.store.formation(id).unwrap();
+        world.store.put_formation(&formation, &Record { built: 2, ..Record::default() }).unwrap();
+        assert_eq!(world.store.record(id).unwrap().built, 1);
+        assert!(world.store.record(FormationId::from_bytes([7; 32])).is_err());
+    }
+}
