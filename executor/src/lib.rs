@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod error;
+pub mod owners;
 pub mod sandbox;
 
 pub use backend::{Backend, Native};

@@ -1,5 +1,7 @@
 //! Linux namespaces, by our own launcher.
 
+pub mod supervisor;
+
 use super::Backend;
 use crate::{Outcome, Result, Sandbox};
 
