@@ -60,6 +60,7 @@ pub const ALL: &[&dyn Builtin] = &[
     &debian::package::Package,
     &debian::configure::Configure,
     &crate::python::wheel::Wheel,
+    &crate::python::environment::Environment,
 ];
 
 impl Job<'_> {

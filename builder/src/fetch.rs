@@ -23,7 +23,7 @@ use store::BlobId;
 use store::digest::StepKey;
 use store::directory::Claim;
 
-use crate::{Builder, Error, Machine, Result, debian};
+use crate::{Builder, Error, Machine, Result, debian, python};
 use client::Failure;
 use transfer::Transfer;
 
@@ -188,7 +188,11 @@ fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
             Some((suite, file)) if !suite.is_empty() => debian::sources::places(builder.machine, suite, file),
             _ => Err(bad(url, "`debian:SUITE/FILE` is expected")),
         },
-        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `debian:`")),
+        "python" => match rest.split_once('/') {
+            Some((project, file)) if !project.is_empty() => python::index::places(builder, project, file),
+            _ => Err(bad(url, "`python:PROJECT/FILENAME` is expected")),
+        },
+        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `debian:`, `python:`")),
     }
 }
 

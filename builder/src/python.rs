@@ -5,8 +5,16 @@
 //! bytecode.
 
 pub mod archive;
+pub mod environment;
+pub mod index;
 pub mod layout;
+pub mod near;
+pub mod pylock;
+pub mod resolver;
 pub mod scripts;
+pub mod tags;
+pub mod tool;
+pub mod uv;
 pub mod wheel;
 
 use crate::{Error, Result};

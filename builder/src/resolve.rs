@@ -15,7 +15,7 @@ pub trait Resolver: Sync {
 }
 
 /// Every resolver.
-pub const ALL: &[&dyn Resolver] = &[];
+pub const ALL: &[&dyn Resolver] = &[&crate::python::resolver::Python];
 
 /// Answers a request.
 pub fn resolve(builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {

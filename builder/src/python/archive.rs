@@ -64,6 +64,11 @@ pub struct Kept {
 }
 
 impl<R> Archive<R> {
+    /// The wheel's file name.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// The error for this wheel.
     pub fn bad(&self, reason: impl Into<String>) -> Error {
         Error::Invalid { what: "wheel", name: self.file.clone(), reason: reason.into() }

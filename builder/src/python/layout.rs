@@ -1,12 +1,12 @@
 //! Where the files of a wheel go, as `pip` of Debian lays them out, and the delta that they make up.
 //!
-//! Everything lies below `/usr/local`, so that Debian's own packages are left alone. Directories that exist on every Debian
-//! system, or that several wheels share outside the packages' own, are only passed through: what is below keeps its metadata.
+//! Everything lies below `/usr/local`, so that Debian's own packages are left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use store::{Delta, DeltaId, File, Metadata, Name, Node, RelativePath, Store, Tree, TreeId};
+use store::{DeltaId, File, Metadata, Node, RelativePath, Store};
 
+use crate::draft::Draft;
 use crate::python::PythonVersion;
 use crate::python::archive::Kept;
 use crate::{Error, Result};
@@ -78,65 +78,17 @@ impl Layout {
         self.files.contains_key(path)
     }
 
-    /// Keeps everything as a delta. Directories outside of `own` are only passed through.
-    pub fn put(&self, store: &Store, own: &str) -> Result<DeltaId> {
-        let mut root = Directory::default();
-        for (path, (file, _)) in &self.files {
-            root.insert(path, file).map_err(|reason| Error::Invalid { what: "wheel", name: path.clone(), reason })?;
+    /// Keeps everything as a delta. Like pip, it makes the directories that are missing and leaves the others as they are.
+    pub fn put(&self, store: &Store, file: &str) -> Result<DeltaId> {
+        let mut root = Draft::passing();
+        for (path, (node, _)) in &self.files {
+            let path = RelativePath::parse(path.as_bytes()).map_err(|error| Error::Invalid {
+                what: "wheel",
+                name: file.to_owned(),
+                reason: error.to_string(),
+            })?;
+            root.insert(store, &path.0, Node::File(node.clone())).map_err(|error| error.about("wheel", file))?;
         }
-        let own = RelativePath::parse(own.as_bytes()).map_err(|_| Error::Invalid {
-            what: "path",
-            name: own.to_owned(),
-            reason: "it leads elsewhere".to_owned(),
-        })?;
-        let mut passed = BTreeSet::new();
-        let tree = root.put(store, &RelativePath::default(), &own, &mut passed)?;
-        Ok(store.put_delta(&Delta { tree, removed: BTreeSet::new(), passed })?)
-    }
-}
-
-/// A directory in the making.
-#[derive(Default)]
-struct Directory {
-    directories: BTreeMap<Name, Directory>,
-    files: BTreeMap<Name, File>,
-}
-
-impl Directory {
-    fn insert(&mut self, path: &str, file: &File) -> Result<(), String> {
-        let clash = || "a file and a directory of it have the same name".to_owned();
-        let (first, rest) = path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
-        let name = Name::new(first).map_err(|error| error.to_string())?;
-        match rest {
-            Some(_) if self.files.contains_key(&name) => Err(clash()),
-            Some(rest) => self.directories.entry(name).or_default().insert(rest, file),
-            None if self.directories.contains_key(&name) => Err(clash()),
-            None => {
-                self.files.insert(name, file.clone());
-                Ok(())
-            }
-        }
-    }
-
-    fn put(
-        &self,
-        store: &Store,
-        path: &RelativePath,
-        own: &RelativePath,
-        passed: &mut BTreeSet<RelativePath>,
-    ) -> Result<TreeId> {
-        let is_own = path.0.len() > own.0.len() && path.0.starts_with(&own.0);
-        if !is_own {
-            passed.insert(path.clone());
-        }
-        let mut tree = Tree::empty();
-        for (name, directory) in &self.directories {
-            let id = directory.put(store, &path.join(name), own, passed)?;
-            tree.entries.insert(name.clone(), Node::Directory(id));
-        }
-        for (name, file) in &self.files {
-            tree.entries.insert(name.clone(), Node::File(file.clone()));
-        }
-        Ok(store.put_tree(&tree)?)
+        Ok(root.delta(store)?)
     }
 }

@@ -151,7 +151,7 @@ impl Installation<'_> {
         lines.push(record_line(&relative(&record_path, &places.packages), None));
         lines.sort();
         self.add(archive, record_path, false, lines.concat().as_bytes())?;
-        self.layout.put(self.store, &places.packages)
+        self.layout.put(self.store, archive.file())
     }
 }
 

@@ -153,10 +153,9 @@ fn a_wheel_is_laid_out_as_pip_does_on_debian() {
     hello/tool.sh
     ");
 
-    // `usr/local` is somebody else's; `hello` is ours.
+    // `/usr/local` is somebody else's.
     let passed = |path: &str| delta.passed.contains(&RelativePath::parse(path.as_bytes()).unwrap());
     assert!(passed("") && passed("usr/local") && passed(packages) && passed("usr/local/bin"));
-    assert!(!passed(&format!("{packages}/hello")));
 }
 
 #[test]
@@ -216,7 +215,7 @@ fn what_is_no_wheel_is_refused() {
     let twice = Making::new().with("a", "1").with("hello-1.0.data/purelib/a", "2");
     assert!(refusal(twice.bytes()).contains("two files for"));
     let clash = Making::new().with("a", "1").with("hello-1.0.data/purelib/a/b", "2");
-    assert!(refusal(clash.bytes()).contains("same name"));
+    assert!(refusal(clash.bytes()).contains("is there already"));
     let (_directory, store) = new_store();
     let other = install(&store, Cursor::new(Making::new().bytes()), "other-1.0-py3-none-any.whl", PYTHON, &|| Ok(()));
     assert!(matches!(other, Err(Error::Invalid { .. })));
