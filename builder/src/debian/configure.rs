@@ -235,7 +235,8 @@ fn with_package(error: Error) -> Error {
     let mut lines = log.lines();
     let failed = lines.find_map(|line| line.strip_prefix("dpkg: error processing package "));
     let failed = failed.and_then(|rest| rest.split_once(' ')).map(|(name, _)| name.to_owned());
-    let reason = lines.next().map(|line| line.trim().trim_start_matches("installed ").to_owned());
+    let reason = lines.next().map(|line| line.trim().trim_start_matches("installed "));
+    let reason = reason.map(|line| line.split_once(" package ").map_or(line, |(_, script)| script).to_owned());
     let own = log.lines().rev().find_map(|line| line.strip_prefix("forge: ")).map(str::to_owned);
     let ending = match (failed, reason) {
         (Some(name), Some(reason)) => format!("package `{name}`: {reason}"),
@@ -243,3 +244,6 @@ fn with_package(error: Error) -> Error {
     };
     Error::Step { step, ending, log, kept }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+use super::*;
+
+struct World {
+    _directory: tempfile::TempDir,
+    store: Store,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("store")).unwrap();
+        Self { _directory: directory, store }
+    }
+
+    /// An unpacked package: its control fields, and files with their content.
+    fn package(&self, fields: &str, files: &[(&str, &str)]) -> Package {
+        let paragraph = format!("{}\nVersion: 2.0-1\nArchitecture: amd64\n", fields.replace("; ", "\n"));
+        let control = Control::parse(&paragraph).unwrap();
+        let mut draft = Draft::passing();
+        for (path, content) in files {
+            let path = path.strip_prefix("info:").map_or_else(|| (*path).to_owned(), |kind| control.info(kind));
+            draft.write(&self.store, &path, 0o755, content.as_bytes()).unwrap();
+        }
+        draft.write(&self.store, &control.waiting(), 0o644, paragraph.as_bytes()).unwrap();
+        Package::read(&self.store, "package", draft.delta(&self.store).unwrap()).unwrap()
+    }
+
+    fn merged(&self, packages: &[Package]) -> TreeId {
+        let deltas: Vec<_> = packages.iter().map(|package| package.delta).collect();
+        self.store.merge(&deltas).unwrap()
+    }
+
+    /// The database over these packages, and all of it merged.
+    fn database(&self, packages: &[Package]) -> Result<TreeId> {
+        let mut layers: Vec<_> = packages.iter().map(|package| package.delta).collect();
+        layers.push(database("debian", &self.store, "amd64", packages, self.merged(packages))?);
+        Ok(self.store.merge(&layers)?)
+    }
+
+    fn text(&self, tree: TreeId, path: &str) -> Option<String> {
+        match draft::find(&self.store, tree, &names(path)).unwrap()? {
+            Node::File(file) => Some(String::from_utf8(self.store.blob(file.blob).unwrap()).unwrap()),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+}
+
+const PREINST: (&str, &str) = ("info:preinst", "#!/bin/sh\n");
+
+#[test]
+fn essential_packages_come_first_and_each_after_what_it_needs() {
+    let world = World::new();
+    let packages = [
+        world.package("Package: app; Pre-Depends: helper; Depends: virtual | other", &[PREINST]),
+        world.package("Package: helper; Depends: app", &[PREINST]),
+        world.package("Package: base-passwd; Essential: yes; Pre-Depends: libc6", &[PREINST]),
+        world.package("Package: libc6; Multi-Arch: same", &[PREINST]),
+        world.package("Package: sh; Essential: yes; Provides: virtual (= 1)", &[]),
+    ];
+    let plan = order::plan(&packages, &[0].into(), &["/usr/share/x".to_owned()]);
+    let expected = "\
+        preinst base-passwd amd64 /var/lib/dpkg/info/base-passwd.preinst 1.21.22\n\
+        preinst libc6 amd64 /var/lib/dpkg/info/libc6:amd64.preinst 1.21.22\n\
+        configure libc6:amd64 base-passwd sh\n\
+        preinst helper amd64 /var/lib/dpkg/info/helper.preinst 1.21.22\n\
+        preinst app amd64 /var/lib/dpkg/info/app.preinst 1.21.22\n\
+        late app\n\
+        configure app helper\n\
+        finish\n\
+        trigger /usr/share/x\n\
+        finish\n";
+    assert_eq!(plan, expected);
+    // The order of the lock is no part of it.
+    let [app, helper, passwd, libc6, sh] = packages;
+    assert_eq!(order::plan(&[sh, libc6, passwd, helper, app], &[4].into(), &["/usr/share/x".to_owned()]), expected);
+}
+
+#[test]
+fn a_long_chain_of_dependencies_has_an_end() {
+    let world = World::new();
+    let chain = |index: usize| world.package(&format!("Package: p{index}; Depends: p{}", index + 1), &[]);
+    let packages: Vec<Package> = (0..300).map(chain).collect();
+    assert_eq!(order::plan(&packages, &[].into(), &[]), "finish\nfinish\n");
+}
+
+#[test]
+fn dpkg_finds_its_database() {
+    let world = World::new();
+    let packages = [
+        world.package("Package: b", &[("info:triggers", "interest-noawait /usr/share/x\ninterest /usr/share/empty\n")]),
+        world.package("Package: a; Multi-Arch: same", &[("info:triggers", "# note\ninterest ldconfig\nactivate y\n")]),
+        world.package("Package: c", &[("usr/share/x/file", "")]),
+    ];
+    let tree = world.database(&packages).unwrap();
+    let text = |path: &str| world.text(tree, &format!("var/lib/dpkg/{path}")).unwrap();
+    let status = text("status");
+    assert!(
+        status.starts_with("Status: install ok unpacked\nPackage: a\nMulti-Arch: same\nVersion: 2.0-1\n"),
+        "{status}"
+    );
+    assert_eq!(status.matches("\n\nStatus: install ok unpacked\nPackage: ").count(), 2);
+    assert_eq!(text("triggers/File"), "/usr/share/x b/noawait\n/usr/share/empty b\n");
+    assert_eq!(text("triggers/ldconfig"), "a:amd64\n");
+    assert_eq!(text("forge/plan"), "finish\ntrigger /usr/share/x\nfinish\n");
+}
+
+#[test]
+fn a_file_of_two_packages_is_the_ones_that_replaces_the_other() {
+    let world = World::new();
+    let old = || world.package("Package: old; Provides: thing", &[("usr/x", "old"), ("usr/y/same", "1")]);
+    let plain = || world.package("Package: new", &[("usr/x", "new"), ("usr/y/same", "1")]);
+    for replaces in ["old", "thing", "old (<< 3)"] {
+        let new = || world.package(&format!("Package: new; Replaces: {replaces}"), &[("usr/x", "new")]);
+        for packages in [[old(), new()], [new(), old()]] {
+            let tree = world.database(&packages).unwrap();
+            assert_eq!(world.text(tree, "usr/x").unwrap(), "new");
+        }
+    }
+    let too_old = || world.package("Package: new; Replaces: old (<< 2)", &[("usr/x", "new")]);
+    for packages in [[old(), plain()], [too_old(), old()]] {
+        let error = world.database(&packages).unwrap_err().to_string();
+        assert!(error.contains("it holds `/usr/x`, which `"), "{error}");
+    }
+    let directory = world.package("Package: new; Replaces: nothing", &[("usr/x/y", "")]);
+    assert!(world.database(&[directory, old()]).is_err());
+}
+
+#[test]
+fn a_file_of_two_packages_waits_where_one_diverts_it() {
+    let world = World::new();
+    let other = || world.package("Package: other", &[("usr/bin/x", "other")]);
+    let preinst = ("info:preinst", "dpkg-divert --package mine --rename --add /usr/bin/x");
+    let mine = || world.package("Package: mine", &[("usr/bin/x", "mine"), preinst]);
+    for packages in [[other(), mine()], [mine(), other()]] {
+        let tree = world.database(&packages).unwrap();
+        assert_eq!(world.text(tree, "usr/bin/x").unwrap(), "other");
+        assert_eq!(world.text(tree, "var/lib/dpkg/forge/late/mine/usr/bin/x").unwrap(), "mine");
+        assert!(world.text(tree, "var/lib/dpkg/forge/plan").unwrap().contains("late mine\n"));
+    }
+}
+
+#[test]
+fn what_varies_is_gone_and_what_was_shipped_is_back() {
+    let world = World::new();
+    let write = |files: &[(&str, &str)]| {
+        let mut draft = Draft::new(Metadata::root(0o755));
+        for (path, content) in files {
+            draft.write(&world.store, path, 0o644, content.as_bytes()).unwrap();
+        }
+        draft.tree(&world.store).unwrap()
+    };
+    let shipped = [("usr/sbin/start-stop-daemon", "real"), ("run/lock/x", ""), ("var/lib/dpkg/status.d/x", "x")];
+    let unpacked = write(&shipped);
+    let common = [("etc/ssh/sshd_config", "x"), ("var/log/nginx/access.log", ""), ("etc/machine-id", "")];
+    let finished = |files: &[(&str, &str)]| {
+        let tree = write(&[files, &common].concat());
+        finish::finish(&world.store, tree, unpacked).unwrap()
+    };
+    let run = |number: &str| {
+        finished(&[
+            ("usr/sbin/start-stop-daemon", "stub"),
+            ("usr/sbin/policy-rc.d", "stub"),
+            ("etc/ssh/ssh_host_rsa_key", number),
+            ("etc/machine-id", number),
+            ("run/pid", number),
+            ("tmp/x", number),
+            ("var/log/dpkg.log", number),
+            ("var/cache/ldconfig/aux-cache", number),
+            ("var/lib/dpkg/status", "x"),
+            ("var/lib/dpkg/status-old", number),
+            ("var/lib/dpkg/forge/plan", "x"),
+            ("var/lib/dpkg/status.d/x", "x"),
+        ])
+    };
+    let root = run("1");
+    assert_eq!(root, run("2"));
+    assert_eq!(world.text(root, "usr/sbin/start-stop-daemon").unwrap(), "real");
+    assert_eq!(world.text(root, "etc/machine-id").unwrap(), "");
+    for there in ["run/lock/x", "etc/ssh/sshd_config", "var/lib/dpkg/status", "var/log/nginx/access.log"] {
+        assert!(world.text(root, there).is_some(), "{there}");
+    }
+    let gone = ["usr/sbin/policy-rc.d", "run/pid", "var/lib/dpkg/forge", "var/lib/dpkg/status.d", "var/log/dpkg.log"];
+    for gone in gone {
+        assert_eq!(draft::find(&world.store, root, &names(gone)).unwrap(), None, "{gone}");
+    }
+}
+
+#[test]
+fn an_error_names_package_and_script() {
+    let step = |log: &str| Error::Step {
+        step: "debian".to_owned(),
+        ending: "exit status 1".to_owned(),
+        log: log.to_owned(),
+        kept: None,
+    };
+    let ending = |log: &str| match with_package(step(log)) {
+        Error::Step { ending, .. } => ending,
+        other => panic!("{other}"),
+    };
+    let dpkg = "Setting up x (1) ...\noh no\ndpkg: error processing package x (--configure):\n installed x package \
+                post-installation script subprocess returned error exit status 3\nErrors were encountered\nforge: dpkg ended with status 1\n";
+    assert_eq!(ending(dpkg), "package `x`: post-installation script subprocess returned error exit status 3");
+    assert_eq!(ending("forge: package `y`: preinst ended with status 2\n"), "package `y`: preinst ended with status 2");
+    assert_eq!(ending("whatever"), "exit status 1");
+}
