@@ -14,6 +14,7 @@ mod client;
 mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;
+pub mod resolver;
 mod transfer;
 
 pub use address::{Parts, join, percent_encode, redact, split};
@@ -199,3 +200,6 @@ fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
 fn bad(url: &str, reason: &str) -> Error {
     Error::Invalid { what: "address", name: redact(url), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub mod resolve;
 pub mod scan;
 pub mod schedule;
 pub mod step;
+#[cfg(test)]
+mod world;
 
 pub use error::{Error, Result};
 pub use machine::Machine;

@@ -6,6 +6,8 @@
 mod apt;
 mod list;
 
+pub use list::in_directory;
+
 use std::path::PathBuf;
 
 use crate::fetch::Place;

@@ -1,0 +1,128 @@
+//! Answers locks for Debian: `debian` (which packages a wish stands for) and `debian-index` (the index itself).
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use serde_json::Value;
+use store::digest::to_hex;
+use store::lock::{LockEntry, LockRequest};
+
+use super::release::{self, Release};
+use super::solve::{self, Wishes};
+use super::universe::Universe;
+use super::{index, index::Package};
+use crate::report::{Event, Span};
+use crate::resolve::{Resolver, parameter, parameter_or};
+use crate::{Builder, Error, Result};
+
+/// `{suite, architecture, packages, recommends?, components?}` → a record per package.
+pub struct Packages;
+
+/// `{suite, component, architecture}` → one record.
+pub struct Index;
+
+impl Resolver for Packages {
+    fn kind(&self) -> &'static str {
+        "debian"
+    }
+
+    fn resolve(&self, builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {
+        let suite: String = parameter(request, "suite")?;
+        let architecture: String = parameter(request, "architecture")?;
+        let packages: Vec<String> = parameter(request, "packages")?;
+        let recommends = parameter_or(request, "recommends", false)?;
+        let components = parameter_or(request, "components", vec!["main".to_owned()])?;
+        let _span = Span::start(builder.reporter, "resolve", format!("Debian {suite}"), None);
+        let suites = suites(&suite);
+        let texts: Vec<Vec<(String, String)>> =
+            suites.par_iter().map(|suite| texts(builder, suite, &components, &architecture)).collect::<Result<_>>()?;
+        let texts: Vec<(String, String)> = texts.into_iter().flatten().collect();
+        let read: Vec<Vec<Package<'_>>> =
+            texts.par_iter().map(|(suite, text)| index::packages(text, suite).collect()).collect::<Result<_>>()?;
+        let universe = Universe::new(read.into_iter().flatten(), &architecture);
+        let ecosystem = format!("Debian {suite}");
+        let wishes = Wishes { ecosystem: &ecosystem, packages: &packages, recommends };
+        let found = solve::solve(builder, &universe, &wishes)?;
+        let records = found.into_iter().map(|place| record(universe.package(place))).collect();
+        Ok(LockEntry { request: request.clone(), records })
+    }
+}
+
+impl Resolver for Index {
+    fn kind(&self) -> &'static str {
+        "debian-index"
+    }
+
+    fn resolve(&self, builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {
+        let suite: String = parameter(request, "suite")?;
+        let component: String = parameter(request, "component")?;
+        let architecture: String = parameter(request, "architecture")?;
+        let release = release::fetch(builder, &suite)?;
+        let listed = index::listed(&release, &component, &architecture, &[".xz"])?;
+        let record = BTreeMap::from([
+            ("suite".to_owned(), Value::from(suite)),
+            ("file".to_owned(), Value::from(listed.file)),
+            ("size".to_owned(), Value::from(listed.size)),
+            ("sha256".to_owned(), Value::from(to_hex(&listed.sha256))),
+        ]);
+        Ok(LockEntry { request: request.clone(), records: vec![record] })
+    }
+}
+
+/// One suite of those that a wish is answered from.
+struct Part {
+    suite: String,
+    /// Whether the answer may do without it. Not every release has updates, and an archived one has no security archive beside it.
+    optional: bool,
+}
+
+/// `bookworm` is answered from `bookworm`, its updates and its security archive; `bookworm-backports` from these and itself.
+fn suites(suite: &str) -> Vec<Part> {
+    let rolling = |name: &str| matches!(name, "sid" | "unstable" | "experimental" | "rc-buggy");
+    let (release, part) = suite.split_once('-').unwrap_or((suite, ""));
+    let mut parts = vec![Part { suite: release.to_owned(), optional: false }];
+    if !rolling(release) {
+        let extra =
+            ["updates", "security"].map(|extra| Part { suite: format!("{release}-{extra}"), optional: extra != part });
+        parts.extend(extra);
+    }
+    if !matches!(part, "" | "updates" | "security") {
+        parts.push(Part { suite: suite.to_owned(), optional: false });
+    }
+    parts
+}
+
+/// The texts of a suite's indexes, each with the suite's name.
+fn texts(
+    builder: &Builder<'_>,
+    part: &Part,
+    components: &[String],
+    architecture: &str,
+) -> Result<Vec<(String, String)>> {
+    let release: Release = match release::fetch(builder, &part.suite) {
+        Ok(release) => release,
+        // That no mirror has it is an answer; that none can be asked is not.
+        Err(Error::Fetch { gone: true, .. }) if part.optional => {
+            builder.reporter.report(Event::Note(&format!("no mirror has suite `{}`; going on without it", part.suite)));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let read = |component: &String| {
+        let text = index::fetch(builder, &release, component, architecture)?;
+        Ok((part.suite.clone(), text))
+    };
+    components.iter().map(read).collect()
+}
+
+fn record(package: &Package<'_>) -> BTreeMap<String, Value> {
+    BTreeMap::from([
+        ("name".to_owned(), Value::from(package.name)),
+        ("version".to_owned(), Value::from(package.version)),
+        ("architecture".to_owned(), Value::from(package.architecture)),
+        ("suite".to_owned(), Value::from(package.suite)),
+        ("file".to_owned(), Value::from(package.file)),
+        ("size".to_owned(), Value::from(package.size)),
+        ("sha256".to_owned(), Value::from(to_hex(&package.sha256))),
+    ])
+}
