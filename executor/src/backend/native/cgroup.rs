@@ -1,0 +1,388 @@
+//! Bounds on memory, processor and processes, by cgroups of version 2 or 1, whichever this user may change.
+//!
+//! A run has a cgroup of its own in each hierarchy that it needs, beside or below the caller's. It is removed at the end. What a
+//! killed launcher left is removed by the next run: the name says whose it was.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use store::Limits;
+
+/// The cgroups of one run.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    directories: Vec<PathBuf>,
+    /// Written `0` by a process that joins.
+    pub joins: Vec<File>,
+    /// File and key of the number of processes killed for want of memory.
+    kills: Option<PathBuf>,
+    /// What was asked for and could not be bounded: `memory`, `cpu` or `pids`, and why.
+    pub missing: Vec<(&'static str, String)>,
+}
+
+/// One bound: the controller, and what is written where. Files that need not exist in every kernel are marked.
+struct Bound {
+    controller: &'static str,
+    version_1: Vec<(&'static str, String, Presence)>,
+    version_2: Vec<(&'static str, String, Presence)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Needed,
+    Optional,
+}
+use Presence::{Needed, Optional};
+
+/// Microseconds over which processor time is counted.
+const PERIOD: u64 = 100_000;
+
+fn bounds(limits: &Limits) -> Vec<Bound> {
+    let mut bounds = Vec::new();
+    if let Some(bytes) = limits.memory {
+        let bytes = bytes.to_string();
+        bounds.push(Bound {
+            controller: "memory",
+            // Without a bound on swap a hog would fill that instead. `memsw` counts both, and must be set last.
+            version_1: vec![
+                ("memory.limit_in_bytes", bytes.clone(), Needed),
+                ("memory.memsw.limit_in_bytes", bytes.clone(), Optional),
+            ],
+            version_2: vec![("memory.max", bytes, Needed), ("memory.swap.max", "0".to_owned(), Optional)],
+        });
+    }
+    if let Some(millis) = limits.cpu_millis {
+        // The kernel refuses less than a millisecond in a period.
+        let quota = (millis.saturating_mul(PERIOD) / 1000).max(1000);
+        bounds.push(Bound {
+            controller: "cpu",
+            version_1: vec![
+                ("cpu.cfs_period_us", PERIOD.to_string(), Needed),
+                ("cpu.cfs_quota_us", quota.to_string(), Needed),
+            ],
+            version_2: vec![("cpu.max", format!("{quota} {PERIOD}"), Needed)],
+        });
+    }
+    if let Some(count) = limits.pids {
+        let count = (count.saturating_add(OWN_PROCESSES)).to_string();
+        bounds.push(Bound {
+            controller: "pids",
+            version_1: vec![("pids.max", count.clone(), Needed)],
+            version_2: vec![("pids.max", count, Needed)],
+        });
+    }
+    bounds
+}
+
+/// Process 1 and the thread of it that may supervise are not the command's.
+pub const OWN_PROCESSES: u64 = 2;
+
+impl Cgroups {
+    /// Makes what the limits need. What cannot be had is in `missing`.
+    pub fn new(limits: &Limits) -> Self {
+        let mut cgroups = Self::default();
+        let bounds = bounds(limits);
+        if bounds.is_empty() {
+            return cgroups;
+        }
+        let hierarchies = Hierarchies::read().unwrap_or_default();
+        let name = Owner::this().name(NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut second: Option<PathBuf> = None;
+        for bound in bounds {
+            if let Some(parent) = hierarchies.version_1(bound.controller) {
+                match cgroups.add(&parent, &name, "tasks", &bound.version_1) {
+                    Ok(directory) => cgroups.note(bound.controller, &directory, "memory.oom_control"),
+                    Err(error) => cgroups.missing.push((bound.controller, refusal(&parent, &error))),
+                }
+                continue;
+            }
+            // Version 2 has one tree for all: the cgroup is made once, and bounded by each controller.
+            let made = match &second {
+                Some(directory) => write(directory, &bound.version_2).map(|()| directory.clone()),
+                None => match hierarchies.version_2(bound.controller) {
+                    Ok(parent) => cgroups.add(&parent, &name, "cgroup.procs", &bound.version_2),
+                    Err(why) => {
+                        cgroups.missing.push((bound.controller, why));
+                        continue;
+                    }
+                },
+            };
+            match made {
+                Ok(directory) => {
+                    cgroups.note(bound.controller, &directory, "memory.events");
+                    second = Some(directory);
+                }
+                Err(error) => cgroups.missing.push((bound.controller, error.to_string())),
+            }
+        }
+        cgroups
+    }
+
+    fn note(&mut self, controller: &str, directory: &Path, events: &str) {
+        if controller == "memory" {
+            self.kills = Some(directory.join(events));
+        }
+    }
+
+    fn add(
+        &mut self,
+        parent: &Path,
+        name: &str,
+        join: &str,
+        values: &[(&'static str, String, Presence)],
+    ) -> io::Result<PathBuf> {
+        remove_stale(parent);
+        let directory = parent.join(name);
+        // Version 1 may have several controllers in one hierarchy: `cpu,cpuacct`.
+        if !self.directories.contains(&directory) {
+            fs::create_dir(&directory)?;
+            self.directories.push(directory.clone());
+            self.joins.push(OpenOptions::new().write(true).open(directory.join(join))?);
+        }
+        write(&directory, values)?;
+        Ok(directory)
+    }
+
+    /// How many processes of the run the kernel killed for want of memory.
+    pub fn memory_kills(&self) -> u64 {
+        let Some(text) = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok()) else { return 0 };
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+        count.unwrap_or(0)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        for directory in self.directories.drain(..) {
+            // A process that has been waited for may still be leaving its cgroup.
+            while fs::remove_dir(&directory).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+                if Instant::now() > deadline {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn write(directory: &Path, values: &[(&'static str, String, Presence)]) -> io::Result<()> {
+    for (file, value, presence) in values {
+        let result = OpenOptions::new().write(true).open(directory.join(file)).and_then(|mut file| {
+            use std::io::Write;
+            file.write_all(value.as_bytes())
+        });
+        match result {
+            Err(_) if *presence == Optional => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn refusal(parent: &Path, error: &io::Error) -> String {
+    format!("no cgroup can be made in `{}` ({error})", parent.display())
+}
+
+/// Who made a cgroup: a process, told from a later one of the same number by its start. Numbers mean something in one pid namespace only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    namespace: String,
+    pid: u32,
+    start: String,
+}
+
+impl Owner {
+    fn this() -> Self {
+        let pid = std::process::id();
+        Self { namespace: pid_namespace(), pid, start: start_of(pid).unwrap_or_default() }
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("forge-{}-{}-{}-{number}", self.namespace, self.pid, self.start)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix("forge-")?.split('-');
+        let owner = Self {
+            namespace: parts.next()?.to_owned(),
+            pid: parts.next()?.parse().ok()?,
+            start: parts.next()?.to_owned(),
+        };
+        parts.next()?;
+        parts.next().is_none().then_some(owner)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.namespace == pid_namespace() && start_of(self.pid).as_ref() != Some(&self.start)
+    }
+}
+
+fn pid_namespace() -> String {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    link.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
+}
+
+/// The 22nd field of `/proc/PID/stat`: proc(5). The second may contain blanks and parentheses.
+fn start_of(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19).map(str::to_owned)
+}
+
+/// Removes the cgroups of launchers that were killed. Their processes died with them.
+fn remove_stale(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let owner = entry.file_name().to_str().and_then(Owner::parse);
+        if owner.is_some_and(|owner| owner.is_gone()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Where the cgroup file systems are mounted, and where in them this process is.
+#[derive(Debug, Default)]
+pub struct Hierarchies {
+    /// Mount point, root of the mount, and controllers.
+    mounts_1: Vec<(PathBuf, String, Vec<String>)>,
+    mount_2: Option<(PathBuf, String)>,
+    /// Controllers (empty for version 2) and path.
+    own: Vec<(Vec<String>, String)>,
+}
+
+impl Hierarchies {
+    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`: proc(5), cgroups(7).
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?))
+    }
+
+    fn parse(mounts: &str, own: &str) -> Self {
+        let list = |text: &str| text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let mut hierarchies = Self::default();
+        for line in mounts.lines() {
+            let Some((mount, kind)) = line.split_once(" - ") else { continue };
+            let (mount, kind): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), kind.split(' ').collect());
+            let (Some(root), Some(point), Some(options)) = (mount.get(3), mount.get(4), kind.get(2)) else { continue };
+            match kind[0] {
+                "cgroup" => hierarchies.mounts_1.push((unescape(point), (*root).to_owned(), list(options))),
+                "cgroup2" if hierarchies.mount_2.is_none() => {
+                    hierarchies.mount_2 = Some((unescape(point), (*root).to_owned()));
+                }
+                _ => {}
+            }
+        }
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
+                hierarchies.own.push((list(controllers), path.to_owned()));
+            }
+        }
+        hierarchies
+    }
+
+    /// Our own cgroup in the version 1 hierarchy of a controller.
+    pub fn version_1(&self, controller: &str) -> Option<PathBuf> {
+        let has = |list: &[String]| list.iter().any(|name| name == controller);
+        let (_, path) = self.own.iter().find(|(controllers, _)| has(controllers))?;
+        let (point, root, _) = self.mounts_1.iter().find(|(_, _, options)| has(options))?;
+        Some(below(point, root, path))
+    }
+
+    /// The nearest cgroup of version 2, from our own upwards, in which a child with this controller may be made.
+    pub fn version_2(&self, controller: &str) -> Result<PathBuf, String> {
+        let Some((point, root)) = &self.mount_2 else { return Err("no cgroup file system is mounted".to_owned()) };
+        let path = self.own.iter().find(|(controllers, _)| controllers.is_empty()).map(|(_, path)| path.as_str());
+        let own = below(point, root, path.unwrap_or("/"));
+        for parent in own.ancestors().take_while(|parent| parent.starts_with(point)) {
+            if is_usable(parent, controller) {
+                return Ok(parent.to_owned());
+            }
+        }
+        Err(format!("no cgroup from `{}` upwards gives this user the controller", own.display()))
+    }
+}
+
+/// Whether a cgroup hands on the controller, or can be made to, and lets us make and join children.
+fn is_usable(parent: &Path, controller: &str) -> bool {
+    let has = |file: &str| {
+        let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
+        text.split_ascii_whitespace().any(|name| name == controller)
+    };
+    let writable = |path: &Path| {
+        use rustix::fs::{Access, AtFlags, CWD};
+        rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    };
+    // A process may only be moved by one who may write `cgroup.procs` of the nearest common ancestor: cgroups(7), delegation.
+    if !writable(parent) || !writable(&parent.join("cgroup.procs")) {
+        return false;
+    }
+    // A cgroup with processes of its own cannot hand controllers on, unless it is the root; then this fails with EBUSY.
+    has("cgroup.subtree_control")
+        || (has("cgroup.controllers")
+            && fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")).is_ok())
+}
+
+fn below(point: &Path, root: &str, path: &str) -> PathBuf {
+    let relative = path.strip_prefix(root.trim_end_matches('/')).unwrap_or(path);
+    point.join(relative.trim_start_matches('/'))
+}
+
+/// mountinfo writes blanks, tabs, newlines and backslashes as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes.get(at + 1..at + 4).filter(|digits| digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
+        match digits {
+            Some(digits) if bytes[at] == b'\\' => {
+                plain.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
+                at += 4;
+            }
+            _ => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_both_versions_are_found() {
+        let mounts = "\
+24 1 0:22 / /proc rw - proc proc rw
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 /docker/abc /sys/fs/cgroup/mem\\040ory rw shared:1 - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+";
+        let own = "9:cpu,cpuacct:/a/b\n4:memory:/docker/abc/inner\n0::/user.slice/x\n";
+        let hierarchies = Hierarchies::parse(mounts, own);
+        assert_eq!(hierarchies.version_1("cpu").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
+        assert_eq!(hierarchies.version_1("memory").unwrap(), Path::new("/sys/fs/cgroup/mem ory/inner"));
+        assert_eq!(hierarchies.version_1("pids"), None);
+        assert!(hierarchies.version_2("pids").unwrap_err().contains("/sys/fs/cgroup/unified/user.slice/x"));
+    }
+
+    #[test]
+    fn a_name_tells_whose_it_was() {
+        let owner = Owner::this();
+        assert_eq!(Owner::parse(&owner.name(7)), Some(owner.clone()));
+        assert!(!owner.is_gone());
+        assert!(Owner { start: "1".to_owned(), ..owner.clone() }.is_gone());
+        assert!(!Owner { namespace: "1".to_owned(), start: "1".to_owned(), ..owner }.is_gone());
+        for name in ["forge-", "forge-1-2-3", "forge-1-x-3-4", "forge-1-2-3-4-5", "system.slice"] {
+            assert_eq!(Owner::parse(name), None);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The way from a fork of the launcher to the command: three processes, each with less power than the one before.
+//!
+//! 1. [`outer`], a fork of the launcher, joins the cgroups, makes the namespaces, and ends.
+//! 2. [`inner`], process 1 of the new pid namespace and the launcher's own child, builds the root and gives up its power.
+//! 3. [`command`] takes the streams, installs the seccomp filter and becomes the program.
+//!
+//! All die with the launcher: each has it, or process 1, as parent and asks for SIGKILL on the parent's death; and process 1
+//! notices when the launcher's end of the channel closes.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+
+use super::message::{Channel, Doing, Failure, Kind, Order, Report};
+use super::program::Program;
+use super::root::{self, Sources};
+use super::userns::UserNamespace;
+use super::{init, sys};
+use crate::{Network, Sandbox};
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Everything the sandbox's processes need, made ready by the launcher.
+pub struct Prepared<'a> {
+    /// What was asked for.
+    pub sandbox: &'a Sandbox,
+    /// When the user namespace is made.
+    pub namespace: UserNamespace,
+    /// Whether the launcher has power of its own.
+    pub privileged: bool,
+    /// Whether the user namespace may be left out.
+    pub namespace_required: bool,
+    /// What is executed.
+    pub program: Program,
+    /// stdin, stdout and stderr where they are not the launcher's own.
+    pub streams: Option<[OwnedFd; 3]>,
+    /// The command shares the launcher's terminal, and with it session and process group.
+    pub shares_terminal: bool,
+    /// Files to write `0` to, which moves the writer into a cgroup.
+    pub cgroups: Vec<File>,
+    /// Bound on processes by rlimit, process 1 included, where there is no cgroup for it.
+    pub process_limit: Option<u64>,
+    /// The seccomp filter.
+    pub filter: Vec<libc::sock_filter>,
+    /// The way to the launcher.
+    pub channel: Channel,
+}
+
+/// What is being done when AppArmor refuses.
+pub const MAKE_NAMESPACES: &str = "make the namespaces";
+
+/// Runs in a fresh fork of the launcher.
+pub fn outer(mut prepared: Prepared<'_>) -> ! {
+    // A panic must not unwind into the launcher's own callers, of which this process has a copy.
+    let _ = std::panic::catch_unwind(AssertUnwindSafe(|| match prepared.outer() {
+        Ok(()) => sys::exit(0),
+        Err(failure) => prepared.channel.report(&Report::Failed(failure)),
+    }));
+    sys::exit(1)
+}
+
+impl Prepared<'_> {
+    fn outer(&mut self) -> Result<()> {
+        die_with_parent()?;
+        self.close_others()?;
+        for cgroup in &mut self.cgroups {
+            // `0` is the writer itself; writing a pid instead waits for a grace period of the whole machine.
+            cgroup.write_all(b"0").doing("join the cgroup of the limits")?;
+        }
+        self.cgroups.clear();
+        let mut flags =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        if self.sandbox.network == Network::None {
+            flags |= libc::CLONE_NEWNET;
+        }
+        let mut sources = None;
+        match self.namespace {
+            UserNamespace::First => {
+                if self.privileged {
+                    // Root opens what only root may reach while it still is root; afterwards it is one user among none.
+                    sources = Some(root::open(self.sandbox)?);
+                }
+                sys::unshare(libc::CLONE_NEWUSER).map_err(|error| {
+                    let kind = if is_refusal(&error) { Kind::UserNamespace } else { Kind::Setup };
+                    Failure::new(kind, &error, "make a user namespace")
+                })?;
+                self.wait_for_map()?;
+                sys::unshare(flags).doing(MAKE_NAMESPACES)?;
+            }
+            UserNamespace::Last => sys::unshare(flags).doing(MAKE_NAMESPACES)?,
+        }
+        match sys::fork_sibling().doing("start process 1")? {
+            Some(pid) => {
+                self.channel.report(&Report::Started(pid.as_raw_nonzero().get()));
+                Ok(())
+            }
+            None => {
+                let failure = match self.inner(sources) {
+                    Ok(never) => match never {},
+                    Err(failure) => failure,
+                };
+                self.channel.report(&Report::Failed(failure));
+                sys::exit(1)
+            }
+        }
+    }
+
+    fn inner(&self, sources: Option<Sources>) -> Result<std::convert::Infallible> {
+        die_with_parent()?;
+        self.wait()?;
+        rustix::process::umask(Mode::empty());
+        let sources = sources.map_or_else(|| root::open(self.sandbox), Ok)?;
+        for point in root::enter(self.sandbox, sources, self.namespace)? {
+            self.channel.report(&Report::MountPoint(point.0));
+        }
+        rustix::system::sethostname(self.sandbox.hostname.as_bytes()).doing("set the host name")?;
+        if self.sandbox.network == Network::None {
+            sys::loopback_up().doing("turn the loopback on")?;
+        }
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        self.give_up_power()?;
+        die_with_parent()?;
+
+        let children = sys::watch_children().doing("watch the command")?;
+        let Some(command) = sys::fork().doing("start the command")? else {
+            let failure = match self.command() {
+                Ok(never) => match never {},
+                Err(failure) => failure,
+            };
+            self.channel.report(&Report::Failed(failure));
+            sys::exit(127)
+        };
+        // Held open here, a pipe would not end when the command closes it.
+        self.let_streams_go(&children).doing("close the streams of process 1")?;
+        init::run(command, &self.channel, &children)
+    }
+
+    /// From here on there is nothing that the command could gain from process 1.
+    fn give_up_power(&self) -> Result<()> {
+        if self.namespace == UserNamespace::Last {
+            match sys::unshare(libc::CLONE_NEWUSER) {
+                Ok(()) => self.wait_for_map()?,
+                Err(error) if is_refusal(&error) && !self.namespace_required => {
+                    self.channel.report(&Report::Missing(format!("user: no user namespace ({error})")));
+                }
+                Err(error) => return Err(Failure::new(Kind::UserNamespace, &error, "make a user namespace")),
+            }
+            let (uid, gid) = self.sandbox.user;
+            sys::set_user(uid, gid).doing(format!("become user {uid}:{gid}"))?;
+        }
+        if let Some(limit) = self.process_limit {
+            let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+            rustix::process::setrlimit(Resource::Nproc, limit).doing("limit the number of processes")?;
+        }
+        rustix::thread::set_no_new_privs(true).doing("set no_new_privs")?;
+        if !self.sandbox.pretend_root {
+            sys::drop_capabilities().doing("drop the capabilities")?;
+        }
+        // The command may be the same user: it shall not trace us, nor reach our executable through /proc/1/exe (CVE-2019-5736).
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide process 1")
+    }
+
+    fn command(&self) -> Result<std::convert::Infallible> {
+        die_with_parent()?;
+        if let Some([stdin, stdout, stderr]) = &self.streams {
+            sys::set_stream(stdin.as_fd(), 0).doing("set stdin")?;
+            sys::set_stream(stdout.as_fd(), 1).doing("set stdout")?;
+            sys::set_stream(stderr.as_fd(), 2).doing("set stderr")?;
+        }
+        if !self.shares_terminal {
+            rustix::process::setsid().doing("make a session")?;
+        }
+        let directory = &self.sandbox.directory;
+        rustix::process::chdir(directory).doing(format!("enter the working directory `{}`", directory.display()))?;
+        sys::close_on_exec().doing("close what the command must not see")?;
+        sys::reset_signals(self.streams.is_none());
+        sys::install_filter(&self.filter).doing("install the seccomp filter")?;
+        Err(self.program.execute())
+    }
+
+    /// Other threads' files were copied along; a lock among them must not be held for the length of this run.
+    fn close_others(&self) -> Result<()> {
+        let mut keep: Vec<RawFd> = vec![self.channel.as_fd().as_raw_fd()];
+        keep.extend(self.cgroups.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
+        sys::close_all_but(&mut keep).doing("close what the sandbox must not hold")
+    }
+
+    fn let_streams_go(&self, children: &OwnedFd) -> io::Result<()> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        for number in 0..3 {
+            sys::set_stream(null.as_fd(), number)?;
+        }
+        drop(null);
+        sys::close_all_but(&mut [self.channel.as_fd().as_raw_fd(), children.as_raw_fd()])
+    }
+
+    fn wait_for_map(&self) -> Result<()> {
+        self.channel.report(&Report::MapMe);
+        self.wait()?;
+        // A new user namespace changes the credentials, which clears it.
+        die_with_parent()
+    }
+
+    fn wait(&self) -> Result<()> {
+        match self.channel.next_order() {
+            Ok(Some(Order::Continue)) => Ok(()),
+            // The launcher has gone.
+            _ => sys::exit(1),
+        }
+    }
+}
+
+fn die_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing("ask to end with the launcher")
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    // ENOSPC: the limit of user namespaces is reached, which may be 0. EUSERS: so before Linux 4.9. EINVAL: not compiled in.
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSPC | libc::EUSERS | libc::EACCES | libc::EINVAL))
+}

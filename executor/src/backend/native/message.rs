@@ -1,0 +1,261 @@
+//! What the processes of one run tell each other, over a socket pair that keeps messages apart (`SOCK_SEQPACKET`).
+//!
+//! The launcher's end closing is a message too: everybody in the sandbox ends then, also if the launcher was killed.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::sys::Usage;
+
+/// Why a process of the sandbox gave up before the command ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which kind of error this is for the caller.
+    pub kind: Kind,
+    /// What the kernel said; 0 if `what` says all.
+    pub errno: i32,
+    /// What was being done (`mount /proc`), or for [`Kind::CannotExecute`] without errno, why.
+    pub what: String,
+}
+
+/// Kinds of [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A step of setting up.
+    Setup,
+    /// The user namespace.
+    UserNamespace,
+    /// The program is not there.
+    NotFound,
+    /// The program is there and cannot be executed.
+    CannotExecute,
+}
+
+/// What the sandbox tells the launcher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Process 1 has this pid on the host.
+    Started(i32),
+    /// The sender is in a new user namespace and waits for its ids to be mapped.
+    MapMe,
+    /// This directory or file was made in a kept upper layer, only to mount onto; relative to the root.
+    MountPoint(PathBuf),
+    /// It could not have something that was not required; in words.
+    Missing(String),
+    /// It did not come to the command.
+    Failed(Failure),
+    /// The command ended with this raw wait status; what it and its children used.
+    Ended(i32, Usage),
+}
+
+/// What the launcher tells the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The ids are mapped, or process 1 may go on.
+    Continue,
+    /// Send this signal to the command.
+    Signal(u8),
+}
+
+/// Names what was being done when a call failed.
+pub trait Doing<T> {
+    /// Turns the error into a [`Failure`] of kind [`Kind::Setup`].
+    fn doing(self, what: impl Into<String>) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl Into<String>) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(Kind::Setup, &error.into(), what))
+    }
+}
+
+impl Failure {
+    /// A failure that the kernel reported.
+    pub fn new(kind: Kind, error: &io::Error, what: impl Into<String>) -> Self {
+        Self { kind, errno: error.raw_os_error().unwrap_or(libc::EIO), what: what.into() }
+    }
+}
+
+/// One end of the pair.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// Longest message; a failure with two long paths fits.
+const LONGEST: usize = 16 * 1024;
+
+impl Channel {
+    /// A connected pair, closed at `exec`.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC;
+        let (one, other) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// Tells the launcher. That it has gone is noticed elsewhere.
+    pub fn report(&self, report: &Report) {
+        let mut bytes = report.encode();
+        bytes.truncate(LONGEST);
+        let _ = self.send(&bytes);
+    }
+
+    /// Tells the sandbox. That it has gone is noticed elsewhere.
+    pub fn order(&self, order: Order) {
+        let _ = self.send(&match order {
+            Order::Continue => [b'c', 0],
+            Order::Signal(signal) => [b's', signal],
+        });
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
+    /// The next report; `None` once every process of the sandbox has gone.
+    pub fn next_report(&self) -> io::Result<Option<Report>> {
+        let mut buffer = vec![0; LONGEST];
+        let bytes = self.receive(&mut buffer)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Report::decode(bytes).map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// The next order; `None` once the launcher has gone.
+    pub fn next_order(&self) -> io::Result<Option<Order>> {
+        let mut buffer = [0; 2];
+        match *self.receive(&mut buffer)? {
+            [b'c', _] => Ok(Some(Order::Continue)),
+            [b's', signal] => Ok(Some(Order::Signal(signal))),
+            [] => Ok(None),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        match rustix::io::retry_on_intr(|| rustix::net::recv(&self.0, &mut *buffer, RecvFlags::empty())) {
+            Ok((length, _)) => Ok(&buffer[..length]),
+            Err(Errno::CONNRESET) => Ok(&[]),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Report {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Started(pid) => {
+                bytes.push(b'p');
+                bytes.extend(pid.to_le_bytes());
+            }
+            Self::MapMe => bytes.push(b'm'),
+            Self::MountPoint(path) => {
+                bytes.push(b't');
+                bytes.extend(path.as_os_str().as_bytes());
+            }
+            Self::Missing(what) => {
+                bytes.push(b'w');
+                bytes.extend(what.bytes());
+            }
+            Self::Failed(failure) => {
+                bytes.push(b'f');
+                bytes.push(failure.kind as u8);
+                bytes.extend(failure.errno.to_le_bytes());
+                bytes.extend(failure.what.bytes());
+            }
+            Self::Ended(status, usage) => {
+                bytes.push(b'e');
+                bytes.extend(status.to_le_bytes());
+                bytes.extend((usage.cpu.as_micros() as u64).to_le_bytes());
+                bytes.extend(usage.peak_memory.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&tag, rest) = bytes.split_first()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(match tag {
+            b'p' => Self::Started(i32::from_le_bytes(rest.try_into().ok()?)),
+            b'm' => Self::MapMe,
+            b't' => Self::MountPoint(PathBuf::from(OsStr::from_bytes(rest))),
+            b'w' => Self::Missing(text(rest)),
+            b'f' => {
+                let (&kind, rest) = rest.split_first()?;
+                let kinds = [Kind::Setup, Kind::UserNamespace, Kind::NotFound, Kind::CannotExecute];
+                let kind = kinds.into_iter().find(|candidate| *candidate as u8 == kind)?;
+                let (errno, what) = rest.split_at_checked(4)?;
+                let errno = i32::from_le_bytes(errno.try_into().ok()?);
+                Self::Failed(Failure { kind, errno, what: text(what) })
+            }
+            b'e' => {
+                let number =
+                    |range: std::ops::Range<usize>| Some(u64::from_le_bytes(rest.get(range)?.try_into().ok()?));
+                let status = i32::from_le_bytes(rest.get(..4)?.try_into().ok()?);
+                let cpu = std::time::Duration::from_micros(number(4..12)?);
+                Self::Ended(status, Usage { cpu, peak_memory: number(12..20)? })
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_reported_arrives_in_order_and_then_the_end() {
+        let (sandbox, launcher) = Channel::pair().unwrap();
+        let failure = Failure { kind: Kind::CannotExecute, errno: libc::EACCES, what: "look into `/x`".to_owned() };
+        let usage = Usage { cpu: Duration::from_micros(1234), peak_memory: 1 << 40 };
+        let reports = [
+            Report::Started(17),
+            Report::MapMe,
+            Report::MountPoint(PathBuf::from("build/out")),
+            Report::Missing("limits: no cgroup".to_owned()),
+            Report::Failed(failure),
+            Report::Ended(256, usage),
+        ];
+        reports.iter().for_each(|report| sandbox.report(report));
+        drop(sandbox);
+        for report in reports {
+            assert_eq!(launcher.next_report().unwrap(), Some(report));
+        }
+        assert_eq!(launcher.next_report().unwrap(), None);
+    }
+
+    #[test]
+    fn orders_arrive_and_so_does_the_launchers_death() {
+        let (sandbox, launcher) = Channel::pair().unwrap();
+        launcher.order(Order::Continue);
+        launcher.order(Order::Signal(15));
+        drop(launcher);
+        assert_eq!(sandbox.next_order().unwrap(), Some(Order::Continue));
+        assert_eq!(sandbox.next_order().unwrap(), Some(Order::Signal(15)));
+        assert_eq!(sandbox.next_order().unwrap(), None);
+    }
+
+    #[test]
+    fn a_cut_report_is_no_report() {
+        let whole = Report::Ended(0, Usage::default()).encode();
+        for length in 0..whole.len() {
+            assert_eq!(Report::decode(&whole[..length]), None);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! What the command sees as `/`: layers under an overlay, private /proc, /dev, /sys and /tmp, and the binds.
+//!
+//! Layers may be hostile. Every path inside is resolved by `openat2` with `RESOLVE_IN_ROOT`, and mounted onto by descriptor: a
+//! symlink at `/proc`, `/dev` or `/tmp` leads to a place inside the root or nowhere (the class of CVE-2025-31133 in runc and
+//! CVE-2025-62161 in youki). What lies below /proc and /dev is reached from the descriptor of the new mount, never by path.
+//!
+//! Everything is put together on a scratch tmpfs that lies over the host's `/` in our own mount namespace; with `pivot_root` the
+//! host's tree and the scratch go away together.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use super::message::{Doing, Failure};
+use super::sys;
+use super::userns::UserNamespace;
+use crate::{Network, Sandbox, Streams, Writable};
+
+type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Files of the host that a root is put together from, each a mount that is not attached anywhere yet.
+#[derive(Debug)]
+pub struct Sources {
+    layers: Vec<OwnedFd>,
+    kept: Option<OwnedFd>,
+    devices: Vec<(&'static str, OwnedFd)>,
+    terminal: Option<OwnedFd>,
+    binds: Vec<OwnedFd>,
+}
+
+/// A mount point that was made in a kept upper layer, and is not part of what the command changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint(pub PathBuf);
+
+/// Devices that programs expect. None gives access to anything of the host.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// As the OCI runtimes mask by default: what tells about the host or reaches into it.
+const MASKED: [&str; 10] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+];
+
+/// Parts of /proc that can be read and not written.
+const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// Opens everything of the host. Must happen in a mount namespace in which the caller has power.
+pub fn open(sandbox: &Sandbox) -> Result<Sources> {
+    let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let layer = |path: &PathBuf| clone_tree(path, closed, false).doing(format!("open layer `{}`", path.display()));
+    let layers = sandbox.root.layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
+    let kept = match &sandbox.root.writable {
+        Writable::Kept(path) => {
+            Some(clone_tree(path, closed, false).doing(format!("open writable layer `{}`", path.display()))?)
+        }
+        Writable::No | Writable::Temporary => None,
+    };
+    let node = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mut devices = Vec::new();
+    for name in DEVICES {
+        let path = Path::new("/dev").join(name);
+        devices.push((name, clone_tree(&path, node, false).doing(format!("open `{}`", path.display()))?));
+    }
+    let mut binds = Vec::new();
+    for bind in &sandbox.binds {
+        let flags = if bind.read_only { closed | MountAttrFlags::MOUNT_ATTR_RDONLY } else { closed };
+        binds.push(clone_tree(&bind.source, flags, true).doing(format!("open `{}`", bind.source.display()))?);
+    }
+    Ok(Sources { layers, kept, devices, terminal: open_terminal(sandbox, node), binds })
+}
+
+/// The terminal on stdin, if the command gets it: its own name is in the host's /dev/pts, and `ttyname` finds `/dev/console` instead.
+fn open_terminal(sandbox: &Sandbox, flags: MountAttrFlags) -> Option<OwnedFd> {
+    let Streams::Inherit = sandbox.streams else { return None };
+    let stdin = io::stdin();
+    let stdin = stdin.as_fd();
+    let name = rustix::termios::ttyname(stdin, Vec::new()).ok()?;
+    let mount = clone_tree(Path::new(OsStr::from_bytes(name.to_bytes())), flags, false).ok()?;
+    let (ours, theirs) = (rustix::fs::fstat(stdin).ok()?, rustix::fs::fstat(&mount).ok()?);
+    (ours.st_rdev == theirs.st_rdev).then_some(mount)
+}
+
+fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = match rustix::mount::open_tree(
+        CWD,
+        path,
+        if recursive { clone | OpenTreeFlags::AT_RECURSIVE } else { clone },
+    ) {
+        // Something is mounted below that an ordinary user may not uncover.
+        Err(Errno::INVAL) if !recursive => rustix::mount::open_tree(CWD, path, clone | OpenTreeFlags::AT_RECURSIVE)?,
+        result => result?,
+    };
+    sys::mount_setattr(tree.as_fd(), u64::from(flags.bits()), libc::MS_PRIVATE, true)?;
+    Ok(tree)
+}
+
+/// Builds the root and makes it the process's own. Gives the mount points that had to be made in a kept layer.
+pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> Result<Vec<MountPoint>> {
+    // Without this our mounts would show up on the host, and pivot_root(2) refuses a shared mount.
+    let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing("open `/`")?;
+    sys::mount_setattr(host.as_fd(), 0, libc::MS_PRIVATE, true).doing("make the host's mounts private")?;
+
+    let size = sandbox.limits.memory.map(|bytes| bytes.to_string());
+    let scratch = tmpfs("0755", size.as_deref(), MountAttrFlags::empty()).doing("make a tmpfs")?;
+    move_mount(&scratch, &host).doing("mount a tmpfs over `/`")?;
+    rustix::process::fchdir(&scratch).doing("enter the tmpfs")?;
+
+    let root = overlay(sandbox, &sources, &scratch, namespace)?;
+    let mut builder = Root { kept: sources.kept.is_some(), root, made: Vec::new() };
+    builder.proc()?;
+    builder.dev(&sources, namespace)?;
+    builder.sys(sandbox)?;
+    builder.tmp(size.as_deref())?;
+    for (bind, source) in sandbox.binds.iter().zip(&sources.binds) {
+        builder.bind(source, &bind.target)?;
+    }
+    if let Writable::No = sandbox.root.writable {
+        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::mount_setattr(builder.root.as_fd(), read_only, 0, false).doing("make the root read-only")?;
+    }
+
+    rustix::process::fchdir(&builder.root).doing("enter the root")?;
+    // pivot_root(".", ".") stacks the old root over the new one, and needs no directory for it: pivot_root(2), NOTES.
+    rustix::process::pivot_root(".", ".").doing("pivot_root")?;
+    // What lies uppermost at `.` is the scratch tmpfs, then the host's root.
+    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the scratch tmpfs")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the host's root")?;
+    rustix::process::chdir("/").doing("enter the root")?;
+    Ok(builder.made)
+}
+
+/// Mounts the overlay at `scratch/root`.
+fn overlay(sandbox: &Sandbox, sources: &Sources, scratch: &OwnedFd, namespace: UserNamespace) -> Result<OwnedFd> {
+    let directory = |name: &str| rustix::fs::mkdirat(scratch, name, Mode::from_raw_mode(0o755));
+    let mut lower = Vec::new();
+    for (index, layer) in sources.layers.iter().enumerate() {
+        let name = index.to_string();
+        attach_new(scratch, &name, layer).doing(format!("mount layer `{}`", sandbox.root.layers[index].display()))?;
+        // overlayfs wants the topmost first.
+        lower.insert(0, name);
+    }
+    let top = sources.layers.last().ok_or(Errno::INVAL).doing("find a layer: a root needs one")?;
+    let upper = match &sources.kept {
+        Some(kept) => {
+            attach_new(scratch, "kept", kept).doing("mount the writable layer")?;
+            "kept/"
+        }
+        None => "",
+    };
+    for name in ["upper", "work"] {
+        match directory(&format!("{upper}{name}")) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).doing(format!("make the directory `{name}` of the writable layer")),
+        }
+    }
+    // The root directory itself shows the mode and owner of the upper layer's.
+    let status = rustix::fs::fstat(top).doing("read the root's mode")?;
+    let upper_root = format!("{upper}upper");
+    let _ = rustix::fs::chownat(
+        scratch,
+        upper_root.as_str(),
+        Some(Uid::from_raw(status.st_uid)),
+        Some(Gid::from_raw(status.st_gid)),
+        AtFlags::empty(),
+    );
+    rustix::fs::chmodat(scratch, upper_root.as_str(), Mode::from_raw_mode(status.st_mode & 0o7777), AtFlags::empty())
+        .doing("set the root's mode")?;
+
+    // `volatile`: nothing is ever synced. What is kept is read back at once, and thrown away if the machine falls over.
+    let mut options = format!(
+        "lowerdir={},upperdir={upper_root},workdir={upper}work,volatile,index=off,xino=off,metacopy=off",
+        lower.join(":")
+    );
+    // In a user namespace overlayfs may not use `trusted.overlay.*`; root's own runs may, which also works on a tmpfs of old kernels.
+    options.push_str(match namespace {
+        UserNamespace::First => ",userxattr",
+        UserNamespace::Last => ",redirect_dir=off",
+    });
+    directory("root").doing("make the directory of the root")?;
+    let options = CString::new(options).map_err(io::Error::from).doing("name the layers")?;
+    rustix::mount::mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
+        .doing("mount the layers as an overlay")?;
+    rustix::fs::openat(scratch, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .doing("open the root")
+}
+
+struct Root {
+    root: OwnedFd,
+    /// Mount points must be remembered, as the upper layer outlives the run.
+    kept: bool,
+    made: Vec<MountPoint>,
+}
+
+impl Root {
+    fn proc(&mut self) -> Result<()> {
+        let closed =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let proc = new_mount("proc", &[], closed)
+            .doing("mount /proc (the host's own /proc must not be partly covered, as it is in most containers)")?;
+        self.attach(&proc, "/proc", FileType::Directory)?;
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let empty = tmpfs("0555", Some("4096"), closed | read_only).doing("make an empty tmpfs")?;
+        let null = open_tree("/dev/null", false).doing("open `/dev/null`")?;
+        for name in MASKED {
+            let Some(target) = below(&proc, name)? else { continue };
+            let status = rustix::fs::fstat(&target).doing(format!("read the type of `/proc/{name}`"))?;
+            let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+            let mask = clone_mount(if directory { &empty } else { &null }).doing("copy a mask")?;
+            move_mount(&mask, &target).doing(format!("mask `/proc/{name}`"))?;
+        }
+        for name in READ_ONLY {
+            let Some(target) = below(&proc, name)? else { continue };
+            let copy = clone_mount(&target).doing(format!("copy `/proc/{name}`"))?;
+            sys::mount_setattr(copy.as_fd(), u64::from(read_only.bits()), 0, true)
+                .doing(format!("make `/proc/{name}` read-only"))?;
+            move_mount(&copy, &target).doing(format!("mount `/proc/{name}` read-only"))?;
+        }
+        Ok(())
+    }
+
+    fn dev(&mut self, sources: &Sources, namespace: UserNamespace) -> Result<()> {
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let dev = tmpfs("0755", Some("65536"), closed).doing("make a tmpfs for /dev")?;
+        self.attach(&dev, "/dev", FileType::Directory)?;
+        for (name, device) in &sources.devices {
+            attach_new_file(&dev, name, device).doing(format!("mount `/dev/{name}`"))?;
+        }
+        if let Some(terminal) = &sources.terminal {
+            attach_new_file(&dev, "console", terminal).doing("mount `/dev/console`")?;
+        }
+        let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
+        // The group `tty`, where that id exists at all.
+        if namespace == UserNamespace::Last {
+            options.push(("gid", "5"));
+        }
+        let pts = new_mount("devpts", &options, closed).doing("make /dev/pts")?;
+        attach_new(&dev, "pts", &pts).doing("mount `/dev/pts`")?;
+        let shm = tmpfs("1777", None, closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make a tmpfs for /dev/shm")?;
+        attach_new(&dev, "shm", &shm).doing("mount `/dev/shm`")?;
+        for (name, target) in [
+            ("ptmx", "pts/ptmx"),
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+        ] {
+            rustix::fs::symlinkat(target, &dev, name).doing(format!("link `/dev/{name}`"))?;
+        }
+        Ok(())
+    }
+
+    /// The sysfs of a network namespace of our own, read-only; else an empty directory. A build step sees none: the hardware of the
+    /// machine is not among its inputs.
+    fn sys(&mut self, sandbox: &Sandbox) -> Result<()> {
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC
+            | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let real = match sandbox.network {
+            Network::None if !sandbox.pretend_root => new_mount("sysfs", &[], closed).ok(),
+            Network::None | Network::Host => None,
+        };
+        let is_real = real.is_some();
+        let empty = || tmpfs("0555", Some("4096"), closed).doing("make an empty tmpfs");
+        let sys = real.map_or_else(empty, Ok)?;
+        self.attach(&sys, "/sys", FileType::Directory)?;
+        if is_real {
+            for name in ["firmware", "devices/virtual/powercap"] {
+                let Some(target) = below(&sys, name)? else { continue };
+                move_mount(&empty()?, &target).doing(format!("mask `/sys/{name}`"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tmp(&mut self, size: Option<&str>) -> Result<()> {
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let tmp = tmpfs("1777", size, closed).doing("make a tmpfs for /tmp")?;
+        self.attach(&tmp, "/tmp", FileType::Directory)
+    }
+
+    fn bind(&mut self, source: &OwnedFd, target: &Path) -> Result<()> {
+        let status = rustix::fs::fstat(source).doing(format!("read the type of `{}`", target.display()))?;
+        self.attach(source, target, FileType::from_raw_mode(status.st_mode))
+    }
+
+    /// Mounts onto a path of the root, which is made if it is missing.
+    fn attach(&mut self, mount: &OwnedFd, path: impl AsRef<Path>, kind: FileType) -> Result<()> {
+        let path = path.as_ref();
+        let target = self.ensure(path, kind, 0)?;
+        move_mount(mount, &target).doing(format!("mount `{}`", path.display()))
+    }
+
+    /// Opens a path of the root; makes it, and the directories above it, if it is missing.
+    fn ensure(&mut self, path: &Path, kind: FileType, links: usize) -> Result<OwnedFd> {
+        let what = || format!("make the mount point `{}`", path.display());
+        match inside(&self.root, path) {
+            Err(Errno::NOENT) => {}
+            result => return result.doing(what()),
+        }
+        let name = path.file_name().ok_or(Errno::INVAL).doing(what())?;
+        let parent_path = path.parent().unwrap_or(Path::new("/"));
+        let parent = self.ensure(parent_path, FileType::Directory, links)?;
+        let made = if kind == FileType::Directory {
+            rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        };
+        match made {
+            Ok(()) => {}
+            // It is there and did not resolve: a symlink that leads to nothing yet, as `/etc/resolv.conf` often is.
+            Err(Errno::EXIST) if links < 40 => {
+                let target = rustix::fs::readlinkat(&parent, name, Vec::new()).doing(what())?;
+                let target = parent_path.join(OsStr::from_bytes(target.as_bytes()));
+                return self.ensure(&target, kind, links + 1);
+            }
+            Err(error) => return Err(error).doing(what()),
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = rustix::fs::openat(&parent, name, flags, Mode::empty()).doing(what())?;
+        if self.kept {
+            self.remember(target.as_fd()).doing(what())?;
+        }
+        Ok(target)
+    }
+
+    /// Notes where a mount point was made, by the kernel's own name for it: the path may have led through symlinks.
+    fn remember(&mut self, target: BorrowedFd<'_>) -> io::Result<()> {
+        let (root, path) = (name_of(self.root.as_fd())?, name_of(target)?);
+        if let Ok(relative) = path.strip_prefix(&root) {
+            self.made.push(MountPoint(relative.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn name_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::os::fd::AsRawFd;
+    let name = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+    Ok(PathBuf::from(OsStr::from_bytes(name.as_bytes())))
+}
+
+fn inside(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        // EAGAIN: something was renamed meanwhile and the kernel cannot tell whether a `..` left the root: openat2(2).
+        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Opens a part of a mount of our own making; `None` if this kernel does not have it.
+fn below(mount: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(mount, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(error).doing(format!("open `{path}` of a new mount")),
+    }
+}
+
+fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
+}
+
+fn tmpfs(mode: &str, size: Option<&str>, flags: MountAttrFlags) -> io::Result<OwnedFd> {
+    let mut options = vec![("mode", mode)];
+    options.extend(size.map(|size| ("size", size)));
+    new_mount("tmpfs", &options, flags)
+}
+
+fn open_tree(path: &str, recursive: bool) -> io::Result<OwnedFd> {
+    clone_tree(Path::new(path), MountAttrFlags::empty(), recursive)
+}
+
+fn clone_mount(mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(mount, "", flags)?)
+}
+
+fn move_mount(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
+}
+
+/// Mounts onto a new directory.
+fn attach_new(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
+    rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
+    Ok(rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Mounts onto a new file.
+fn attach_new_file(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o666))?);
+    Ok(rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}

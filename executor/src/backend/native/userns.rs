@@ -1,0 +1,106 @@
+//! The user namespace: when it is made, which ids exist in it, and why a host may forbid it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::thread::CapabilitySet;
+
+use crate::{Error, Sandbox};
+
+/// When the user namespace is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserNamespace {
+    /// Before all other namespaces, which then belong to it: an ordinary user has no other way, and a build step is made alike for
+    /// everybody. One user id exists in it, the caller's, under the id that the command wants.
+    First,
+    /// After everything is mounted: root's plain runs. All ids exist in it and mean what they mean outside, so that owners read
+    /// exactly; and the mounts belong to the outside, where the command has no power over them.
+    Last,
+}
+
+impl UserNamespace {
+    /// What fits this sandbox and this process.
+    pub fn of(sandbox: &Sandbox) -> Self {
+        if sandbox.pretend_root || !is_privileged() { Self::First } else { Self::Last }
+    }
+
+    /// The contents of `uid_map` and `gid_map`.
+    pub fn maps(self, sandbox: &Sandbox) -> io::Result<(String, String)> {
+        match self {
+            Self::First => {
+                let (uid, gid) = sandbox.user;
+                let (uid, gid) = if sandbox.pretend_root { (0, 0) } else { (uid, gid) };
+                let caller = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                Ok((format!("{uid} {} 1", caller.0), format!("{gid} {} 1", caller.1)))
+            }
+            // In a container, not all ids may exist even for root: those that do are in its own map.
+            Self::Last => Ok((identity("/proc/self/uid_map")?, identity("/proc/self/gid_map")?)),
+        }
+    }
+
+    /// Writes the maps of a process that is in a new user namespace.
+    pub fn map(self, pid: i32, maps: &(String, String)) -> io::Result<()> {
+        let directory = Path::new("/proc").join(pid.to_string());
+        if self == Self::First {
+            // An ordinary user may map a group only once nobody can drop groups any more: user_namespaces(7).
+            fs::write(directory.join("setgroups"), "deny")?;
+        }
+        fs::write(directory.join("uid_map"), &maps.0)?;
+        fs::write(directory.join("gid_map"), &maps.1)
+    }
+}
+
+/// Whether this process may mount, and be any user, without a user namespace.
+pub fn is_privileged() -> bool {
+    let needed = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::DAC_OVERRIDE;
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
+}
+
+fn identity(path: &str) -> io::Result<String> {
+    let map = fs::read_to_string(path)?;
+    let mut lines = String::new();
+    for line in map.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        if let (Some(inside), Some(_), Some(count)) = (fields.next(), fields.next(), fields.next()) {
+            lines.push_str(&format!("{inside} {inside} {count}\n"));
+        }
+    }
+    Ok(lines)
+}
+
+/// The switch of this host that forbids user namespaces, with its value, if one is found.
+pub fn switch() -> Option<String> {
+    let value = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    if value("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
+        return Some("user.max_user_namespaces = 0".to_owned());
+    }
+    if value("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
+        return Some("kernel.unprivileged_userns_clone = 0".to_owned());
+    }
+    if value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
+        return Some("kernel.apparmor_restrict_unprivileged_userns = 1".to_owned());
+    }
+    // create_user_ns() refuses a process whose root is not the root of its mount namespace.
+    let mounts = value("/proc/self/mountinfo")?;
+    let is_mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"));
+    (!is_mounted).then(|| "chroot".to_owned())
+}
+
+/// The error for a user namespace that could not be made.
+pub fn refused(source: io::Error) -> Error {
+    Error::NoUserNamespaces { switch: switch(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_that_exists_is_mapped_to_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("map");
+        fs::write(&path, "         0     100000      65536\n     65536       1000          1\n").unwrap();
+        assert_eq!(identity(path.to_str().unwrap()).unwrap(), "0 0 65536\n65536 65536 1\n");
+    }
+}
