@@ -1,16 +1,55 @@
 //! Turns a runtime expression into a plan. It alone knows the Nix language; it starts no process and opens no connection.
+//!
+//! A text becomes a tree ([`ast`]), names get their meaning (`compile`), the evaluator works values out (`eval`), and the
+//! formation that comes out becomes a [`store::Plan`] (`plan`).
 
 pub mod ast;
+pub mod ast_print;
 pub mod aterm;
+mod builtins;
+mod code;
+mod compile;
 pub mod error;
+mod eval;
+mod failure;
 pub mod from_toml;
 pub mod json;
+pub mod lexer;
+mod library;
+mod locking;
 pub mod modulo;
 pub mod nar;
 pub mod nix_hash;
 pub mod parser;
+mod paths;
+mod places;
+mod plan;
 pub mod posix_regex;
+mod registry;
+mod report;
+mod show;
+pub mod sources;
+mod stack;
 pub mod store_path;
+pub mod symbols;
+mod text;
+mod value;
 pub mod version;
 
 pub use error::{Error, Finding};
+pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
+pub use sources::Sources;
+
+/// Something that an evaluation says while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// `builtins.trace`
+    Trace(String),
+    /// `builtins.warn`
+    EvaluationWarning(String),
+    /// Something in a text hardly means what it says.
+    Warning(Finding),
+}
+
+/// Hears what an evaluation says.
+pub type Listener = std::sync::Arc<dyn Fn(&Message) + Send + Sync>;

@@ -1,0 +1,150 @@
+//! What the language brings along.
+
+mod contexts;
+mod control;
+mod derivations;
+mod files;
+mod hashes;
+mod json;
+mod lists;
+mod numbers;
+mod sets;
+mod strings;
+mod toml;
+mod types;
+pub mod xml;
+
+pub use derivations::derivation_path;
+pub use json::to_json;
+
+use crate::compile::Globals;
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Result};
+use crate::places::PlaceId;
+use crate::value::{Attribute, Thunk, Value, Work};
+
+/// A function of ours.
+pub struct Builtin {
+    /// Its name in `builtins`.
+    pub name: &'static str,
+    /// How many arguments it wants.
+    pub arity: usize,
+    /// Whether a failure says that it came up in this builtin.
+    pub traced: bool,
+    /// What it does.
+    pub run: Run,
+}
+
+/// What a builtin does with as many arguments as it wants, called at some place.
+pub type Run = fn(&Evaluator, &[Value], PlaceId) -> Result<Value>;
+
+const fn builtin(name: &'static str, arity: usize, run: Run) -> Builtin {
+    Builtin { name, arity, traced: true, run }
+}
+
+/// Values that arguments of builtins are at: Nix does not say where either, but where the call is.
+const NOWHERE: PlaceId = PlaceId::NONE;
+
+/// Those that are visible by their own name; all are by `__name`.
+const BARE: &[&str] = &[
+    "abort",
+    "baseNameOf",
+    "break",
+    "derivation",
+    "derivationStrict",
+    "dirOf",
+    "fetchGit",
+    "fetchMercurial",
+    "fetchTarball",
+    "fetchTree",
+    "fromTOML",
+    "import",
+    "isNull",
+    "map",
+    "placeholder",
+    "removeAttrs",
+    "scopedImport",
+    "throw",
+    "toString",
+];
+
+/// The version of Nix whose language this is.
+pub const NIX_VERSION: &str = "2.34.8";
+
+fn fetching(_: &Evaluator, _: &[Value], _: PlaceId) -> Result<Value> {
+    Err(Failure::new(
+        "evaluation does not fetch: what comes from the network is a step of the plan, for instance `forge.fetchurl`",
+    ))
+}
+
+static FETCHERS: &[Builtin] = &[
+    builtin("fetchurl", 1, fetching),
+    builtin("fetchTarball", 1, fetching),
+    builtin("fetchGit", 1, fetching),
+    builtin("fetchMercurial", 1, fetching),
+    builtin("getFlake", 1, fetching),
+];
+
+/// All functions.
+fn tables() -> impl Iterator<Item = &'static Builtin> {
+    [
+        contexts::BUILTINS,
+        control::BUILTINS,
+        derivations::BUILTINS,
+        files::BUILTINS,
+        hashes::BUILTINS,
+        json::BUILTINS,
+        lists::BUILTINS,
+        numbers::BUILTINS,
+        sets::BUILTINS,
+        strings::BUILTINS,
+        toml::BUILTINS,
+        types::BUILTINS,
+        xml::BUILTINS,
+        FETCHERS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Names that are visible everywhere.
+pub fn globals(evaluator: &Evaluator) -> Globals {
+    let mut globals = Globals::new();
+    let mut builtins = Vec::new();
+    let symbol = |name: &str| evaluator.symbols.intern(name.as_bytes());
+    let mut both = |name: &'static str, value: Value| {
+        builtins.push(Attribute::new(symbol(name), value.clone()));
+        globals.insert(symbol(&format!("__{name}")), value.clone());
+        if BARE.contains(&name) {
+            globals.insert(symbol(name), value);
+        }
+    };
+    for builtin in tables() {
+        both(builtin.name, Value::Builtin(builtin));
+    }
+    both("langVersion", Value::Integer(6));
+    both("nixVersion", Value::string(NIX_VERSION));
+    both("storeDir", Value::string(store::derivation::STORE_DIRECTORY));
+    both("nixPath", files::search_path(evaluator));
+    if let Some(system) = &evaluator.system {
+        both("currentSystem", Value::string(system.as_str()));
+    }
+    if let Some(time) = evaluator.sources.time {
+        both("currentTime", Value::Integer(time));
+    }
+    let derivation = |evaluator: &Evaluator| evaluator.internal("<nix/derivation-internal.nix>", DERIVATION);
+    both("derivation", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(derivation)))));
+    for (name, value) in [("true", Value::Boolean(true)), ("false", Value::Boolean(false)), ("null", Value::Null)] {
+        builtins.push(Attribute::new(symbol(name), value.clone()));
+        globals.insert(symbol(name), value);
+    }
+    // `builtins.builtins` is `builtins`: a thunk that finds the set among the global names.
+    let name = symbol("builtins");
+    let itself = move |evaluator: &Evaluator| Ok(evaluator.globals.get(&name).cloned().unwrap_or(Value::Null));
+    builtins.push(Attribute::new(name, Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(itself))))));
+    globals.insert(name, Value::set(builtins));
+    globals
+}
+
+/// `derivation`: the attributes it was given, for each output with that output's path; nothing is named before it is asked for.
+const DERIVATION: &str = include_str!("builtins/derivation.nix");

@@ -1,0 +1,168 @@
+//! JSON, read straight into values.
+
+use super::{Builtin, NOWHERE, builtin};
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Result};
+use crate::json::{Event, JsonReader, float_onto, string_onto};
+use crate::places::PlaceId;
+use crate::show;
+use crate::symbols::{Symbol, known};
+use crate::value::{Attribute, Context, Value};
+
+pub(super) static BUILTINS: &[Builtin] = &[builtin("toJSON", 1, to_json_builtin), builtin("fromJSON", 1, from_json)];
+
+fn to_json_builtin(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
+    let mut context = Context::new();
+    let text = to_json(evaluator, &arguments[0], NOWHERE, &mut context, true)?;
+    Ok(Value::string_with(text, context))
+}
+
+fn from_json(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
+    let what = "while evaluating the first argument passed to builtins.fromJSON";
+    let text = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
+    read(evaluator, &text.bytes).map_err(|failure| failure.during(NOWHERE, "while decoding a JSON string"))
+}
+
+/// The JSON of a value, all of it worked out; paths become sources if `copy` says so.
+pub fn to_json(
+    evaluator: &Evaluator,
+    value: &Value,
+    place: PlaceId,
+    context: &mut Context,
+    copy: bool,
+) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    write(evaluator, value, place, context, copy, &mut text)?;
+    Ok(text)
+}
+
+fn write(
+    evaluator: &Evaluator,
+    value: &Value,
+    place: PlaceId,
+    context: &mut Context,
+    copy: bool,
+    text: &mut Vec<u8>,
+) -> Result<()> {
+    let _depth = evaluator.deeper(place)?;
+    let value = evaluator.force(value, place)?;
+    match &value {
+        Value::Null => text.extend(b"null"),
+        Value::Boolean(boolean) => text.extend(if *boolean { &b"true"[..] } else { b"false" }),
+        Value::Integer(integer) => text.extend(integer.to_string().bytes()),
+        Value::Float(float) => float_onto(text, *float),
+        Value::String(string) => {
+            if let Some(found) = &string.context {
+                context.extend(found.iter().cloned());
+            }
+            write_string(&string.bytes, text)?;
+        }
+        Value::Path(path) if copy => {
+            let path = evaluator.copy_to_store(path, context)?;
+            write_string(path.as_str().as_bytes(), text)?;
+        }
+        Value::Path(path) => write_string(path, text)?,
+        Value::Set(set) => {
+            if let Some(function) = set.get(known::TO_STRING) {
+                let result = evaluator
+                    .call(&function.value, &[value.clone()], function.place)
+                    .map_err(|failure| failure.during(function.place, "while calling the `__toString` attribute"))?;
+                // Nix takes a path that comes out of `__toString` as it stands.
+                let copy = copy && !matches!(result, Value::Path(_));
+                if !matches!(result, Value::String(_) | Value::Path(_) | Value::Set(_)) {
+                    let (kind, shown) = (result.kind(), show::for_error(evaluator, &result));
+                    let message = format!("`__toString` should return a string, but got {kind}: {shown}");
+                    return Err(Failure::new(message).at(function.place));
+                }
+                return write(evaluator, &result, place, context, copy, text);
+            }
+            if let Some(attribute) = set.get(known::OUT_PATH) {
+                return write(evaluator, &attribute.value, attribute.place, context, copy, text);
+            }
+            let mut sorted: Vec<_> =
+                set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
+            sorted.sort_by(|left, right| left.0.cmp(&right.0));
+            text.push(b'{');
+            for (number, (name, entry)) in sorted.iter().enumerate() {
+                if number > 0 {
+                    text.push(b',');
+                }
+                write_string(name, text)?;
+                text.push(b':');
+                write(evaluator, &entry.value, entry.place, context, copy, text).map_err(|failure| {
+                    let name = String::from_utf8_lossy(name);
+                    failure.during(entry.place, format!("while evaluating attribute '{name}'"))
+                })?;
+            }
+            text.push(b'}');
+        }
+        Value::List(list) => {
+            text.push(b'[');
+            for (number, item) in list.iter().enumerate() {
+                if number > 0 {
+                    text.push(b',');
+                }
+                write(evaluator, item, place, context, copy, text).map_err(|failure| {
+                    failure.during(place, format!("while evaluating list element at index {number}"))
+                })?;
+            }
+            text.push(b']');
+        }
+        other => return Err(Failure::new(format!("cannot convert {} to JSON", other.kind())).at(place)),
+    }
+    Ok(())
+}
+
+fn write_string(bytes: &[u8], text: &mut Vec<u8>) -> Result<()> {
+    string_onto(text, bytes).map_err(|error| Failure::new(format!("JSON serialization error: {error}")))
+}
+
+/// What is being read: a list, or a set with the key of the value that comes next.
+enum Open {
+    List(Vec<Value>),
+    Set(Vec<Attribute>, Option<Symbol>),
+}
+
+fn read(evaluator: &Evaluator, text: &[u8]) -> Result<Value> {
+    let mut reader = JsonReader::new(text);
+    let mut open: Vec<Open> = Vec::new();
+    let mut whole = None;
+    while let Some(event) = reader.next_event().map_err(|error| Failure::new(error.to_string()))? {
+        let value = match event {
+            Event::Null => Value::Null,
+            Event::Boolean(boolean) => Value::Boolean(boolean),
+            Event::Integer(integer) => Value::Integer(integer),
+            Event::Float(float) => Value::Float(float),
+            Event::String(text) => Value::string(text),
+            Event::Key(name) => {
+                if let Some(Open::Set(_, key)) = open.last_mut() {
+                    *key = Some(evaluator.symbols.intern(&name));
+                }
+                continue;
+            }
+            Event::StartArray => {
+                open.push(Open::List(Vec::new()));
+                continue;
+            }
+            Event::StartObject => {
+                open.push(Open::Set(Vec::new(), None));
+                continue;
+            }
+            Event::EndArray | Event::EndObject => match open.pop() {
+                Some(Open::List(items)) => Value::list(items),
+                Some(Open::Set(mut entries, _)) => {
+                    // Of several with one key the last counts.
+                    entries.reverse();
+                    Value::set(entries)
+                }
+                None => continue,
+            },
+        };
+        match open.last_mut() {
+            None => whole = Some(value),
+            Some(Open::List(items)) => items.push(value),
+            Some(Open::Set(entries, key)) => entries.extend(key.take().map(|key| Attribute::new(key, value))),
+        }
+    }
+    Ok(whole.unwrap_or(Value::Null))
+}

@@ -1,0 +1,147 @@
+//! Reading expressions: whole texts, and files that are read once.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Evaluator;
+use crate::code::Code;
+use crate::compile::Compiler;
+use crate::error::{Finding, Severity, SourceText};
+use crate::failure::{Failure, Result, Sort};
+use crate::parser;
+use crate::places::PlaceId;
+use crate::symbols::Symbol;
+use crate::value::{Scope, Set, Thunk, Value, Work};
+use crate::{Message, paths};
+
+impl Evaluator {
+    /// Reads and evaluates a text.
+    pub fn eval_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Value> {
+        let code = self.read_text(name, bytes, directory, None)?;
+        self.eval(&code, &Scope::with_capacity(0, None))
+    }
+
+    fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+        let text = Arc::new(SourceText { name, bytes });
+        let home = self.sources.home.as_ref().map(|home| home.as_os_str().as_bytes());
+        let parsed = parser::parse(&text, &self.symbols, directory, home);
+        let (expression, warnings) = parsed.map_err(|finding| {
+            let message = finding.message.clone();
+            Failure::of(Sort::Parse(finding), message)
+        })?;
+        for warning in warnings {
+            self.say(Message::Warning(warning));
+        }
+        let number = self.places.text(text);
+        let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, number);
+        let code = compiler.whole(&expression, extra);
+        let mut undefined = compiler.undefined.into_iter();
+        let Some(first) = undefined.next() else { return Ok(code) };
+        let message = |name: Symbol| format!("undefined variable '{}'", self.symbols.text(name));
+        let mut failure = Failure::new(message(first.name)).at(first.place).suggesting(first.suggestions);
+        failure.more = undefined
+            .map(|other| Finding {
+                severity: Severity::Error,
+                message: message(other.name),
+                place: self.places.get(other.place),
+                trace: Vec::new(),
+                hint: crate::report::did_you_mean(&other.suggestions),
+            })
+            .collect();
+        Err(failure)
+    }
+
+    /// Tells whoever listens.
+    pub fn say(&self, message: Message) {
+        if let Some(listener) = &self.listener {
+            listener(&message);
+        }
+    }
+
+    /// The file that an import of this path reads: a directory stands for its `default.nix`, a symlink for what it points to.
+    fn resolve_expression(&self, path: &[u8]) -> Result<Vec<u8>> {
+        let mut path = paths::normal(path);
+        if self.made_text(&path).is_some() {
+            return Ok(path);
+        }
+        for _ in 0..64 {
+            let real = self.real_path(&path)?;
+            match self.sources.link_target(&real)? {
+                None => {
+                    if self.sources.is_directory(&real)? {
+                        path = paths::join(&path, b"default.nix");
+                        let real = self.real_path(&path)?;
+                        if self.sources.link_target(&real)?.is_some() {
+                            continue;
+                        }
+                    }
+                    return Ok(path);
+                }
+                Some(target) => path = paths::join(paths::directory(&path), &target),
+            }
+        }
+        Err(Failure::new(format!("too many symbolic links at '{}'", String::from_utf8_lossy(&path))))
+    }
+
+    fn read_expression(&self, path: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+        let bytes = match self.made_text(path) {
+            Some(text) => text,
+            None => self.sources.read(&self.real_path(path)?)?,
+        };
+        let name = Path::new(OsStr::from_bytes(path)).to_owned();
+        self.read_text(name, bytes, paths::directory(path), extra)
+    }
+
+    /// `import path`
+    pub fn import(&self, path: &[u8]) -> Result<Value> {
+        let known = self.imports.borrow().get(path).cloned();
+        let value = match known {
+            Some(value) => value,
+            None => {
+                let resolved = self.resolve_expression(path)?;
+                let by_file = self.imports.borrow().get(&resolved).cloned();
+                let value = by_file.unwrap_or_else(|| {
+                    let file = resolved.clone();
+                    let work = move |evaluator: &Evaluator| {
+                        let code = evaluator.read_expression(&file, None)?;
+                        evaluator.eval(&code, &Scope::with_capacity(0, None)).map_err(|failure| {
+                            let file = String::from_utf8_lossy(&file);
+                            failure.during(PlaceId::NONE, format!("while evaluating the file '{file}':"))
+                        })
+                    };
+                    Value::Thunk(Thunk::new(Work::Native(Rc::new(work))))
+                });
+                let mut imports = self.imports.borrow_mut();
+                imports.insert(resolved, value.clone());
+                imports.insert(path.to_vec(), value.clone());
+                value
+            }
+        };
+        self.force(&value, PlaceId::NONE)
+    }
+
+    /// `scopedImport set path`
+    pub fn scoped_import(&self, set: &Rc<Set>, path: &[u8]) -> Result<Value> {
+        let resolved = self.resolve_expression(path)?;
+        let names: Vec<Symbol> = set.entries.iter().map(|entry| entry.name).collect();
+        let code = self.read_expression(&resolved, Some(&names))?;
+        let scope = Scope::with_capacity(names.len(), None);
+        for (slot, entry) in set.entries.iter().enumerate() {
+            scope.set(slot, entry.value.clone());
+        }
+        self.eval(&code, &scope)
+    }
+
+    /// A function that is written in the language and part of the evaluator.
+    pub fn internal(&self, name: &'static str, text: &'static str) -> Result<Value> {
+        if let Some(value) = self.internal.borrow().get(name) {
+            return Ok(value.clone());
+        }
+        let value = self.eval_text(PathBuf::from(name), text.as_bytes().to_vec(), b"/")?;
+        self.internal.borrow_mut().insert(name, value.clone());
+        Ok(value)
+    }
+}

@@ -1,0 +1,110 @@
+//! The library `forge`, and what it asks of the evaluator.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use store::lock::LockRequest;
+
+use crate::builtins::Builtin;
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Result};
+use crate::places::PlaceId;
+use crate::show;
+use crate::value::{Attribute, Value};
+
+const LIBRARY: &str = include_str!("../lib/default.nix");
+
+static LOCK: Builtin = Builtin { name: "lock", arity: 2, traced: false, run: lock };
+static FAIL: Builtin = Builtin { name: "fail", arity: 1, traced: false, run: fail };
+
+/// The library as a value.
+pub fn library(evaluator: &Evaluator) -> Result<Value> {
+    let function = evaluator.internal("<forge library>", LIBRARY)?;
+    let symbol = |name: &str| evaluator.symbols.intern(name.as_bytes());
+    let system = evaluator.system.clone().unwrap_or_default();
+    let architecture = match system.split('-').next() {
+        Some("x86_64") => "amd64",
+        Some("aarch64") => "arm64",
+        other => other.unwrap_or_default(),
+    };
+    let primitives = Value::set(vec![
+        Attribute::new(symbol("lock"), Value::Builtin(&LOCK)),
+        Attribute::new(symbol("fail"), Value::Builtin(&FAIL)),
+        Attribute::new(symbol("architecture"), Value::string(architecture)),
+        Attribute::new(symbol("system"), Value::string(system)),
+    ]);
+    evaluator.call(&function, &[primitives], PlaceId::NONE)
+}
+
+fn fail(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
+    let text = evaluator.force_string(&arguments[0], PlaceId::NONE, "while evaluating a message")?;
+    Err(Failure::of(crate::failure::Sort::Throw, String::from_utf8_lossy(&text.bytes)))
+}
+
+/// `lock kind parameters`: the records that the lock has, or none and a note that it should.
+fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    let kind = evaluator.force_string_without_context(&arguments[0], place, "while evaluating a kind of lock")?;
+    let set = evaluator.force_set(&arguments[1], place, "while evaluating what the lock is asked")?;
+    let mut parameters = BTreeMap::new();
+    for (name, value) in show::sorted(evaluator, &set) {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        let value = plain(evaluator, &value)
+            .map_err(|failure| failure.during(place, format!("while evaluating the parameter `{name}`")))?;
+        parameters.insert(name, value);
+    }
+    let request = LockRequest { kind: String::from_utf8_lossy(&kind.bytes).into_owned(), parameters };
+    let key = request.key();
+    let mut locking = evaluator.locking.borrow_mut();
+    let Some(entry) = locking.lock.answer(&request) else {
+        locking.missing.insert(key, request);
+        return Ok(Value::list(Vec::new()));
+    };
+    let records = entry.records.iter().map(|record| {
+        let fields = record
+            .iter()
+            .map(|(name, value)| Attribute::new(evaluator.symbols.intern(name.as_bytes()), of_json(evaluator, value)));
+        Value::set(fields.collect())
+    });
+    Ok(Value::list(records.collect()))
+}
+
+/// A value that is plain through and through.
+fn plain(evaluator: &Evaluator, value: &Value) -> Result<Json> {
+    let _depth = evaluator.deeper(PlaceId::NONE)?;
+    Ok(match evaluator.force(value, PlaceId::NONE)? {
+        Value::Boolean(boolean) => Json::from(boolean),
+        Value::Integer(integer) => Json::from(integer),
+        Value::Float(float) => Json::from(float),
+        Value::String(text) => match std::str::from_utf8(&text.bytes) {
+            Ok(string) if text.context.is_none() => Json::from(string),
+            Ok(string) => {
+                return Err(Failure::new(format!("the lock cannot be asked about something built ('{string}')")));
+            }
+            Err(_) => return Err(Failure::new("the lock holds UTF-8 only")),
+        },
+        Value::List(list) => Json::Array(list.iter().map(|item| plain(evaluator, item)).collect::<Result<_>>()?),
+        other => {
+            let shown = show::for_error(evaluator, &other);
+            return Err(Failure::new(format!("the lock cannot be asked about {}: {shown}", other.kind())));
+        }
+    })
+}
+
+fn of_json(evaluator: &Evaluator, json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Null,
+        Json::Bool(boolean) => Value::Boolean(*boolean),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => Value::Integer(integer),
+            None => Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        Json::String(text) => Value::string(text.as_str()),
+        Json::Array(items) => Value::list(items.iter().map(|item| of_json(evaluator, item)).collect()),
+        Json::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| {
+                Attribute::new(evaluator.symbols.intern(name.as_bytes()), of_json(evaluator, value))
+            });
+            Value::set(fields.collect())
+        }
+    }
+}

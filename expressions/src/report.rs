@@ -1,0 +1,35 @@
+//! From a failure inside the evaluator to findings that leave it.
+
+use crate::error::{Error, Finding, Severity};
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Sort};
+
+/// `did you mean …?`
+pub fn did_you_mean(suggestions: &[String]) -> Option<String> {
+    let quoted: Vec<String> = suggestions.iter().map(|name| format!("`{name}`")).collect();
+    let (last, others) = quoted.split_last()?;
+    Some(if others.is_empty() {
+        format!("did you mean {last}?")
+    } else {
+        format!("did you mean {} or {last}?", others.join(", "))
+    })
+}
+
+/// What a failure tells the user.
+pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
+    if let Sort::Parse(finding) = failure.sort {
+        return Error { findings: vec![*finding] };
+    }
+    let trace = failure.trace.iter().map(|frame| (frame.text.clone(), evaluator.places.get(frame.place)));
+    let trace: Vec<_> = trace.collect();
+    // A failure in a builtin has no place of its own; the call of it has.
+    let place = evaluator.places.get(failure.place).or_else(|| trace.iter().find_map(|(_, place)| place.clone()));
+    let first = Finding {
+        severity: Severity::Error,
+        message: failure.message,
+        place,
+        trace,
+        hint: did_you_mean(&failure.suggestions),
+    };
+    Error { findings: std::iter::once(first).chain(failure.more).collect() }
+}

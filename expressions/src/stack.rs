@@ -1,0 +1,61 @@
+//! Deep expressions want a deep stack: everything runs on a thread with a large one, and asks before going deeper.
+//!
+//! The stack is address space only; pages come into being when they are touched.
+
+use std::cell::Cell;
+
+thread_local! {
+    /// The lowest address that may still be used. Threads that were not started here have no bound, and so no depth.
+    static LOWEST: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Kept free below the bound, for what does not ask: dropping values, formatting, the standard library.
+const RESERVE: usize = 1 << 20;
+
+/// Tried in turn: a machine that limits address space gives less depth, not a failure.
+const SIZES: &[usize] = &[4 << 30, 1 << 30, 256 << 20, 64 << 20, 8 << 20];
+
+#[inline(always)]
+fn here() -> usize {
+    let marker = 0u8;
+    std::ptr::addr_of!(marker) as usize
+}
+
+/// Whether there is room to go deeper.
+#[inline]
+pub fn has_room() -> bool {
+    LOWEST.with(|lowest| here() > lowest.get())
+}
+
+/// Runs something on a thread with a deep stack, and gives back what it gives; a panic goes on here.
+pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    if has_room() {
+        return work();
+    }
+    let mut work = Some(work);
+    std::thread::scope(|scope| {
+        for size in SIZES {
+            // A builder that fails to start gives the closure up, so it is only lent to it.
+            let cell = std::sync::Mutex::new(work.take());
+            let cell = std::sync::Arc::new(cell);
+            let inner = std::sync::Arc::clone(&cell);
+            let started = std::thread::Builder::new().stack_size(*size).spawn_scoped(scope, move || {
+                // Values that hang together in long chains are dropped recursively, which takes less room than making them did.
+                LOWEST.with(|lowest| lowest.set(here() - size + RESERVE.max(size / 16)));
+                let work = inner.lock().map(|mut work| work.take()).unwrap_or_default();
+                work.map(|work| work())
+            });
+            match started {
+                Ok(handle) => match handle.join() {
+                    Ok(Some(result)) => return result,
+                    Ok(None) => unreachable!("the work is given to one thread only"),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                },
+                Err(_) => work = cell.lock().map(|mut work| work.take()).unwrap_or_default(),
+            }
+        }
+        // Not even a small thread: the caller's own stack has to do.
+        let work = work.take().expect("no thread took the work");
+        work()
+    })
+}
