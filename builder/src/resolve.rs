@@ -16,12 +16,8 @@ pub trait Resolver: Sync {
 }
 
 /// Every resolver.
-pub const ALL: &[&dyn Resolver] = &[
-    &debian::resolver::Packages,
-    &debian::resolver::Index,
-    &python::resolver::Python,
-    &fetch::resolver::Url,
-];
+pub const ALL: &[&dyn Resolver] =
+    &[&debian::resolver::Packages, &debian::resolver::Index, &python::resolver::Python, &fetch::resolver::Url];
 
 /// Answers a request.
 pub fn resolve(builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {
