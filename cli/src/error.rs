@@ -215,6 +215,10 @@ impl From<store::Error> for Failure {
             }
             Malformed { .. } => plain(code::USAGE, &error).hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
             Mismatch { .. } | Decode { .. } => plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store"),
+            Busy { processes } => {
+                let ids = processes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+                plain(code::LOCKED, &error).cause(format!("processes {ids}")).hint("try again when they have ended")
+            }
             Archive { .. } | Unsupported { .. } => plain(code::NEGATIVE, &error),
             File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")

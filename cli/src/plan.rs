@@ -86,6 +86,11 @@ impl Expression {
         }
     }
 
+    /// The lock as it is now.
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
     fn refuse(&self, before: &Lock, requests: &[LockRequest]) -> Failure {
         let path = self.lock_path.display();
         let headline = match before.entries.is_empty() {

@@ -20,7 +20,7 @@ use crate::{render, units};
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
-    execute(&store, id, &arguments.options, arguments.command.clone(), context)
+    execute(store, id, &arguments.options, arguments.command.clone(), context)
 }
 
 /// `forge shell`
@@ -28,7 +28,7 @@ pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> 
     let store = context.store()?;
     let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
     let command = vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
-    execute(&store, id, &arguments.options, command, context)
+    execute(store, id, &arguments.options, command, context)
 }
 
 /// The formation that was meant: an expression's file is built first.
@@ -54,7 +54,7 @@ fn formation(
 }
 
 fn execute(
-    store: &Store,
+    store: Store,
     id: FormationId,
     options: &RunOptions,
     command: Vec<OsString>,
@@ -62,7 +62,10 @@ fn execute(
 ) -> Result<ExitCode> {
     let formation = store.formation(id)?;
     check_platform(&formation)?;
-    let sandbox = prepare(store, &formation, options, command, context)?;
+    let sandbox = prepare(&store, &formation, options, command, context)?;
+    // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
+    let _lease = store.hold(&[formation.root])?;
+    drop(store);
     let outcome = context.backend.run(&sandbox)?;
     for missing in &outcome.missing {
         if !context.global.quiet {
