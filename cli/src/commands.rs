@@ -64,7 +64,12 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
 
 /// Writes data to stdout. A reader that has gone away is not an error of ours.
 fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+    print_bytes(text.as_bytes())
+}
+
+/// The same for what need not be text.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
+    match std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string()))
         }

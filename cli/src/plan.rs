@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use builder::Builder;
 use expressions::error::{Place, SourceText};
-use expressions::{Evaluated, Request, Sources};
+use expressions::{Argument, Evaluated, Input, Message, Request, Sources};
 use store::Plan;
 use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
@@ -41,14 +41,7 @@ const DEFAULT_FILE: &str = "runtime.expr";
 impl Expression {
     /// Finds the file and reads its lock.
     pub fn open(arguments: &ExpressionArguments) -> Result<Self> {
-        let mut file = crate::context::absolute(&arguments.file)?;
-        if file.is_dir() {
-            file.push(DEFAULT_FILE);
-        }
-        if !file.is_file() {
-            let failure = Failure::new(code::NOT_FOUND, format!("no expression `{}`", arguments.file.display()));
-            return Err(failure.hint("give the path of a runtime expression, for instance ./runtime.expr"));
-        }
+        let file = expression_file(&arguments.file)?;
         let request = request(&file, arguments)?;
         let lock_path = file.with_file_name("forge.lock");
         let (lock, written) = read_lock(&lock_path)?;
@@ -124,27 +117,72 @@ impl Expression {
     }
 }
 
+/// The expression's file that was meant; a directory stands for the one in it.
+pub fn expression_file(given: &Path) -> Result<PathBuf> {
+    let mut file = crate::context::absolute(given)?;
+    if file.is_dir() {
+        file.push(DEFAULT_FILE);
+    }
+    if file.is_file() {
+        return Ok(file);
+    }
+    let failure = Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display()));
+    Err(failure.hint("give the path of a runtime expression, for instance ./runtime.expr"))
+}
+
 /// The request for an expression's formation.
-pub fn request(file: &Path, arguments: &ExpressionArguments) -> Result<Request> {
-    let pairs = |words: &[String]| words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<Vec<_>>();
+fn request(file: &Path, arguments: &ExpressionArguments) -> Result<Request> {
     Ok(Request {
+        input: Input::File(file.to_owned()),
         attribute: attribute_path(arguments.attribute.as_deref())?,
-        arguments: pairs(&arguments.arg),
-        string_arguments: pairs(&arguments.argstr),
-        ..Request::file(file, Sources::project_of(file))
+        arguments: function_arguments(&arguments.arg, &arguments.argstr),
+        system: system(),
+        sources: Sources::pure(project_of(file)),
+        listener: Some(listener()),
     })
 }
 
-/// `a.b` as its names.
-pub fn attribute_path(text: Option<&str>) -> Result<Vec<String>> {
-    let names: Vec<String> = text.into_iter().flat_map(|text| text.split('.')).map(str::to_owned).collect();
-    if names.iter().any(String::is_empty) {
-        return Err(Failure::new(code::USAGE, format!("`{}` is not an attribute path", text.unwrap_or_default())));
-    }
-    Ok(names)
+/// This machine, as Nix names systems.
+pub fn system() -> String {
+    format!("{}-linux", std::env::consts::ARCH)
 }
 
-fn read_lock(path: &Path) -> Result<(Lock, String)> {
+/// The directory that an expression may read: the nearest one above its file with a `forge.toml` or a `.git`, else the file's own.
+pub fn project_of(file: &Path) -> PathBuf {
+    let own = file.parent().unwrap_or(Path::new("/"));
+    let marked = |directory: &&Path| directory.join("forge.toml").exists() || directory.join(".git").exists();
+    own.ancestors().find(marked).unwrap_or(own).to_owned()
+}
+
+/// Shows what an evaluation says while it goes on.
+pub fn listener() -> expressions::Listener {
+    Arc::new(|message| match message {
+        Message::Trace(text) => eprintln!("trace: {text}"),
+        Message::EvaluationWarning(text) => eprintln!("evaluation warning: {text}"),
+        Message::Warning(finding) => eprint!("{}", crate::render::finding(finding, crate::render::Paint::new(false))),
+    })
+}
+
+/// `--arg NAME EXPR` and `--argstr NAME TEXT`, as typed in pairs.
+pub fn function_arguments(expressions: &[String], strings: &[String]) -> Vec<(String, Argument)> {
+    let pairs = |words: &[String], make: fn(String) -> Argument| {
+        words.chunks_exact(2).map(|pair| (pair[0].clone(), make(pair[1].clone()))).collect::<Vec<_>>()
+    };
+    [pairs(expressions, Argument::Expression), pairs(strings, Argument::String)].concat()
+}
+
+/// Checks an attribute path such as `a.b`; empty if none is given.
+pub fn attribute_path(text: Option<&str>) -> Result<String> {
+    match text {
+        Some(text) if text.split('.').any(str::is_empty) => {
+            Err(Failure::new(code::USAGE, format!("`{text}` is not an attribute path")))
+        }
+        text => Ok(text.unwrap_or_default().to_owned()),
+    }
+}
+
+/// The lock at a path, and its text; empty if there is none.
+pub fn read_lock(path: &Path) -> Result<(Lock, String)> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Lock::default(), String::new())),

@@ -6,21 +6,15 @@ use std::process::ExitCode;
 use expressions::error::Severity;
 
 use crate::args::CheckArguments;
-use crate::context::{Context, absolute};
-use crate::error::{Failure, Result, code};
-use crate::render;
+use crate::context::Context;
+use crate::error::{Result, code};
+use crate::{plan, render};
 
 /// `forge check`
 pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
     let mut findings = Vec::new();
     for file in &arguments.files {
-        let mut path = absolute(file)?;
-        if path.is_dir() {
-            path.push("runtime.expr");
-        }
-        if !path.is_file() {
-            return Err(Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display())));
-        }
+        let path = plan::expression_file(file)?;
         findings.extend(expressions::check(&path));
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();

@@ -1,51 +1,71 @@
 //! `forge eval`: evaluates an expression and prints its value.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use expressions::{Print, Request, Sources};
+use expressions::plan::Outcome;
+use expressions::{Format, Input, Request, Sources};
+use store::lock::Lock;
 
 use crate::args::EvalArguments;
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
-use crate::plan::attribute_path;
+use crate::plan;
 
 /// `forge eval`
 pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
-    let print = match () {
-        () if context.global.json => Print::Json,
-        () if arguments.xml => Print::Xml,
-        () if arguments.raw => Print::Raw,
-        () => Print::Nix,
+    let format = match () {
+        () if context.global.json => Format::Json,
+        () if arguments.xml => Format::Xml,
+        () if arguments.raw => Format::Raw,
+        () => Format::Nix,
     };
-    let directory = std::env::current_dir()?;
-    let request = match &arguments.expression {
-        Some(text) => Request::text(text.as_bytes(), &directory, Sources::project_of(&directory.join("-"))),
+    let (input, project, lock) = match &arguments.expression {
+        Some(text) => {
+            let directory = std::env::current_dir()?;
+            let project = plan::project_of(&directory.join("expression"));
+            (Input::Text { text: text.clone().into_bytes(), directory }, project, Lock::default())
+        }
         None => {
-            let mut file = absolute(arguments.file.as_deref().unwrap_or(Path::new("runtime.expr")))?;
-            if file.is_dir() {
-                file.push("runtime.expr");
-            }
-            if !file.is_file() {
-                return Err(Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display())));
-            }
-            let sources = Sources::project_of(&file);
-            Request::file(&file, sources)
+            let file = plan::expression_file(arguments.file.as_deref().unwrap_or(Path::new(".")))?;
+            let (lock, _) = plan::read_lock(&file.with_file_name("forge.lock"))?;
+            (Input::File(file.clone()), plan::project_of(&file), lock)
         }
     };
-    let pairs = |words: &[String]| words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect::<Vec<_>>();
-    let mut request = Request {
-        attribute: attribute_path(arguments.attribute.as_deref())?,
-        arguments: pairs(&arguments.arg),
-        string_arguments: pairs(&arguments.argstr),
-        ..request
-    };
-    request.sources.impure = arguments.impure;
+    let mut sources = if arguments.impure { Sources::impure(project) } else { Sources::pure(project) };
     for text in &arguments.include {
         let (name, path) = text.split_once('=').unwrap_or(("", text));
-        request.sources.search_path.push((name.to_owned(), absolute(&PathBuf::from(path))?));
+        sources.search_path.push((name.to_owned(), absolute(&PathBuf::from(path))?));
     }
-    let text = expressions::eval_to(&request, print, arguments.strict)?;
-    super::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    if arguments.impure {
+        sources.home = context.variable("HOME").map(PathBuf::from);
+        sources.environment = context.environment.clone();
+        sources.time = std::time::SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|since| since.as_secs().try_into().ok());
+    }
+    let request = Request {
+        input,
+        attribute: plan::attribute_path(arguments.attribute.as_deref())?,
+        arguments: plan::function_arguments(&arguments.arg, &arguments.argstr),
+        system: plan::system(),
+        sources,
+        listener: Some(plan::listener()),
+    };
+    // JSON and XML have no word for what is not evaluated.
+    let strict = arguments.strict || matches!(format, Format::Json);
+    match expressions::eval_to(&request, &lock, format, strict)? {
+        Outcome::Done(mut text) => {
+            if format != Format::Raw && !text.ends_with(b"\n") {
+                text.push(b'\n');
+            }
+            super::print_bytes(&text)?;
+            std::io::stdout().flush()?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Unlocked(requests) => {
+            let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
+            let failure = requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
+            Err(failure.hint("`forge lock` writes the lock"))
+        }
+    }
 }
