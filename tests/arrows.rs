@@ -40,7 +40,13 @@ fn every_dependency_has_its_reason() {
         let text = fs::read_to_string(repository().join(room).join("Cargo.toml")).unwrap();
         let manifest: toml::Table = text.parse().unwrap();
         for section in ["dependencies", "dev-dependencies"] {
-            names.extend(manifest.get(section).and_then(toml::Value::as_table).into_iter().flat_map(|table| table.keys().cloned()));
+            names.extend(
+                manifest
+                    .get(section)
+                    .and_then(toml::Value::as_table)
+                    .into_iter()
+                    .flat_map(|table| table.keys().cloned()),
+            );
         }
     }
     for name in names.iter().filter(|name| !ROOMS.contains(&name.as_str())) {

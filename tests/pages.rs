@@ -13,7 +13,8 @@ fn the_page_of_the_command_line_is_true() {
     };
     let top = help(&[]);
     let commands = top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).filter(|word| *word != "help").collect();
+    let commands: Vec<&str> =
+        commands.filter_map(|line| line.split_whitespace().next()).filter(|word| *word != "help").collect();
     let mut page = format!("# The command line\n\nWritten by a test from `--help`.\n\n```\n{top}\n```\n");
     for command in commands {
         let _ = write!(page, "\n## forge {command}\n\n```\n{}\n```\n", help(&[command]));

@@ -23,7 +23,11 @@ fn the_example_gives_one_id_wherever_it_is_built_and_runs() {
     let bind = format!("{}:/out", world.path("out").display());
     let ran = world.forge(["run", "analysis", "--bind", &bind]);
     ran.ok();
-    assert!(ran.stdout.contains("packages") && ran.stdout.contains("numpy") && ran.stdout.contains("Section"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("packages") && ran.stdout.contains("numpy") && ran.stdout.contains("Section"),
+        "{}",
+        ran.stdout
+    );
     let summary = fs::read_to_string(world.path("out/summary.csv")).unwrap();
     assert!(summary.starts_with("Section,") && summary.lines().count() > 40, "{summary}");
 
@@ -51,14 +55,16 @@ fn the_example_gives_one_id_wherever_it_is_built_and_runs() {
     let elsewhere = r#"hostname elsewhere; umask 077; exec setpriv --reuid "$1" --regid "$1" --clear-groups "$2" build --locked --jobs 1 ./runtime.expr"#;
     let mut command = other.command(["version"]);
     let forge = command.get_program().to_owned();
-    let environment: Vec<_> = command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+    let environment: Vec<_> =
+        command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
     command = Command::new("unshare");
     command.args(["-u", "sh", "-ec", elsewhere, "sh", &crate::world::NOBODY.to_string()]).arg(forge).env_clear();
     command.envs(environment.into_iter().filter_map(|(name, value)| Some((name, value?))));
     command.env("TZ", "Asia/Tokyo").env("LANG", "tr_TR.UTF-8").env("LC_ALL", "C").current_dir(other.path("project"));
     let built = Ran::of(command.output().unwrap());
     assert_eq!(built.id(), id, "{}", built.stderr);
-    let ran = other.forge(["run", &id, "--", "python3", "-c", "import os, pandas; print(os.getuid(), pandas.__name__)"]);
+    let ran =
+        other.forge(["run", &id, "--", "python3", "-c", "import os, pandas; print(os.getuid(), pandas.__name__)"]);
     assert_eq!(ran.ok().stdout, "0 pandas\n");
 }
 
@@ -69,7 +75,8 @@ fn a_formation_is_run_by_digest_prefix_name_and_file() {
         let ran = world.forge(["run", given]);
         assert_eq!(ran.ok().stdout, "hello, world\n", "{given}");
     }
-    let ran = world.forge(["run", "small", "--", "sh", "-c", "echo $GREETING; cat /etc/greeting /var/lib/made/uid; pwd"]);
+    let ran =
+        world.forge(["run", "small", "--", "sh", "-c", "echo $GREETING; cat /etc/greeting /var/lib/made/uid; pwd"]);
     assert_eq!(ran.ok().stdout, "good day\ngood day\n0\n/\n");
 }
 
@@ -91,16 +98,35 @@ fn streams_and_exit_status_pass_through() {
 #[test]
 fn a_run_sees_nothing_of_the_host_that_was_not_named() {
     let (world, id) = small();
-    let mut command = world.command(["run", id, "--", "sh", "-c", "env; ls /proc | grep -c '^[0-9]'; ls /sys/class/net 2>/dev/null; id -u"]);
+    let mut command = world.command([
+        "run",
+        id,
+        "--",
+        "sh",
+        "-c",
+        "env; ls /proc | grep -c '^[0-9]'; ls /sys/class/net 2>/dev/null; id -u",
+    ]);
     let output = Ran::of(command.env("SECRET_OF_THE_HOST", "1").output().unwrap());
     assert!(!output.ok().stdout.contains("SECRET_OF_THE_HOST"), "{}", output.stdout);
     assert!(!output.stdout.contains("FORGE_STORE"), "{}", output.stdout);
     // The root can be written to, and nothing of it stays.
-    world.forge(["run", id, "--", "sh", "-c", "echo x > /etc/new && rm /etc/greeting && rm -r /app && mkdir /app"]).ok();
-    assert_eq!(world.forge(["run", id, "--", "sh", "-c", "test ! -e /etc/new && cat /etc/greeting"]).ok().stdout, "good day\n");
+    world
+        .forge(["run", id, "--", "sh", "-c", "echo x > /etc/new && rm /etc/greeting && rm -r /app && mkdir /app"])
+        .ok();
+    assert_eq!(
+        world.forge(["run", id, "--", "sh", "-c", "test ! -e /etc/new && cat /etc/greeting"]).ok().stdout,
+        "good day\n"
+    );
     assert_ne!(world.forge(["run", "--read-only", id, "--", "sh", "-c", "echo x > /etc/new"]).code, Some(0));
     // No way out over the network.
-    let ran = world.forge(["run", id, "--", "sh", "-c", "cat /proc/net/route | wc -l; cat /proc/net/dev | grep -v lo: | wc -l"]);
+    let ran = world.forge([
+        "run",
+        id,
+        "--",
+        "sh",
+        "-c",
+        "cat /proc/net/route | wc -l; cat /proc/net/dev | grep -v lo: | wc -l",
+    ]);
     assert_eq!(ran.ok().stdout, "1\n2\n");
 }
 
@@ -109,7 +135,22 @@ fn binds_variables_and_directory_are_what_was_asked_for() {
     let (world, id) = small();
     let out = world.path("out");
     let bind = format!("{}:/work/here", out.display());
-    world.forge(["run", id, "-B", &bind, "-e", "A=b c", "-w", "/var/lib", "--", "sh", "-c", "echo $A $(pwd) > /work/here/a"]).ok();
+    world
+        .forge([
+            "run",
+            id,
+            "-B",
+            &bind,
+            "-e",
+            "A=b c",
+            "-w",
+            "/var/lib",
+            "--",
+            "sh",
+            "-c",
+            "echo $A $(pwd) > /work/here/a",
+        ])
+        .ok();
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "b c /var/lib\n");
     let read_only = format!("{bind}:ro");
     let ran = world.forge(["run", id, "-B", &read_only, "--", "sh", "-c", "echo x > /work/here/a"]);
@@ -156,11 +197,17 @@ fn an_ordinary_user_does_all_of_it() {
     let ran = world.forge_with_input(["run", &id, "--", "cat"], b"through");
     assert_eq!(ran.ok().stdout, "through");
     // What root would have made is in the tree, whatever this user's disk could hold.
-    let mut archive = world.command(["export", &id, "--format", "tar", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
-    let list = Command::new("tar").args(["--numeric-owner", "-tvf", "-"]).stdin(archive.stdout.take().unwrap()).output().unwrap();
+    let mut archive =
+        world.command(["export", &id, "--format", "tar", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let list = Command::new("tar")
+        .args(["--numeric-owner", "-tvf", "-"])
+        .stdin(archive.stdout.take().unwrap())
+        .output()
+        .unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(archive.wait().unwrap().success());
-    let line = |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap_or_else(|| panic!("no {path}")).to_owned();
+    let line =
+        |path: &str| list.lines().find(|line| line.ends_with(path)).unwrap_or_else(|| panic!("no {path}")).to_owned();
     assert!(line(" opt/").starts_with("drwxrwsr-x 33/44"), "{}", line(" opt/"));
     assert!(line(" opt/null").starts_with("crw-r--r-- 0/0"), "{}", line(" opt/null"));
 }
@@ -196,7 +243,9 @@ fn the_lock_is_sorted_relative_and_honoured() {
     assert!(records.len() > 40 && records.is_sorted(), "{} records", records.len());
     assert_eq!(world.forge(["build", "--locked", "runtime.expr"]).id(), *id);
     // What is not locked is refused, and the lock stays as it is.
-    let more = fs::read_to_string(world.path("project/runtime.expr")).unwrap().replace("packages = [ ]", "packages = [ \"less\" ]");
+    let more = fs::read_to_string(world.path("project/runtime.expr"))
+        .unwrap()
+        .replace("packages = [ ]", "packages = [ \"less\" ]");
     world.write("more.expr", &more);
     let ran = world.forge(["build", "--locked", "more.expr"]);
     assert_eq!(ran.code, Some(15), "{}", ran.stderr);

@@ -85,7 +85,8 @@ impl World {
         command.env("FORGE_STORE", self.store()).env("HOME", self.path("home")).env("CI", "true");
         for (name, value) in std::env::vars_os() {
             let text = name.to_string_lossy().to_lowercase();
-            let network = ["ssl_cert_", "pip_", "uv_"].iter().any(|prefix| text.starts_with(prefix)) || text.ends_with("_proxy");
+            let network =
+                ["ssl_cert_", "pip_", "uv_"].iter().any(|prefix| text.starts_with(prefix)) || text.ends_with("_proxy");
             if network || text == "path" {
                 command.env(name, value);
             }

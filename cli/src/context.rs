@@ -131,7 +131,8 @@ impl Context {
 
     /// What this machine is configured with.
     pub fn machine(&self) -> Machine {
-        let text = |(name, value): (&OsString, &OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
+        let text =
+            |(name, value): (&OsString, &OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
         Machine {
             environment: self.environment.iter().filter_map(text).collect(),
             root: PathBuf::from("/"),
@@ -195,7 +196,9 @@ impl Settings {
             // Another user's home (after su) is no reason to fail.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(()),
             Err(error) => {
-                return Err(Failure::new(code::USAGE, format!("cannot read `{}`", path.display())).cause(error.to_string()));
+                return Err(
+                    Failure::new(code::USAGE, format!("cannot read `{}`", path.display())).cause(error.to_string())
+                );
             }
         };
         let file: File = toml::from_str(&text).map_err(|error| {

@@ -203,9 +203,8 @@ impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         use store::Error::*;
         match &error {
-            NotFound { kind: "formation", .. } => {
-                plain(code::NOT_FOUND, &error).hint("`forge list` shows what is here; `forge build FILE` makes it again")
-            }
+            NotFound { kind: "formation", .. } => plain(code::NOT_FOUND, &error)
+                .hint("`forge list` shows what is here; `forge build FILE` makes it again"),
             NotFound { .. } => plain(code::DAMAGED, &error).hint("`forge verify` says what is missing"),
             Ambiguous { given, candidates } => {
                 let mut failure = Failure::new(code::USAGE, format!("`{given}` fits {} formations", candidates.len()));
@@ -213,8 +212,11 @@ impl From<store::Error> for Failure {
                 failure.details = Some(candidates.iter().map(line).collect::<Vec<_>>().join("\n"));
                 failure.hint("give more digits")
             }
-            Malformed { .. } => plain(code::USAGE, &error).hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
-            Mismatch { .. } | Decode { .. } => plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store"),
+            Malformed { .. } => plain(code::USAGE, &error)
+                .hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
+            Mismatch { .. } | Decode { .. } => {
+                plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store")
+            }
             Busy { processes } => {
                 let ids = processes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
                 plain(code::LOCKED, &error).cause(format!("processes {ids}")).hint("try again when they have ended")
@@ -234,15 +236,18 @@ impl From<executor::Error> for Failure {
         match &error {
             CommandNotFound { .. } => {
                 let failure = plain(code::COMMAND_NOT_FOUND, &error).own_code();
-                failure.hint("`forge info` shows the formation's own command and PATH; `forge shell` looks around inside")
+                failure
+                    .hint("`forge info` shows the formation's own command and PATH; `forge shell` looks around inside")
             }
             CannotExecute { .. } => plain(code::CANNOT_EXECUTE, &error).own_code(),
             NoUserNamespaces { switch, .. } => {
                 let failure = plain(code::REFUSED, &error);
                 match switch.as_deref() {
-                    Some(switch) if switch.contains("apparmor") => failure
-                        .cause(format!("`{switch}` restricts them"))
-                        .hint("an administrator allows them with `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"),
+                    Some(switch) if switch.contains("apparmor") => {
+                        failure.cause(format!("`{switch}` restricts them")).hint(
+                            "an administrator allows them with `sysctl kernel.apparmor_restrict_unprivileged_userns=0`",
+                        )
+                    }
                     Some(switch) if switch.contains("max_user_namespaces") => failure
                         .cause(format!("`{switch}` is 0"))
                         .hint("an administrator allows them with `sysctl user.max_user_namespaces=15000`"),
@@ -252,7 +257,9 @@ impl From<executor::Error> for Failure {
                     None => failure.hint("`forge doctor` says what this host gives"),
                 }
             }
-            Required { .. } => plain(code::REFUSED, &error).hint("`forge doctor` says what this host gives, and the cure"),
+            Required { .. } => {
+                plain(code::REFUSED, &error).hint("`forge doctor` says what this host gives, and the cure")
+            }
             Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
         }
     }

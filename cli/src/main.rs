@@ -20,7 +20,8 @@ fn main() -> ExitCode {
             let _ = error.print();
             // A typing error in `forge run` must not look like the program's own exit status.
             let run = std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "shell");
-            let code = if error.use_stderr() { if run { error::code::RUN_FAILED } else { error::code::USAGE } } else { 0 };
+            let code =
+                if error.use_stderr() { if run { error::code::RUN_FAILED } else { error::code::USAGE } } else { 0 };
             return ExitCode::from(code);
         }
     };

@@ -12,7 +12,6 @@ use store::Plan;
 use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
 use crate::args::ExpressionArguments;
-use crate::context::Context;
 use crate::error::{Failure, Result, code};
 
 /// What may be done to the lock.
@@ -51,11 +50,7 @@ impl Expression {
     /// Evaluates, and has answered what the lock does not answer.
     ///
     /// `answerer` is asked for only when there is something to answer, so that a locked build needs no network.
-    pub fn plan<'a>(
-        &mut self,
-        mode: &LockMode,
-        answerer: &mut dyn FnMut() -> Result<&'a Builder<'a>>,
-    ) -> Result<Plan> {
+    pub fn plan<'a>(&mut self, mode: &LockMode, answerer: &mut dyn FnMut() -> Result<&'a Builder<'a>>) -> Result<Plan> {
         let before = self.lock.clone();
         if let LockMode::Update(names) = mode {
             self.lock.entries.retain(|_, entry| !names.is_empty() && !has_package(entry, names));
@@ -91,7 +86,8 @@ impl Expression {
             false => format!("`{path}` does not answer everything and --locked forbids to change it"),
         };
         let failure = Failure::new(code::LOCKED, headline);
-        let failure = requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", words(request))));
+        let failure =
+            requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", words(request))));
         failure.hint("run `forge lock` without --locked, look at the change, and commit it")
     }
 
@@ -194,7 +190,9 @@ pub fn read_lock(path: &Path) -> Result<(Lock, String)> {
         Ok(lock) => Ok((lock, text)),
         Err(error) => {
             let failure = Failure::new(code::USAGE, format!("`{}` is not a lock", path.display()));
-            let failure = failure.cause(error.to_string()).hint("if a merge left it so: remove it, and `forge lock` writes it anew");
+            let failure = failure
+                .cause(error.to_string())
+                .hint("if a merge left it so: remove it, and `forge lock` writes it anew");
             let LockError::Syntax { offset: Some(start), .. } = error else { return Err(failure) };
             let text = Arc::new(SourceText { name: path.to_owned(), bytes: text.into_bytes() });
             Err(failure.at(Place { text, start, end: start + 1 }))

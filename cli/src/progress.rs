@@ -73,7 +73,8 @@ impl Reporter for Progress {
                             .expect("a fixed template"),
                     ),
                     None => ProgressBar::new_spinner().with_style(
-                        ProgressStyle::with_template("  {prefix:>9} {wide_msg} {elapsed:>5}").expect("a fixed template"),
+                        ProgressStyle::with_template("  {prefix:>9} {wide_msg} {elapsed:>5}")
+                            .expect("a fixed template"),
                     ),
                 };
                 let bar = self.bars.add(bar.with_prefix(phase).with_message(what.to_owned()));

@@ -135,10 +135,7 @@ mod tests {
         let start = bytes.windows(5).position(|window| window == b"pyton").unwrap();
         let text = Arc::new(SourceText { name: "a.expr".into(), bytes });
         let place = Place { text, start, end: start + 5 };
-        assert_eq!(
-            excerpt(&place, Paint::new(false)),
-            " --> a.expr:2:7\n  |\n2 |  é = pyton;\n  |      ^^^^^\n"
-        );
+        assert_eq!(excerpt(&place, Paint::new(false)), " --> a.expr:2:7\n  |\n2 |  é = pyton;\n  |      ^^^^^\n");
     }
 
     #[test]

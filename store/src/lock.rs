@@ -28,7 +28,7 @@ impl LockRequest {
 pub struct LockEntry {
     /// What was asked.
     pub request: LockRequest,
-    /// The answer: flat records of strings, numbers and booleans, sorted by their text.
+    /// The answer: flat records of strings, numbers and booleans, sorted by the line that each is in the text.
     pub records: Vec<BTreeMap<String, Value>>,
 }
 
@@ -66,7 +66,7 @@ impl Lock {
 
     /// Adds or replaces an answer; its records are brought into order.
     pub fn insert(&mut self, mut entry: LockEntry) {
-        entry.records.sort_by_cached_key(|record| serde_json::to_string(record).expect("plain values have a text"));
+        entry.records.sort_by_cached_key(toml_record);
         self.entries.insert(entry.request.key(), entry);
     }
 
@@ -111,7 +111,7 @@ impl std::fmt::Display for Lock {
             writeln!(formatter, "request = {}", toml_table(&entry.request.parameters))?;
             writeln!(formatter, "records = [")?;
             for record in &entry.records {
-                writeln!(formatter, "  {},", toml_table(record))?;
+                writeln!(formatter, "  {},", toml_record(record))?;
             }
             writeln!(formatter, "]")?;
         }
@@ -119,8 +119,19 @@ impl std::fmt::Display for Lock {
     }
 }
 
+/// A record as a line: what people look for comes first.
+fn toml_record(record: &BTreeMap<String, Value>) -> String {
+    let first = ["name", "version"].into_iter().filter_map(|key| record.get_key_value(key));
+    let rest = record.iter().filter(|(key, _)| !matches!(key.as_str(), "name" | "version"));
+    toml_fields(first.chain(rest))
+}
+
 fn toml_table(table: &BTreeMap<String, Value>) -> String {
-    let fields = table.iter().map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
+    toml_fields(table.iter())
+}
+
+fn toml_fields<'a>(fields: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
+    let fields = fields.map(|(key, value)| format!("{} = {}", toml_key(key), toml_value(value)));
     format!("{{ {} }}", fields.collect::<Vec<_>>().join(", "))
 }
 

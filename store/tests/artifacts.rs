@@ -52,7 +52,10 @@ fn everything(store: &Store) -> TreeId {
     sizes.insert(name(b"twin"), file(store, &content(1_000_003, 7), 0o444));
     let mut many = BTreeMap::new();
     for number in 0..1500 {
-        many.insert(name(format!("entry-{number:05}").as_bytes()), file(store, format!("{number}\n").as_bytes(), 0o644));
+        many.insert(
+            name(format!("entry-{number:05}").as_bytes()),
+            file(store, format!("{number}\n").as_bytes(), 0o644),
+        );
     }
     let mut attributes = Metadata::root(0o755);
     attributes.attributes.insert(b"user.note".to_vec(), b"hello".to_vec());
@@ -235,7 +238,8 @@ fn tar_reads_our_tar() {
     }
     let (archive, out) = (world.write("tar"), world.directory.path().join("out"));
     fs::create_dir(&out).unwrap();
-    let output = Command::new("tar").args(["--numeric-owner", "-xpf"]).arg(&archive).arg("-C").arg(&out).output().unwrap();
+    let output =
+        Command::new("tar").args(["--numeric-owner", "-xpf"]).arg(&archive).arg("-C").arg(&out).output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && words.is_empty(), "{words}");
     compare(&out);

@@ -18,15 +18,27 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
     let jobs = shown(&settings.jobs, usize::to_string);
     let rows = [
         ("store", "FORGE_STORE", (store.value.display().to_string(), store.origin)),
-        ("jobs", "FORGE_JOBS", jobs.unwrap_or_else(|| (context.jobs(None).to_string(), "number of processors".to_owned()))),
-        ("debian.mirrors", "FORGE_DEBIAN_MIRROR", shown(&settings.debian_mirrors, |list| list.join(" ")).unwrap_or_else(unset)),
-        ("python.index", "FORGE_PYTHON_INDEX", shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset)),
+        (
+            "jobs",
+            "FORGE_JOBS",
+            jobs.unwrap_or_else(|| (context.jobs(None).to_string(), "number of processors".to_owned())),
+        ),
+        (
+            "debian.mirrors",
+            "FORGE_DEBIAN_MIRROR",
+            shown(&settings.debian_mirrors, |list| list.join(" ")).unwrap_or_else(unset),
+        ),
+        (
+            "python.index",
+            "FORGE_PYTHON_INDEX",
+            shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),
+        ),
     ];
     if context.global.json {
-        let record = |(name, variable, (value, origin)): &(&str, &str, (String, String))| {
-            serde_json::json!({ "name": name, "variable": variable, "value": value, "origin": origin })
-        };
-        super::print_json(&serde_json::json!({ "schema": 1, "settings": rows.iter().map(record).collect::<Vec<_>>() }))?;
+        let record = |(name, variable, (value, origin)): &(&str, &str, (String, String))| serde_json::json!({ "name": name, "variable": variable, "value": value, "origin": origin });
+        super::print_json(
+            &serde_json::json!({ "schema": 1, "settings": rows.iter().map(record).collect::<Vec<_>>() }),
+        )?;
     } else if arguments.origin {
         let rows: Vec<Vec<String>> = rows
             .into_iter()
@@ -34,7 +46,8 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             .collect();
         super::print(&render::table(&["SETTING", "VALUE", "FROM", "VARIABLE"], &rows))?;
     } else {
-        let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, _, (value, _))| vec![name.to_owned(), value]).collect();
+        let rows: Vec<Vec<String>> =
+            rows.into_iter().map(|(name, _, (value, _))| vec![name.to_owned(), value]).collect();
         super::print(&render::table(&["SETTING", "VALUE"], &rows))?;
     }
     Ok(ExitCode::SUCCESS)

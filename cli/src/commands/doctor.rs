@@ -29,15 +29,7 @@ impl Check {
 
 /// `forge doctor`
 pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
-    let mut checks: Vec<Check> = executor::backend::native::check()
-        .into_iter()
-        .map(|capability| Check {
-            name: capability.name.to_owned(),
-            good: capability.available,
-            detail: capability.detail,
-            cure: capability.cure.filter(|_| !capability.available),
-        })
-        .collect();
+    let mut checks: Vec<Check> = Vec::new();
     checks.extend(store(context));
     checks.extend(configuration(context));
     if arguments.network {
@@ -45,9 +37,7 @@ pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
     }
     let bad = checks.iter().filter(|check| !check.good).count();
     if context.global.json {
-        let record = |check: &Check| {
-            serde_json::json!({ "name": check.name, "good": check.good, "detail": check.detail, "cure": check.cure })
-        };
+        let record = |check: &Check| serde_json::json!({ "name": check.name, "good": check.good, "detail": check.detail, "cure": check.cure });
         let checks: Vec<_> = checks.iter().map(record).collect();
         super::print_json(&serde_json::json!({ "schema": 1, "bad": bad, "checks": checks }))?;
     } else {
@@ -97,9 +87,19 @@ fn configuration(context: &Context) -> Vec<Check> {
     let python = match builder::python::index::configured(&machine) {
         Ok(indexes) => match indexes.default {
             Some(index) => Check::new("Python index", true, builder::fetch::redact(&index), None),
-            None => Check::new("Python index", true, "none configured: pip's own default is asked for when it is needed", None),
+            None => Check::new(
+                "Python index",
+                true,
+                "none configured: pip's own default is asked for when it is needed",
+                None,
+            ),
         },
-        Err(error) => Check::new("Python index", false, error.to_string(), Some("set FORGE_PYTHON_INDEX to an index's address (…/simple)")),
+        Err(error) => Check::new(
+            "Python index",
+            false,
+            error.to_string(),
+            Some("set FORGE_PYTHON_INDEX to an index's address (…/simple)"),
+        ),
     };
     vec![debian, python]
 }

@@ -4,8 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use expressions::plan::Outcome;
-use expressions::{Format, Input, Request, Sources};
+use expressions::{Format, Input, Outcome, Request, Sources};
 use store::lock::Lock;
 
 use crate::args::EvalArguments;
@@ -41,7 +40,8 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
     if arguments.impure {
         sources.home = context.variable("HOME").map(PathBuf::from);
         sources.environment = context.environment.clone();
-        sources.time = std::time::SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|since| since.as_secs().try_into().ok());
+        sources.time =
+            std::time::SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|since| since.as_secs().try_into().ok());
     }
     let request = Request {
         input,
@@ -64,7 +64,9 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
         }
         Outcome::Unlocked(requests) => {
             let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
-            let failure = requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
+            let failure = requests
+                .iter()
+                .fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
             Err(failure.hint("`forge lock` writes the lock"))
         }
     }

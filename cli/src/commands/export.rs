@@ -12,15 +12,19 @@ use crate::error::{Failure, Result, code};
 pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let id = store.find(&arguments.formation)?;
-    let format = store::format::ALL.iter().find(|format| format.name() == arguments.format).expect("clap has checked it");
+    let format =
+        store::format::ALL.iter().find(|format| format.name() == arguments.format).expect("clap has checked it");
     if arguments.output.as_deref() == Some(Path::new("-")) {
         let stdout = std::io::stdout();
         if stdout.is_terminal() {
-            return Err(Failure::new(code::USAGE, "an artifact is not for a terminal").hint("redirect it, or give a file: -o FILE"));
+            return Err(Failure::new(code::USAGE, "an artifact is not for a terminal")
+                .hint("redirect it, or give a file: -o FILE"));
         }
         let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
         format.pack(&store, id, &mut output)?;
-        output.flush().map_err(|error| Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string()))?;
+        output.flush().map_err(|error| {
+            Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string())
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = match &arguments.output {
@@ -28,7 +32,9 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         None => default_name(&store.formation(id)?, format.extension()),
     };
     if path.exists() && !arguments.force {
-        return Err(Failure::new(code::USAGE, format!("`{}` is there already", path.display())).hint("--force replaces it"));
+        return Err(
+            Failure::new(code::USAGE, format!("`{}` is there already", path.display())).hint("--force replaces it")
+        );
     }
     let failed = |error: std::io::Error| {
         let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);

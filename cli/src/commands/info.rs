@@ -74,7 +74,10 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
         line("environment", format!("{name}={value}"));
     }
     for layer in &record.layers {
-        line("layer", format!("{}  {}  {} files  {}", &layer.delta[..8], render::size(layer.size), layer.files, layer.label));
+        line(
+            "layer",
+            format!("{}  {}  {} files  {}", &layer.delta[..8], render::size(layer.size), layer.files, layer.label),
+        );
     }
     super::print(&out)?;
     Ok(ExitCode::SUCCESS)
@@ -91,7 +94,9 @@ fn limits(limits: &store::Limits) -> String {
 
 /// A command as it would be typed.
 fn shell_words(command: &[String]) -> String {
-    let plain = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte));
+    let plain = |word: &str| {
+        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte))
+    };
     let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
     command.iter().map(quote).collect::<Vec<_>>().join(" ")
 }

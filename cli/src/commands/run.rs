@@ -27,7 +27,8 @@ pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
 pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
-    let command = vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
+    let command =
+        vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
     execute(store, id, &arguments.options, command, context)
 }
 
@@ -76,16 +77,20 @@ fn execute(
 }
 
 fn check_platform(formation: &Formation) -> Result<()> {
-    let here = format!("linux/{}", match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    });
+    let here = format!(
+        "linux/{}",
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+    );
     if formation.platform == here {
         return Ok(());
     }
     let headline = format!("the formation is for {} and this machine is {here}", formation.platform);
-    Err(Failure::new(code::CANNOT_EXECUTE, headline).hint("build its expression here: the same words give a formation for this machine"))
+    Err(Failure::new(code::CANNOT_EXECUTE, headline)
+        .hint("build its expression here: the same words give a formation for this machine"))
 }
 
 /// The sandbox of a run: the formation's launch settings, with what the command line changes.
