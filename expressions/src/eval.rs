@@ -19,15 +19,13 @@ use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort, suggestions};
 use crate::places::{PlaceId, Places};
 use crate::registry::Registry;
+use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::symbols::{Symbol, Symbols, known};
 use crate::value::{Attribute, Closure, Context, Scope, Set, Thunk, Value, Work};
 use crate::{Listener, builtins, stack};
 
 pub use coerce::{Coercion, in_store};
-
-/// How many calls may be nested, as in Nix.
-const MAX_CALL_DEPTH: usize = 10_000;
 
 /// One evaluation.
 pub struct Evaluator {
@@ -39,6 +37,8 @@ pub struct Evaluator {
     pub sources: Sources,
     /// Derivations and sources that came up.
     pub registry: RefCell<Registry>,
+    /// What is allowed.
+    pub settings: Settings,
     /// For instance `x86_64-linux`; none where nobody said.
     pub system: Option<String>,
     /// Names that are visible everywhere.
@@ -72,6 +72,7 @@ impl Evaluator {
             places: Places::default(),
             sources,
             registry: RefCell::default(),
+            settings: Settings::default(),
             system,
             globals: Globals::new(),
             listener,
@@ -89,7 +90,7 @@ impl Evaluator {
     #[inline]
     pub fn deeper(&self, place: PlaceId) -> Result<Depth<'_>> {
         let depth = self.depth.get();
-        if depth > MAX_CALL_DEPTH || !stack::has_room() {
+        if depth > self.settings.max_call_depth || !stack::has_room() {
             return Err(self.too_deep(place));
         }
         self.depth.set(depth + 1);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::ast::{Expression, Formal, Formals, Kind, Lambda, Name, Operator, Span};
 use crate::error::{Finding, Place, Severity, SourceText};
 use crate::lexer::{Lexer, Token};
+use crate::settings::{Lint, Lints};
 use crate::symbols::{Symbol, Symbols, known};
 use crate::{paths, stack};
 
@@ -29,6 +30,7 @@ pub struct Parser<'a> {
     span: Span,
     /// `a or` as the last thing read: `or` may yet be taken for a function's name.
     warnings: Vec<Finding>,
+    lints: Lints,
 }
 
 /// Binding strength and whether the operator may be repeated and groups to the right.
@@ -65,10 +67,11 @@ pub fn parse(
     symbols: &Symbols,
     directory: &[u8],
     home: Option<&[u8]>,
+    lints: Lints,
 ) -> Result<(Expression, Vec<Finding>)> {
     let lexer = Lexer::new(&text.bytes);
     let (token, span) = (Token::End, Span::default());
-    let mut parser = Parser { text, symbols, directory, home, lexer, token, span, warnings: Vec::new() };
+    let mut parser = Parser { text, symbols, directory, home, lexer, token, span, warnings: Vec::new(), lints };
     if u32::try_from(text.bytes.len()).is_err() {
         return Err(parser.error(Span::default(), "a text of more than 4 GiB cannot be read"));
     }
@@ -120,6 +123,19 @@ impl<'a> Parser<'a> {
         let place = Some(self.place(span));
         let (severity, trace) = (Severity::Error, Vec::new());
         Box::new(Finding { severity, message: message.into(), place, trace, hint: None })
+    }
+
+    /// Says something about what is allowed but not liked.
+    fn lint(&mut self, lint: Lint, span: Span, message: &dyn Fn(bool) -> String) -> Result<()> {
+        match lint {
+            Lint::Ignore => {}
+            Lint::Fatal => return Err(self.error(span, message(true))),
+            Lint::Warn => {
+                let finding = self.error(span, message(false));
+                self.warnings.push(Finding { severity: Severity::Warning, ..*finding });
+            }
+        }
+        Ok(())
     }
 
     fn unexpected(&self, expected: Option<&str>) -> Box<Finding> {
@@ -523,7 +539,15 @@ impl<'a> Parser<'a> {
                 let float = float.filter(|float| !vanished && (*float == 0.0 || float.is_normal()));
                 Kind::Float(float.ok_or_else(|| self.error(span, format!("invalid float '{digits}'")))?)
             }
-            Token::Uri => Kind::String(text.to_vec()),
+            Token::Uri => {
+                let lint = self.lints.urls;
+                self.lint(lint, span, &|fatal| {
+                    let what = if fatal { "disallowed" } else { "discouraged" };
+                    let text = String::from_utf8_lossy(text);
+                    format!("URL literals are {what}. Consider using a string literal \"{text}\" instead")
+                })?;
+                Kind::String(text.to_vec())
+            }
             Token::SearchPath => {
                 let name = Expression { kind: Kind::String(text[1..text.len() - 1].to_vec()), span: Span::default() };
                 let path = Expression { kind: Kind::Variable(known::NIX_PATH), span: Span::default() };

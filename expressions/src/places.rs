@@ -7,7 +7,7 @@ use crate::ast::Span;
 use crate::error::{Place, SourceText};
 
 /// A place, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
 pub struct PlaceId(u32);
 
 impl PlaceId {

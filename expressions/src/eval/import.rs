@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Evaluator;
+use crate::ast::Expression;
 use crate::code::Code;
 use crate::compile::Compiler;
 use crate::error::{Finding, Severity, SourceText};
@@ -26,8 +27,14 @@ impl Evaluator {
 
     fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
         let text = Arc::new(SourceText { name, bytes });
-        let home = self.sources.home.as_ref().map(|home| home.as_os_str().as_bytes());
-        let parsed = parser::parse(&text, &self.symbols, directory, home);
+        let expression = self.parse(&text, directory)?;
+        self.compile(text, &expression, extra)
+    }
+
+    fn parse(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Expression> {
+        let home = self.sources.home.as_ref().filter(|_| self.sources.impure);
+        let home = home.map(|home| home.as_os_str().as_bytes());
+        let parsed = parser::parse(text, &self.symbols, directory, home, self.settings.lints);
         let (expression, warnings) = parsed.map_err(|finding| {
             let message = finding.message.clone();
             Failure::of(Sort::Parse(finding), message)
@@ -35,9 +42,21 @@ impl Evaluator {
         for warning in warnings {
             self.say(Message::Warning(warning));
         }
+        Ok(expression)
+    }
+
+    /// The tree of a text whose names all mean something.
+    pub fn check_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Expression> {
+        let text = Arc::new(SourceText { name, bytes });
+        let expression = self.parse(&text, directory)?;
+        self.compile(text, &expression, None)?;
+        Ok(expression)
+    }
+
+    fn compile(&self, text: Arc<SourceText>, expression: &Expression, extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
         let number = self.places.text(text);
         let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, number);
-        let code = compiler.whole(&expression, extra);
+        let code = compiler.whole(expression, extra);
         let mut undefined = compiler.undefined.into_iter();
         let Some(first) = undefined.next() else { return Ok(code) };
         let message = |name: Symbol| format!("undefined variable '{}'", self.symbols.text(name));
@@ -62,7 +81,7 @@ impl Evaluator {
     }
 
     /// The file that an import of this path reads: a directory stands for its `default.nix`, a symlink for what it points to.
-    fn resolve_expression(&self, path: &[u8]) -> Result<Vec<u8>> {
+    pub fn resolve_expression(&self, path: &[u8]) -> Result<Vec<u8>> {
         let mut path = paths::normal(path);
         if self.made_text(&path).is_some() {
             return Ok(path);

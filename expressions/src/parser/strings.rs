@@ -80,6 +80,21 @@ impl Parser<'_> {
     pub(super) fn path(&mut self) -> Result<Expression> {
         let start = self.span;
         let text = self.lexer.slice(start);
+        let lints = self.lints;
+        let shown = String::from_utf8_lossy(text);
+        if self.token == Token::HomePath && self.home.is_some() {
+            self.lint(lints.absolute_paths, start, &|_| {
+                format!("home path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+            })?;
+        } else if text.starts_with(b"/") {
+            self.lint(lints.absolute_paths, start, &|_| {
+                format!("absolute path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+            })?;
+        } else if !text.starts_with(b".") && self.token == Token::Path {
+            self.lint(lints.short_paths, start, &|_| {
+                format!("relative path literal '{shown}' should be prefixed with '.' for clarity: './{shown}'")
+            })?;
+        }
         let path = match (self.token, self.home) {
             (Token::HomePath, Some(home)) => {
                 // What is behind the home directory is taken as it stands.

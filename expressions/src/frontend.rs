@@ -1,0 +1,378 @@
+//! What `nix-instantiate` does with its arguments, to the letter of its output: for scripts that call it, and to be judged by.
+//!
+//! Nothing is printed here; what would be is given back.
+
+mod render;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::builtins::{derivation_path, to_json};
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Result, Sort, suggestions};
+use crate::places::PlaceId;
+use crate::plan::{attribute_path, write};
+use crate::sources::Sources;
+use crate::symbols::known;
+use crate::value::{Attribute, Context, Value};
+use crate::{Listener, Message, ast_print, paths, show, stack};
+
+pub use crate::plan::Format;
+
+/// A call of the program.
+pub struct Invocation {
+    /// Its arguments, without its name.
+    pub arguments: Vec<OsString>,
+    /// Where it is called; absolute.
+    pub directory: PathBuf,
+    /// Its environment: `NIX_PATH` and `HOME` count, and `builtins.getEnv` sees all of it.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// What it reads when its argument is `-`.
+    pub input: Vec<u8>,
+    /// `builtins.currentSystem`
+    pub system: String,
+    /// `builtins.currentTime`
+    pub time: i64,
+}
+
+/// What the program prints and how it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Printed {
+    /// Data.
+    pub output: Vec<u8>,
+    /// Words.
+    pub errors: Vec<u8>,
+    /// 0 or 1.
+    pub code: u8,
+}
+
+/// What the arguments say.
+#[derive(Default)]
+struct Options {
+    read_input: bool,
+    expressions: bool,
+    evaluate: bool,
+    parse: bool,
+    find: bool,
+    strict: bool,
+    show_trace: bool,
+    pure: bool,
+    format: Option<Format>,
+    no_location: bool,
+    attributes: Vec<String>,
+    files: Vec<OsString>,
+    arguments: Vec<(String, bool, String)>,
+    search: Vec<String>,
+    settings: Vec<(String, String)>,
+}
+
+/// Carries out a call.
+pub fn nix_instantiate(invocation: &Invocation) -> Printed {
+    let options = match options(&invocation.arguments) {
+        Ok(options) => options,
+        Err(message) => {
+            return Printed { errors: format!("error: {message}\n").into_bytes(), code: 1, ..Printed::default() };
+        }
+    };
+    let printed = Arc::new(Mutex::new(Printed::default()));
+    let inner = Arc::clone(&printed);
+    stack::deep(move || {
+        let words = Arc::clone(&inner);
+        let listener: Listener = Arc::new(move |message: &Message| {
+            let text = render::message(message);
+            words.lock().unwrap_or_else(PoisonError::into_inner).errors.extend(text.bytes());
+        });
+        let evaluator = evaluator(invocation, &options, listener);
+        let mut output = Vec::new();
+        let result = run(&evaluator, invocation, &options, &mut output);
+        let mut printed = inner.lock().unwrap_or_else(PoisonError::into_inner);
+        printed.output = output;
+        if let Err(failure) = result {
+            printed.errors.extend(render::failure(&evaluator, &failure, options.show_trace).bytes());
+            printed.code = 1;
+        }
+    });
+    let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *printed)
+}
+
+fn options(arguments: &[OsString]) -> std::result::Result<Options, String> {
+    let mut options = Options::default();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy().into_owned();
+        let mut next = || -> std::result::Result<String, String> {
+            let value = arguments.next().ok_or_else(|| format!("flag '{text}' requires an argument"))?;
+            Ok(value.to_string_lossy().into_owned())
+        };
+        match text.as_str() {
+            "-" => options.read_input = true,
+            "--expr" | "-E" => options.expressions = true,
+            "--eval" | "--eval-only" => options.evaluate = true,
+            "--parse" | "--parse-only" => (options.parse, options.evaluate) = (true, true),
+            "--find-file" => options.find = true,
+            "--strict" => options.strict = true,
+            "--raw" => options.format = Some(Format::Raw),
+            "--xml" => options.format = Some(Format::XmlWithPlaces),
+            "--json" => options.format = Some(Format::Json),
+            "--no-location" => options.no_location = true,
+            "--show-trace" => options.show_trace = true,
+            "--no-show-trace" => options.show_trace = false,
+            "--pure-eval" => options.pure = true,
+            "--impure" | "--read-write-mode" | "--indirect" | "--dry-run" | "--quiet" | "-v" | "--verbose" => {}
+            "--attr" | "-A" => options.attributes.push(next()?),
+            "--add-root" => _ = next()?,
+            "--arg" => options.arguments.push((next()?, true, next()?)),
+            "--argstr" => options.arguments.push((next()?, false, next()?)),
+            "-I" | "--include" => options.search.push(next()?),
+            "--option" => options.settings.push((next()?, next()?)),
+            "--extra-experimental-features" | "--max-call-depth" => {
+                let name = text.trim_start_matches('-').to_owned();
+                options.settings.push((name, next()?));
+            }
+            _ if text.starts_with("--lint-") => options.settings.push((text[2..].to_owned(), next()?)),
+            _ if text.starts_with("-I") => options.search.push(text[2..].to_owned()),
+            _ if text.starts_with('-') => return Err(format!("unrecognised flag '{text}'")),
+            _ => options.files.push(argument.clone()),
+        }
+    }
+    Ok(options)
+}
+
+fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> Evaluator {
+    let variable = |name: &str| invocation.environment.get(OsStr::new(name)).cloned();
+    let mut sources = Sources::impure(&invocation.directory);
+    sources.impure = !options.pure;
+    sources.home = variable("HOME").map(PathBuf::from);
+    sources.environment.clone_from(&invocation.environment);
+    sources.time = Some(invocation.time);
+    let from_environment = variable("NIX_PATH").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    let entries = options.search.iter().map(String::as_str).chain(from_environment.split(':'));
+    for entry in entries.filter(|entry| !entry.is_empty()) {
+        let (prefix, path) = entry.split_once('=').unwrap_or(("", entry));
+        // A path that is there is made absolute; others stay as they were written.
+        let absolute = invocation.directory.join(path);
+        let absolute = OsString::from_vec(paths::normal(absolute.as_os_str().as_bytes()));
+        sources.search_path.push((prefix.to_owned(), PathBuf::from(absolute)));
+    }
+    let mut evaluator = Evaluator::new(sources, Some(invocation.system.clone()), Some(listener));
+    for (name, value) in &options.settings {
+        evaluator.settings.set(name, value);
+    }
+    evaluator
+}
+
+/// The arguments given by `--arg` and `--argstr`.
+fn given(evaluator: &Evaluator, invocation: &Invocation, options: &Options) -> Result<Vec<Attribute>> {
+    let arguments = options.arguments.iter().map(|(name, is_expression, text)| {
+        let value = if *is_expression {
+            let directory = invocation.directory.as_os_str().as_bytes();
+            evaluator.eval_text(PathBuf::from("«string»"), text.as_bytes().to_vec(), directory)?
+        } else {
+            Value::string(text.as_str())
+        };
+        Ok(Attribute::new(evaluator.symbols.intern(name.as_bytes()), value))
+    });
+    arguments.collect()
+}
+
+fn run(evaluator: &Evaluator, invocation: &Invocation, options: &Options, output: &mut Vec<u8>) -> Result<()> {
+    let directory = invocation.directory.as_os_str().as_bytes();
+    if options.find {
+        for file in &options.files {
+            output.extend(find(evaluator, &file.to_string_lossy())?);
+            output.push(b'\n');
+        }
+        return Ok(());
+    }
+    let arguments = given(evaluator, invocation, options)?;
+    if options.read_input {
+        let name = PathBuf::from("«stdin»");
+        if options.parse {
+            return parse(evaluator, name, invocation.input.clone(), directory, output);
+        }
+        let value = evaluator.eval_text(name, invocation.input.clone(), directory)?;
+        return process(evaluator, options, &arguments, &value, output);
+    }
+    let default = [OsString::from("./default.nix")];
+    let files = if options.files.is_empty() && !options.expressions { &default[..] } else { &options.files };
+    for file in files {
+        let (name, text, directory) = if options.expressions {
+            (PathBuf::from("«string»"), file.as_bytes().to_vec(), directory.to_vec())
+        } else {
+            let text = file.to_string_lossy();
+            let path = match text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
+                Some(name) => find(evaluator, name)?,
+                None => paths::join(directory, file.as_bytes()),
+            };
+            let path = evaluator.resolve_expression(&path)?;
+            let bytes = evaluator.sources.read(Path::new(OsStr::from_bytes(&path)))?;
+            let directory = paths::directory(&path).to_vec();
+            (PathBuf::from(OsString::from_vec(path)), bytes, directory)
+        };
+        if options.parse {
+            parse(evaluator, name, text, &directory, output)?;
+        } else {
+            let value = evaluator.eval_text(name, text, &directory)?;
+            process(evaluator, options, &arguments, &value, output)?;
+        }
+    }
+    Ok(())
+}
+
+fn find(evaluator: &Evaluator, name: &str) -> Result<Vec<u8>> {
+    let symbol = |name: &str| evaluator.symbols.intern(name.as_bytes());
+    let (Some(function), Some(path)) =
+        (evaluator.globals.get(&symbol("__findFile")), evaluator.globals.get(&symbol("__nixPath")))
+    else {
+        return Ok(Vec::new());
+    };
+    let found = evaluator.call(function, &[path.clone(), Value::string(name)], PlaceId::NONE)?;
+    evaluator.coerce_to_path(&found, &mut Context::new(), PlaceId::NONE, "")
+}
+
+fn parse(evaluator: &Evaluator, name: PathBuf, text: Vec<u8>, directory: &[u8], output: &mut Vec<u8>) -> Result<()> {
+    let expression = evaluator.check_text(name, text, directory)?;
+    output.extend(ast_print::expression(&evaluator.symbols, &expression).bytes());
+    output.push(b'\n');
+    Ok(())
+}
+
+fn process(
+    evaluator: &Evaluator,
+    options: &Options,
+    arguments: &[Attribute],
+    root: &Value,
+    output: &mut Vec<u8>,
+) -> Result<()> {
+    let whole = [String::new()];
+    let attributes = if options.attributes.is_empty() { &whole[..] } else { &options.attributes };
+    for attribute in attributes {
+        let value = select(evaluator, attribute, arguments, root)?;
+        if !options.evaluate {
+            derivations(evaluator, &value, arguments, 0, output)?;
+            continue;
+        }
+        let value = if arguments.is_empty() { value } else { evaluator.call_with_known(&value, arguments)? };
+        let mut context = Context::new();
+        match options.format {
+            Some(Format::Json) => {
+                output.extend(to_json(evaluator, &value, PlaceId::NONE, &mut context, true)?);
+                output.push(b'\n');
+            }
+            Some(Format::XmlWithPlaces) => {
+                let format = if options.no_location { Format::Xml } else { Format::XmlWithPlaces };
+                output.extend(write(evaluator, &value, format, options.strict)?);
+            }
+            Some(format) => output.extend(write(evaluator, &value, format, options.strict)?),
+            None => {
+                output.extend(write(evaluator, &value, Format::Nix, options.strict)?);
+                output.push(b'\n');
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a selection path leads to, functions on the way being called.
+fn select(evaluator: &Evaluator, path: &str, arguments: &[Attribute], root: &Value) -> Result<Value> {
+    let mut value = root.clone();
+    for name in attribute_path(path) {
+        value = evaluator.call_with_known(&value, arguments)?;
+        let index = name.parse::<u32>().ok();
+        value = match (&value, index) {
+            (Value::Set(_), None) if name.is_empty() => {
+                return Err(Failure::new(format!("empty attribute name in selection path '{path}'")));
+            }
+            (Value::Set(set), None) => {
+                let known: Vec<_> = set.entries.iter().map(|entry| evaluator.symbols.text(entry.name)).collect();
+                match set.get(evaluator.symbols.intern(name.as_bytes())) {
+                    Some(attribute) => evaluator.force(&attribute.value, attribute.place)?,
+                    None => {
+                        let close = suggestions(&name, known.iter().map(String::as_str));
+                        let message = format!("attribute '{name}' in selection path '{path}' not found");
+                        return Err(Failure::new(message).suggesting(close));
+                    }
+                }
+            }
+            (Value::List(list), Some(index)) => match list.get(index as usize) {
+                Some(item) => evaluator.force(item, PlaceId::NONE)?,
+                None => {
+                    return Err(Failure::new(format!("list index {index} in selection path '{path}' is out of range")));
+                }
+            },
+            (other, index) => {
+                let wanted = if index.is_some() { "list" } else { "set" };
+                let kind = other.kind();
+                return Err(Failure::new(format!(
+                    "the expression selected by the selection path '{path}' should be a {wanted} but is {kind}"
+                )));
+            }
+        };
+    }
+    Ok(value)
+}
+
+/// The `.drv` paths of derivations in a value.
+fn derivations(
+    evaluator: &Evaluator,
+    value: &Value,
+    arguments: &[Attribute],
+    depth: usize,
+    output: &mut Vec<u8>,
+) -> Result<()> {
+    let _depth = evaluator.deeper(PlaceId::NONE)?;
+    let value = evaluator.call_with_known(value, arguments)?;
+    if evaluator.is_derivation(&value)? {
+        let path = derivation_path(evaluator, &value)?;
+        output.extend(path.as_str().bytes());
+        if let Value::Set(set) = &value {
+            if let Some(name) = set.get(known::OUTPUT_NAME) {
+                let name = evaluator.force_string(&name.value, name.place, "while evaluating the output name")?;
+                if name.bytes != b"out" {
+                    output.push(b'!');
+                    output.extend_from_slice(&name.bytes);
+                }
+            }
+        }
+        output.push(b'\n');
+        return Ok(());
+    }
+    match &value {
+        Value::Set(set) => {
+            let wanted = set.get(known::RECURSE_FOR_DERIVATIONS);
+            let recurse = match wanted {
+                Some(wanted) => {
+                    let what = "while evaluating the attribute `recurseForDerivations`";
+                    evaluator.force_boolean(&wanted.value, wanted.place, what)?
+                }
+                None => depth == 0,
+            };
+            for (_, item) in show::sorted(evaluator, set).into_iter().filter(|_| recurse) {
+                let item = match evaluator.force(&item, PlaceId::NONE) {
+                    Ok(item) => item,
+                    // In a set of packages one that cannot be had is passed over.
+                    Err(failure) if failure.sort == Sort::Assertion => continue,
+                    Err(failure) => return Err(failure),
+                };
+                if matches!(item, Value::Set(_) | Value::List(_) | Value::Lambda(_)) {
+                    derivations(evaluator, &item, arguments, depth + 1, output)?;
+                }
+            }
+            Ok(())
+        }
+        Value::List(list) => {
+            list.iter().try_for_each(|item| derivations(evaluator, item, arguments, depth + 1, output))
+        }
+        _ if depth > 0 => Ok(()),
+        other => {
+            let kind = other.kind();
+            Err(Failure::new(format!(
+                "expression does not evaluate to a derivation (or a set or list of those) but {kind}"
+            )))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Failures and messages as Nix writes them: the trace with pieces of the text, then what happened.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use crate::Message;
+use crate::error::{Finding, Place};
+use crate::eval::Evaluator;
+use crate::failure::{Failure, Frame, Sort};
+
+/// A failure, with all of its trace or the innermost part.
+pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> String {
+    let mut body = String::new();
+    let (mut message, mut place) = (failure.message.clone(), evaluator.places.get(failure.place));
+    if let Sort::Parse(finding) = &failure.sort {
+        (message, place) = (finding.message.clone(), finding.place.clone());
+    }
+    // Outermost first.
+    let frames = failure.trace.iter().rev().filter(|frame| !frame.text.is_empty());
+    let frames: Vec<&Frame> = frames.filter(|frame| show_trace || !is_scope(frame)).collect();
+    if !failure.trace.iter().all(|frame| !show_trace && is_scope(frame)) {
+        trace(evaluator, &frames, show_trace, &mut body);
+        body.push_str("\nerror: ");
+    }
+    body.push_str(&message);
+    body.push('\n');
+    if let Some(place) = place {
+        code(&place, "", &mut body);
+    }
+    if let Some((last, others)) = failure.suggestions.split_last() {
+        let others = others.join(", ");
+        let list = if others.is_empty() { last.clone() } else { format!("{others} or {last}") };
+        let one_of = if others.is_empty() { "" } else { "one of " };
+        let _ = writeln!(body, "Did you mean {one_of}{list}?");
+    }
+    indented("error: ", &body)
+}
+
+/// Calls of functions of the language are part of a full trace only.
+fn is_scope(frame: &Frame) -> bool {
+    let call = frame.text.strip_prefix("while calling ");
+    call.is_some_and(|what| what == "anonymous lambda" || what.starts_with('\'') && what.ends_with('\''))
+}
+
+fn trace(evaluator: &Evaluator, frames: &[&Frame], show_trace: bool, body: &mut String) {
+    let mut seen = HashSet::new();
+    let mut skipped: Vec<&Frame> = Vec::new();
+    let (mut count, mut truncate) = (0, false);
+    for frame in frames {
+        truncate |= !show_trace && count > 3;
+        if truncate && !frame.always {
+            continue;
+        }
+        if !seen.insert((frame.place, frame.text.as_str())) {
+            skipped.push(frame);
+            continue;
+        }
+        flush(evaluator, &mut skipped, &mut count, body);
+        count += 1;
+        one(evaluator, frame, &mut count, body);
+    }
+    flush(evaluator, &mut skipped, &mut count, body);
+    if truncate {
+        body.push_str("\n(stack trace truncated; use '--show-trace' to show the full, detailed trace)\n");
+    }
+}
+
+fn flush(evaluator: &Evaluator, skipped: &mut Vec<&Frame>, count: &mut usize, body: &mut String) {
+    if skipped.len() > 5 {
+        let _ = writeln!(body, "\n({} duplicate frames omitted)", skipped.len());
+        skipped.clear();
+    }
+    for frame in skipped.drain(..) {
+        one(evaluator, frame, count, body);
+    }
+}
+
+fn one(evaluator: &Evaluator, frame: &Frame, count: &mut usize, body: &mut String) {
+    let _ = writeln!(body, "\n… {}", frame.text);
+    if let Some(place) = evaluator.places.get(frame.place) {
+        code(&place, "  ", body);
+        *count += 1;
+    }
+}
+
+/// A place with the line it is in and those around.
+fn code(place: &Place, indent: &str, body: &mut String) {
+    let (line, column) = place.line_and_column();
+    let _ = write!(body, "{indent}at {}:{line}:{column}:", place.text.name.display());
+    let lines: Vec<String> =
+        place.text.bytes.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let text = |number: usize| lines.get(number.checked_sub(1)?).map(|line| line.trim_end_matches('\r'));
+    for number in [line.wrapping_sub(1), line, line + 1] {
+        // An empty line before everything, or after a last line that is empty, is none.
+        let Some(text) = text(number).filter(|_| number > 0) else { continue };
+        let _ = write!(body, "\n {number:>5}| {text}");
+        if number == line {
+            let _ = write!(body, "\n      |{}^", " ".repeat(column));
+        }
+    }
+    body.push('\n');
+}
+
+fn indented(prefix: &str, body: &str) -> String {
+    let mut text = String::new();
+    let rest = " ".repeat(prefix.len());
+    for (number, line) in body.trim_end().split('\n').enumerate() {
+        let line = format!("{}{line}", if number == 0 { prefix } else { &rest });
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What an evaluation says while it goes on.
+pub fn message(message: &Message) -> String {
+    match message {
+        Message::Trace(text) => format!("trace: {text}\n"),
+        Message::EvaluationWarning(text) if text.starts_with('\n') => format!("evaluation warning:{text}\n"),
+        Message::EvaluationWarning(text) => indented("evaluation warning: ", text),
+        Message::Warning(finding) => warning(finding),
+    }
+}
+
+fn warning(finding: &Finding) -> String {
+    let mut body = format!("{}\n", finding.message);
+    if let Some(place) = &finding.place {
+        code(place, "", &mut body);
+    }
+    indented("warning: ", &body)
+}
