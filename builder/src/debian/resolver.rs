@@ -29,7 +29,7 @@ impl Resolver for Packages {
     fn resolve(&self, builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {
         let suite: String = parameter(request, "suite")?;
         let architecture: String = parameter(request, "architecture")?;
-        let packages: Vec<String> = parameter(request, "packages")?;
+        let mut packages: Vec<String> = parameter(request, "packages")?;
         let recommends = parameter_or(request, "recommends", false)?;
         let components = parameter_or(request, "components", vec!["main".to_owned()])?;
         let _span = Span::start(builder.reporter, "resolve", format!("Debian {suite}"), None);
@@ -40,6 +40,10 @@ impl Resolver for Packages {
         let read: Vec<Vec<Package<'_>>> =
             texts.par_iter().map(|(suite, text)| index::packages(text, suite).collect()).collect::<Result<_>>()?;
         let universe = Universe::new(read.into_iter().flatten(), &architecture);
+        // A root is made with a merged /usr. Where a package says so, the one that would merge it later is not needed, nor its Perl.
+        if !universe.named(MERGED).is_empty() && !packages.iter().any(|wish| wish.starts_with("usrmerge")) {
+            packages.push(MERGED.to_owned());
+        }
         let ecosystem = format!("Debian {suite}");
         let wishes = Wishes { ecosystem: &ecosystem, packages: &packages, recommends };
         let found = solve::solve(builder, &universe, &wishes)?;
@@ -68,6 +72,9 @@ impl Resolver for Index {
         Ok(LockEntry { request: request.clone(), records: vec![record] })
     }
 }
+
+/// The package that says that /usr is merged.
+const MERGED: &str = "usr-is-merged";
 
 /// One suite of those that a wish is answered from.
 struct Part {
