@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `https://…`, `http://…` | that place, and where it redirects to |
 //! | `debian:SUITE/FILE` | FILE below every mirror of this machine that has SUITE, in the order configured |
-//! | `python:PROJECT/FILENAME` | wherever the Python index of this machine says FILENAME of PROJECT lies |
+//! | `python:PROJECT/FILENAME` | wherever a Python index of this machine says that FILENAME of PROJECT lies |
 //!
 //! Bytes are hashed while they stream into the store; what has another digest than was asked for is never kept. A cut connection is
 //! taken up again where it was cut; what a server lied about then shows in the digest.

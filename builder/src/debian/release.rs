@@ -38,6 +38,13 @@ enum Refusal {
 ///
 /// Of several that are configured under the same suite, Debian's own is preferred: a vendor may call his `bookworm` too.
 pub fn fetch(builder: &Builder<'_>, suite: &str) -> Result<Release> {
+    if suite.is_empty()
+        || suite.contains("..")
+        || !suite.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    {
+        let reason = "letters, digits, `-`, `.` and `_` are expected".to_owned();
+        return Err(Error::Invalid { what: "suite", name: suite.to_owned(), reason });
+    }
     let (mut tried, mut gone, mut bad, mut other) = (Vec::new(), true, None, None);
     for source in sources::of_suite(builder.machine, suite)? {
         match fetch_from(builder, suite, &source) {

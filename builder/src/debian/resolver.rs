@@ -133,3 +133,8 @@ fn record(package: &Package<'_>) -> BTreeMap<String, Value> {
         ("sha256".to_owned(), Value::from(to_hex(&package.sha256))),
     ])
 }
+
+#[cfg(test)]
+mod live;
+#[cfg(test)]
+mod tests;

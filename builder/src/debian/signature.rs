@@ -242,3 +242,6 @@ fn verify(signature: &Signature, key: &(impl KeyDetails + VerifyingKey), text: &
     let good = signature.verify(key, text);
     good.map_err(|_| format!("a signature by key {} does not fit the text: it was changed", fingerprint(key)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,10 @@ use super::relation::{self, Relation};
 use super::universe::{Place, Universe};
 use crate::{Builder, Error, Result};
 
+/// Our roots are laid out with `/bin` and its like as links into `/usr` from the start. What asks for that (`usrmerge |
+/// usr-is-merged`) is given the package that checks it, as debootstrap does, not the one that converts, and needs all of perl.
+const USR_IS_MERGED: &str = "usr-is-merged";
+
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct Wishes<'a> {
@@ -238,7 +242,8 @@ impl Provider<'_> {
     /// Any of these relations will do, the first rather than the next.
     fn requirement(&self, group: &[Relation<'_>]) -> ConditionalRequirement {
         let mut sets = Vec::new();
-        for relation in group {
+        let (merged, others): (Vec<_>, Vec<_>) = group.iter().partition(|relation| relation.name == USR_IS_MERGED);
+        for relation in merged.into_iter().chain(others) {
             for (name, places) in self.universe.matching(relation) {
                 let text =
                     if name == relation.name { bound_text(relation) } else { format!("that provides {relation}") };
@@ -365,3 +370,6 @@ impl DependencyProvider for Provider<'_> {
         self.builder.check_interrupt().err().map(|_| Box::new(()) as Box<dyn Any>)
     }
 }
+
+#[cfg(test)]
+mod tests;
