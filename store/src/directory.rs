@@ -147,9 +147,15 @@ impl Store {
             Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
             Err(errno) => return Err(failed("lock", format)(errno)),
         }
-        let directory = rustix::fs::openat(CWD, &path, flags | OFlags::DIRECTORY, Mode::empty());
+        let directory =
+            rustix::fs::openat(CWD, &path, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed("open", &path))?;
+        // What root puts into a user's store, that user could neither use nor remove.
+        let owner = rustix::fs::fstat(&directory).map_err(failed("look at", &path))?.st_uid;
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(Error::Owner { path, owner });
+        }
         Ok(Self {
-            directory: directory.map_err(failed("open", &path))?,
+            directory,
             path,
             lease,
             workspace: OnceLock::new(),
@@ -332,7 +338,14 @@ fn create(path: &Path) -> Result<()> {
     rustix::fs::chmodat(CWD, path, Mode::RWXU, AtFlags::empty()).map_err(failed("change the mode of", path))?;
     let temporary = path.join(format!("format.{}", random_name()?));
     fs::write(&temporary, FORMAT).map_err(Error::file("write", &temporary))?;
-    fs::rename(&temporary, &format).map_err(Error::file("create", &format))
+    // Never replaced: whoever has it open has locked that very file.
+    match rustix::fs::linkat(CWD, &temporary, CWD, &format, AtFlags::empty()) {
+        Ok(()) | Err(Errno::EXIST) => fs::remove_file(&temporary).map_err(Error::file("remove", &temporary)),
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => {
+            fs::rename(&temporary, &format).map_err(Error::file("create", &format))
+        }
+        Err(errno) => Err(failed("create", format)(errno)),
+    }
 }
 
 fn ensure_directory(path: &Path) -> Result<()> {
@@ -399,6 +412,32 @@ mod tests {
         assert!(matches!(Store::open(home.path()), Err(Error::NotEmpty { .. })));
         assert_eq!(fs::metadata(home.path()).unwrap().permissions().mode(), mode);
         assert!(matches!(Store::open(home.path().join("letter")), Err(Error::File { .. })));
+    }
+
+    #[test]
+    fn a_store_that_many_make_at_once_is_one_and_locked_by_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let stores: Vec<Store> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| Store::open(&path).unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for store in &stores {
+            assert!(matches!(store.collect(false), Err(Error::Busy { .. })));
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_users_store_is_refused() {
+        let world = world();
+        let path = world.store.path().to_owned();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+            assert!(matches!(Store::open(&path), Err(Error::Owner { owner: 12345, .. })));
+            std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        }
+        Store::open(&path).unwrap();
     }
 
     #[test]

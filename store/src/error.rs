@@ -33,6 +33,14 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// A store that this process could fill with files that its owner cannot use.
+    #[error("the store `{}` belongs to user {owner}", .path.display())]
+    Owner {
+        /// The store.
+        path: PathBuf,
+        /// The user's id.
+        owner: u32,
+    },
     /// Other processes have the store open, so nothing can be collected.
     #[error("the store is in use by {} other processes", .processes.len())]
     Busy {

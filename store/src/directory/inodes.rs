@@ -201,15 +201,17 @@ impl Store {
         if plain && matches!(metadata.mode, 0o644 | 0o755) {
             let executable = metadata.mode == 0o755;
             let path = blob_path(file.blob, executable);
-            if !self.is_there(&path) {
+            let look = || rustix::fs::statat(&self.directory, &path, AtFlags::SYMLINK_NOFOLLOW);
+            let mut stat = look();
+            if stat.is_err_and(|errno| errno == Errno::NOENT) {
                 let temporary = self.temporary()?;
                 self.copy_blob(file, &temporary.file)?;
                 temporary.set_mode(metadata.mode)?;
                 temporary.place(&path)?;
                 self.has_written();
+                stat = look();
             }
-            let stat = rustix::fs::statat(&self.directory, &path, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(failed("look at", self.full(&path)))?;
+            let stat = stat.map_err(failed("look at", self.full(&path)))?;
             if ownership == Ownership::Caller || (stat.st_uid, stat.st_gid) == (0, 0) {
                 if stat.st_size.unsigned_abs() != file.size {
                     return Err(self.wrong_size(&path, stat.st_size.unsigned_abs(), file));

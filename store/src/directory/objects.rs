@@ -86,11 +86,14 @@ impl Store {
     pub fn put_blob_from(&self, reader: &mut dyn Read, executable: bool) -> Result<(BlobId, u64)> {
         let mut temporary = self.temporary()?;
         let mut hasher = blake3::Hasher::new();
+        let mut full = false;
         let size = pump(reader, &mut |bytes| {
             hasher.update(bytes);
-            temporary.file.write_all(bytes)
-        })
-        .map_err(|source| temporary.failed("write", source))?;
+            temporary.file.write_all(bytes).inspect_err(|_| full = true)
+        });
+        // Which of the two ends failed is not to be told from the error itself.
+        let action = if full { "write" } else { "read what is written to" };
+        let size = size.map_err(|source| temporary.failed(action, source))?;
         let id = BlobId::from_bytes(*hasher.finalize().as_bytes());
         if !self.blob_is_whole(id, size)? {
             temporary.set_mode(blob_mode(executable))?;
