@@ -85,6 +85,7 @@ fn run(builder: &Builder<'_>, name: &str, command: &Command<'_>, scratch: &Path)
     let checkout = builder.store.checkout(root, Ownership::Caller)?;
     let changes = scratch.join("changes");
     std::fs::create_dir(&changes).map_err(Error::file("create", &changes))?;
+    scan::prepare(builder.store, &changes, root)?;
     let mut environment: BTreeMap<OsString, OsString> =
         ENVIRONMENT.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     environment.extend(command.environment.clone());
