@@ -168,8 +168,8 @@ fn a_directory_that_nobody_may_enter_is_read_and_keeps_its_mode() {
     let (_directory, world) = World::new();
     world.directory("closed");
     world.file("closed/file", "secret");
-    fs::set_permissions(world.upper("closed/file"), fs::Permissions::from_mode(0)).unwrap();
-    fs::set_permissions(world.upper("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(world.upper("closed/file"), fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(world.upper("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     let delta = world.scan();
     let Some(Node::Directory(id)) = world.node(&delta, "closed") else { panic!("no directory") };
     let tree = world.store.tree(id).unwrap();
