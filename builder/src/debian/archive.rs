@@ -288,7 +288,8 @@ fn number(field: &[u8]) -> io::Result<u64> {
     if field[0] & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;
         let bytes = std::iter::once(field[0] & 0x7f).chain(field[1..].iter().copied());
-        let value = bytes.fold(Some(0_u64), |value, byte| value?.checked_mul(256)?.checked_add(u64::from(byte)));
+        let value =
+            bytes.into_iter().try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add(u64::from(byte)));
         return value.filter(|_| !negative).ok_or_else(|| bad("a number in a tar header is too large"));
     }
     let digits: Vec<u8> = field.iter().copied().skip_while(|byte| *byte == b' ').collect();

@@ -68,12 +68,10 @@ impl Builtin for Configure {
         let store = job.builder.store;
         let architecture: String = job.parameter("architecture")?;
         let paths: Vec<String> = job.parameter("packages")?;
-        let packages: Vec<Package> =
-            paths.iter().map(|path| Package::read(store, path, job.delta(path)?)).collect::<Result<_>>()?;
-        let mut layers = vec![base(store, &architecture, &packages)?];
-        layers.extend(packages.iter().map(|package| package.delta));
-        let unpacked = store.merge(&layers)?;
-        layers.push(database(job.name, store, &architecture, &packages, unpacked)?);
+        let deltas: Vec<DeltaId> = paths.iter().map(|path| job.delta(path)).collect::<Result<_>>()?;
+        let mut layers = lay_out(store, job.name, &architecture, &deltas)?;
+        let (_, below) = layers.split_last().expect("the database is a layer");
+        let unpacked = store.merge(below)?;
         let command = Command::new(&layers, ["/bin/sh", &format!("/{ROOM}/script")]);
         let changes = run_step(job.builder, job.name, &command).map_err(with_package)?;
         layers.push(changes);
@@ -82,19 +80,30 @@ impl Builtin for Configure {
     }
 }
 
+/// What unpacked packages are configured in, lowest first: what every root has, the packages, and dpkg's database. `name` is for people.
+pub fn lay_out(store: &Store, name: &str, architecture: &str, deltas: &[DeltaId]) -> Result<Vec<DeltaId>> {
+    let packages: Vec<Package> =
+        deltas.iter().map(|delta| Package::read(store, name, *delta)).collect::<Result<_>>()?;
+    let mut layers = vec![base(store, architecture, &packages)?];
+    layers.extend(deltas);
+    let unpacked = store.merge(&layers)?;
+    layers.push(database(name, store, architecture, &packages, unpacked)?);
+    Ok(layers)
+}
+
 impl Package {
-    fn read(store: &Store, path: &str, delta: DeltaId) -> Result<Self> {
-        let bad = |reason: &str| Error::Invalid { what: "package", name: path.to_owned(), reason: reason.to_owned() };
+    fn read(store: &Store, step: &str, delta: DeltaId) -> Result<Self> {
+        let bad = |reason: &str| Error::Invalid { what: "package", name: step.to_owned(), reason: reason.to_owned() };
         let tree = store.delta(delta)?.tree;
         let Some(Node::Directory(waiting)) = draft::find(store, tree, &names(WAITING))? else {
-            return Err(bad("it is no unpacked package"));
+            return Err(bad("an input is no unpacked package"));
         };
         let text = |node: Option<Node>| match node {
             Some(Node::File(file)) => Ok(Some(String::from_utf8_lossy(&store.blob(file.blob)?).into_owned())),
             _ => Ok::<_, Error>(None),
         };
         let paragraph = text(store.tree(waiting)?.entries.values().next().cloned())?;
-        let paragraph = paragraph.ok_or_else(|| bad("it is no unpacked package"))?;
+        let paragraph = paragraph.ok_or_else(|| bad("an input is no unpacked package"))?;
         // What unpacking added to it is dpkg's own, which a package must not have.
         let own = paragraph.split("\nConffiles:").next().unwrap_or_default();
         let control = Control::parse(own).map_err(|reason| bad(&reason))?;

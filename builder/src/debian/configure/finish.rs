@@ -67,12 +67,12 @@ pub fn finish(store: &Store, configured: TreeId, unpacked: TreeId) -> Result<Tre
         root.remove(store, &path).map_err(about)?;
     }
     let path = names("etc/ssl/certs/java/cacerts");
-    if let Some(Node::File(file)) = find(store, configured, &path)? {
-        if let Some(content) = keystore::without_times(&store.blob(file.blob)?) {
-            let size = content.len() as u64;
-            let blob = store.put_blob(&content, false)?;
-            root.replace(store, &path, Node::File(File { blob, size, ..file })).map_err(about)?;
-        }
+    if let Some(Node::File(file)) = find(store, configured, &path)?
+        && let Some(content) = keystore::without_times(&store.blob(file.blob)?)
+    {
+        let size = content.len() as u64;
+        let blob = store.put_blob(&content, false)?;
+        root.replace(store, &path, Node::File(File { blob, size, ..file })).map_err(about)?;
     }
     // Packages may have made it otherwise; whoever goes through a root's top goes through this.
     root.metadata = Metadata::root(0o755);
