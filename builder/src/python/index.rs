@@ -71,3 +71,6 @@ pub fn listed(builder: &Builder<'_>, index: &str, project: &str) -> Result<Vec<L
         reason,
     })
 }
+
+#[cfg(test)]
+mod tests;

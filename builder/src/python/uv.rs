@@ -55,7 +55,8 @@ pub fn resolve(builder: &Builder<'_>, indexes: &Indexes, requirements: &[String]
     set("UV_NO_CONFIG", "1");
     set("UV_CACHE_DIR", "/tmp/uv");
     set("UV_PYTHON_DOWNLOADS", "never");
-    set("UV_HTTP_RETRIES", "2");
+    // Each costs seconds, and whoever waits can ask again.
+    set("UV_HTTP_RETRIES", "1");
     let python = target.python.to_string();
     let platform = target.uv_platform();
     let words = [
@@ -126,10 +127,13 @@ fn failure(log: &str, indexes: &Indexes, target: &Target, scratch: &Path) -> Err
     }
     if log.contains("No solution found") {
         let mut explanation = words(log, scratch);
-        let only_sources = between(log, "Because all versions of ", " have no usable wheels");
-        if let Some(name) = only_sources.or_else(|| between(log, "Wheels are required for `", "`")) {
+        if let Some(name) = between(log, "Because all versions of ", " have no usable wheels") {
             explanation =
-                format!("`{name}` comes only as source distribution there, and forge installs wheels\n{explanation}");
+                format!("`{name}` comes only as source distribution, and forge installs wheels\n{explanation}");
+        } else if let Some(name) = between(log, "Wheels are required for `", "`") {
+            explanation = format!(
+                "versions of `{name}` come only as source distribution, and forge installs wheels\n{explanation}"
+            );
         }
         return Error::Unsolvable { ecosystem, explanation };
     }
@@ -165,7 +169,9 @@ fn words(log: &str, scratch: &Path) -> String {
     }
     let cut = |line: &str| {
         let rest = line.strip_prefix("  cause: ").unwrap_or(line);
-        rest.strip_prefix("         ").unwrap_or(rest).to_owned()
+        // A list of versions stands four deeper than the sentence it belongs to.
+        let deeper = rest.len() - rest.trim_start().len() >= 13;
+        format!("{}{}", if deeper { "    " } else { "" }, rest.trim_start())
     };
     tool::without_addresses(&lines.into_iter().map(cut).collect::<Vec<_>>().join("\n"), scratch)
 }
