@@ -192,6 +192,11 @@ impl Attributes {
         }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.dynamic.is_empty() && self.sources.is_empty()
+    }
+
     /// Adds an entry whose name is not there yet.
     pub fn push(&mut self, entry: Attribute) {
         if self.entries.len() == SMALL {

@@ -132,7 +132,7 @@ pub fn globals(evaluator: &Evaluator) -> Globals {
     if let Some(time) = evaluator.sources.time {
         both("currentTime", Value::Integer(time));
     }
-    let derivation = |evaluator: &Evaluator| evaluator.internal("<nix/derivation-internal.nix>", DERIVATION);
+    let derivation = |evaluator: &Evaluator| evaluator.internal("«nix-internal»/derivation-internal.nix", DERIVATION);
     both("derivation", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(derivation)))));
     for (name, value) in [("true", Value::Boolean(true)), ("false", Value::Boolean(false)), ("null", Value::Null)] {
         builtins.push(Attribute::new(symbol(name), value.clone()));

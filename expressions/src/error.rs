@@ -12,6 +12,19 @@ pub struct SourceText {
     pub bytes: Vec<u8>,
 }
 
+impl SourceText {
+    /// The lines, which end in a line feed, a carriage return, or both.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = Some(&self.bytes[..]);
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            rest = end.map(|end| &text[end + if text[end..].starts_with(b"\r\n") { 2 } else { 1 }..]);
+            Some(&text[..end.unwrap_or(text.len())])
+        })
+    }
+}
+
 /// A stretch of a text, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -26,9 +39,16 @@ pub struct Place {
 impl Place {
     /// Line and column of the first byte, both counted from 1; columns in bytes, as Nix counts them.
     pub fn line_and_column(&self) -> (usize, usize) {
+        let mut start = 0;
+        let mut line = 1;
         let before = &self.text.bytes[..self.start.min(self.text.bytes.len())];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        for (offset, byte) in before.iter().enumerate() {
+            // A carriage return ends a line, too, unless a line feed follows.
+            if *byte == b'\n' || *byte == b'\r' && self.text.bytes.get(offset + 1) != Some(&b'\n') {
+                (start, line) = (offset + 1, line + 1);
+            }
+        }
+        let column = before.len() - start + 1;
         (line, column)
     }
 }

@@ -25,7 +25,7 @@ use crate::symbols::{Symbol, Symbols, known};
 use crate::value::{Attribute, Closure, Context, Scope, Set, Thunk, Value, Work};
 use crate::{Listener, builtins, stack};
 
-pub use coerce::{Coercion, in_store};
+pub use coerce::{Coercion, FETCHURL_PATH, in_store};
 
 /// One evaluation.
 pub struct Evaluator {
@@ -360,7 +360,9 @@ impl Evaluator {
 
     /// Whether a place is in a text that is part of the evaluator.
     fn is_internal(&self, place: PlaceId) -> bool {
-        self.places.get(place).is_some_and(|place| place.text.name.as_os_str().as_encoded_bytes().starts_with(b"<nix/"))
+        self.places.get(place).is_some_and(|place| {
+            place.text.name.as_os_str().as_encoded_bytes().starts_with("«nix-internal»".as_bytes())
+        })
     }
 
     /// There is no such attribute.
@@ -474,8 +476,8 @@ impl Evaluator {
             inside.set(slot, Value::Thunk(Rc::clone(thunk)));
         }
         let what = "while evaluating the `__overrides` attribute";
-        let place = code.entries[number].place;
-        let overrides = self.force_set(&Value::Thunk(Rc::clone(&thunks[number])), place, what)?;
+        let overrides = Value::Thunk(Rc::clone(&thunks[number]));
+        let overrides = self.force_set(&overrides, overrides.place(PlaceId::NONE), what)?;
         let mut entries = Vec::with_capacity(thunks.len() + overrides.entries.len());
         for (entry, thunk) in code.entries.iter().zip(&thunks) {
             entries.push(match overrides.get(entry.name) {

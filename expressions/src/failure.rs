@@ -1,5 +1,7 @@
 //! Why an evaluation stopped. Kept small and without texts of places: `tryEval` throws most of them away.
 
+use std::rc::Rc;
+
 use crate::error::Finding;
 use crate::places::PlaceId;
 
@@ -32,8 +34,51 @@ pub struct Frame {
     pub place: PlaceId,
     /// What.
     pub text: String,
-    /// Shown even in a shortened trace.
-    pub always: bool,
+    /// How readily it is shown.
+    pub shown: Shown,
+}
+
+/// How readily something is shown in a shortened trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// In any trace.
+    Always,
+    /// Unless it is far from what happened.
+    Usually,
+    /// In a full trace only.
+    InFull,
+}
+
+/// What was being done, innermost last. Shared: what failed once remembers why, and may fail on behalf of many.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trace(Option<Rc<Link>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    frame: Frame,
+    inner: Trace,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // A long trace would be dropped link within link.
+        let mut inner = self.inner.0.take();
+        while let Some(mut link) = inner.and_then(Rc::into_inner) {
+            inner = link.inner.0.take();
+        }
+    }
+}
+
+impl Trace {
+    /// From what was begun first to what failed.
+    pub fn outermost_first(&self) -> impl Iterator<Item = &Frame> {
+        let mut next = self.0.as_deref();
+        std::iter::from_fn(move || {
+            let link = next?;
+            next = link.inner.0.as_deref();
+            Some(&link.frame)
+        })
+    }
 }
 
 /// Why an evaluation stopped.
@@ -42,11 +87,11 @@ pub struct Failure {
     /// What sort.
     pub sort: Sort,
     /// One sentence.
-    pub message: String,
+    pub message: Rc<str>,
     /// Where.
     pub place: PlaceId,
-    /// Innermost first.
-    pub trace: Vec<Frame>,
+    /// What was being done.
+    pub trace: Trace,
     /// Names that may have been meant.
     pub suggestions: Vec<String>,
     /// Of further mistakes of the same kind.
@@ -61,8 +106,8 @@ impl Failure {
 
     /// A failure of a sort.
     pub fn of(sort: Sort, message: impl Into<String>) -> Box<Self> {
-        let (place, message) = (PlaceId::NONE, message.into());
-        Box::new(Self { sort, message, place, trace: Vec::new(), suggestions: Vec::new(), more: Vec::new() })
+        let (place, message) = (PlaceId::NONE, message.into().into());
+        Box::new(Self { sort, message, place, trace: Trace::default(), suggestions: Vec::new(), more: Vec::new() })
     }
 
     /// Says where it happened.
@@ -72,14 +117,23 @@ impl Failure {
     }
 
     /// Says what was being done.
-    pub fn during(mut self: Box<Self>, place: PlaceId, text: impl Into<String>) -> Box<Self> {
-        self.trace.push(Frame { place, text: text.into(), always: false });
-        self
+    pub fn during(self: Box<Self>, place: PlaceId, text: impl Into<String>) -> Box<Self> {
+        self.push(Frame { place, text: text.into(), shown: Shown::Usually })
     }
 
     /// Says what was being done, by the user's own words.
-    pub fn during_always(mut self: Box<Self>, place: PlaceId, text: impl Into<String>) -> Box<Self> {
-        self.trace.push(Frame { place, text: text.into(), always: true });
+    pub fn during_always(self: Box<Self>, place: PlaceId, text: impl Into<String>) -> Box<Self> {
+        self.push(Frame { place, text: text.into(), shown: Shown::Always })
+    }
+
+    /// Says what was being done, for those who want to know it all.
+    pub fn during_in_full(self: Box<Self>, place: PlaceId, text: impl Into<String>) -> Box<Self> {
+        self.push(Frame { place, text: text.into(), shown: Shown::InFull })
+    }
+
+    fn push(mut self: Box<Self>, frame: Frame) -> Box<Self> {
+        let inner = std::mem::take(&mut self.trace);
+        self.trace = Trace(Some(Rc::new(Link { frame, inner })));
         self
     }
 

@@ -507,7 +507,7 @@ impl<'a> Parser<'a> {
                 self.expect("}")?;
                 return Ok(self.name_of(expression));
             }
-            _ => return Err(self.unexpected(None)),
+            _ => return Err(self.unexpected(Some("identifier or 'or' or '${' or '\"'"))),
         };
         self.advance();
         Ok(name)
@@ -544,7 +544,7 @@ impl<'a> Parser<'a> {
                 self.lint(lint, span, &|fatal| {
                     let what = if fatal { "disallowed" } else { "discouraged" };
                     let text = String::from_utf8_lossy(text);
-                    format!("URL literals are {what}. Consider using a string literal \"{text}\" instead")
+                    format!("URL literals are {what}. Consider using a string literal \"{text}\" instead (lint-url-literals)")
                 })?;
                 Kind::String(text.to_vec())
             }

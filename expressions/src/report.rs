@@ -20,13 +20,15 @@ pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
     if let Sort::Parse(finding) = failure.sort {
         return Error { findings: vec![*finding] };
     }
-    let trace = failure.trace.iter().map(|frame| (frame.text.clone(), evaluator.places.get(frame.place)));
-    let trace: Vec<_> = trace.collect();
+    let frames = failure.trace.outermost_first().filter(|frame| !frame.text.is_empty());
+    let trace = frames.map(|frame| (frame.text.clone(), evaluator.places.get(frame.place)));
+    let mut trace: Vec<_> = trace.collect();
+    trace.reverse();
     // A failure in a builtin has no place of its own; the call of it has.
     let place = evaluator.places.get(failure.place).or_else(|| trace.iter().find_map(|(_, place)| place.clone()));
     let first = Finding {
         severity: Severity::Error,
-        message: failure.message,
+        message: failure.message.to_string(),
         place,
         trace,
         hint: did_you_mean(&failure.suggestions),

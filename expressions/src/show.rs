@@ -60,7 +60,7 @@ impl Shower<'_> {
             Value::String(string) => self.push(&text::quoted_up_to(&string.bytes, self.bounds.bytes)),
             Value::Path(path) => self.push(&String::from_utf8_lossy(path)),
             Value::Set(set) => self.set(set, depth),
-            Value::List(list) => self.list(list, depth),
+            Value::List(list) => self.list(list, identity(value), depth),
             Value::Thunk(thunk) if thunk.is_running() => self.push("«potential infinite recursion»"),
             Value::Thunk(_) => self.push("«thunk»"),
             function => {
@@ -98,8 +98,8 @@ impl Shower<'_> {
         self.push(" }");
     }
 
-    fn list(&mut self, list: &Rc<Vec<Value>>, depth: usize) {
-        if !list.is_empty() && !self.seen.insert(Rc::as_ptr(list) as usize) {
+    fn list(&mut self, list: &Rc<Vec<Value>>, identity: usize, depth: usize) {
+        if !list.is_empty() && !self.seen.insert(identity) {
             return self.push("«repeated»");
         }
         if depth >= self.bounds.depth {
@@ -116,6 +116,14 @@ impl Shower<'_> {
             self.items += 1;
         }
         self.push(" ]");
+    }
+}
+
+/// What makes a list the same list: the thunk it came from, or where it lies. One list in two places is two, as in Nix.
+fn identity(value: &Value) -> usize {
+    match value {
+        Value::Thunk(thunk) => Rc::as_ptr(thunk) as usize,
+        _ => std::ptr::from_ref(value) as usize,
     }
 }
 
@@ -155,16 +163,19 @@ fn plain_onto(evaluator: &Evaluator, value: &Value, output: &mut Vec<u8>, seen: 
                 return Ok(());
             }
             output.extend(b"{ ");
-            for (name, value) in sorted(evaluator, set) {
+            let mut sorted: Vec<_> =
+                set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), &entry.value)).collect();
+            sorted.sort_by(|left, right| left.0.cmp(&right.0));
+            for (name, value) in sorted {
                 output.extend(text::identifier(&name).bytes());
                 output.extend(b" = ");
-                plain_onto(evaluator, &value, output, seen)?;
+                plain_onto(evaluator, value, output, seen)?;
                 output.extend(b"; ");
             }
             output.push(b'}');
         }
         Value::List(list) => {
-            if !list.is_empty() && !seen.insert(Rc::as_ptr(list) as usize) {
+            if !list.is_empty() && !seen.insert(identity(value)) {
                 output.extend("«repeated»".bytes());
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use store::derivation::StorePath;
 use crate::builtins::Builtin;
 use crate::code::{Code, LambdaCode};
 use crate::eval::Evaluator;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 
@@ -204,6 +204,8 @@ pub enum Work {
     Alias(Value),
     /// By something the evaluator does itself.
     Native(NativeWork),
+    /// It was tried, and failed.
+    Failed(Box<Failure>),
     /// By a call with two arguments.
     CallTwo(Box<(Value, Value, Value)>),
 }
@@ -236,6 +238,18 @@ impl Thunk {
     /// Notes the value.
     pub fn finish(&self, value: Value) {
         let _ = self.value.set(value);
+    }
+
+    /// What is called, if it is a call.
+    fn called(&self) -> Option<Value> {
+        let work = self.work.take();
+        let called = match &work {
+            Work::Call(function, _) => Some(function.clone()),
+            Work::CallTwo(call) => Some(call.0.clone()),
+            _ => None,
+        };
+        self.work.set(work);
+        called
     }
 
     /// Whether the work is running.
@@ -284,6 +298,16 @@ impl Value {
         match self {
             Self::Thunk(thunk) => thunk.value().unwrap_or(self),
             _ => self,
+        }
+    }
+
+    /// Where a value comes from, as far as it says so without being worked out.
+    pub fn place(&self, otherwise: PlaceId) -> PlaceId {
+        match self.known() {
+            Self::Set(set) => set.place,
+            Self::Lambda(closure) => closure.code.place,
+            Self::Thunk(thunk) => thunk.called().map_or(otherwise, |function| function.place(otherwise)),
+            _ => otherwise,
         }
     }
 

@@ -25,13 +25,13 @@ fn derivation_strict(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> 
     let attribute = super::sets::wanted(evaluator, &set, known::NAME, context)?;
     let what = "while evaluating the `name` attribute passed to builtins.derivationStrict";
     let name = evaluator
-        .force_string_without_context(&attribute.value, attribute.place, what)
+        .force_string_without_context(&attribute.value, NOWHERE, what)
         .map_err(|failure| failure.during(attribute.place, "while evaluating the derivation attribute 'name'"))?;
     let name = String::from_utf8_lossy(&name.bytes).into_owned();
     describe(evaluator, &name, &set).map_err(|failure| {
         let place = evaluator.place_text(attribute.place);
         let text = format!("while evaluating derivation '{name}'\n  whose name attribute is located at {place}");
-        failure.during(NOWHERE, text)
+        failure.during_always(NOWHERE, text)
     })
 }
 

@@ -3,11 +3,10 @@
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
-use crate::json::{Event, JsonReader, float_onto, string_onto};
+use crate::json::{Event, JsonError, JsonReader, float_onto, string_onto};
 use crate::places::PlaceId;
-use crate::show;
-use crate::symbols::{Symbol, known};
-use crate::value::{Attribute, Context, Value};
+use crate::symbols::Symbol;
+use crate::value::{Attribute, Context, Set, Value};
 
 pub(super) static BUILTINS: &[Builtin] = &[builtin("toJSON", 1, to_json_builtin), builtin("fromJSON", 1, from_json)];
 
@@ -20,7 +19,7 @@ fn to_json_builtin(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
 fn from_json(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the first argument passed to builtins.fromJSON";
     let text = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
-    read(evaluator, &text.bytes).map_err(|failure| failure.during(NOWHERE, "while decoding a JSON string"))
+    read(evaluator, &text.bytes)
 }
 
 /// The JSON of a value, all of it worked out; paths become sources if `copy` says so.
@@ -62,40 +61,11 @@ fn write(
             write_string(path.as_str().as_bytes(), text)?;
         }
         Value::Path(path) => write_string(path, text)?,
-        Value::Set(set) => {
-            if let Some(function) = set.get(known::TO_STRING) {
-                let result = evaluator
-                    .call(&function.value, &[value.clone()], function.place)
-                    .map_err(|failure| failure.during(function.place, "while calling the `__toString` attribute"))?;
-                // Nix takes a path that comes out of `__toString` as it stands.
-                let copy = copy && !matches!(result, Value::Path(_));
-                if !matches!(result, Value::String(_) | Value::Path(_) | Value::Set(_)) {
-                    let (kind, shown) = (result.kind(), show::for_error(evaluator, &result));
-                    let message = format!("`__toString` should return a string, but got {kind}: {shown}");
-                    return Err(Failure::new(message).at(function.place));
-                }
-                return write(evaluator, &result, place, context, copy, text);
-            }
-            if let Some(attribute) = set.get(known::OUT_PATH) {
-                return write(evaluator, &attribute.value, attribute.place, context, copy, text);
-            }
-            let mut sorted: Vec<_> =
-                set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
-            sorted.sort_by(|left, right| left.0.cmp(&right.0));
-            text.push(b'{');
-            for (number, (name, entry)) in sorted.iter().enumerate() {
-                if number > 0 {
-                    text.push(b',');
-                }
-                write_string(name, text)?;
-                text.push(b':');
-                write(evaluator, &entry.value, entry.place, context, copy, text).map_err(|failure| {
-                    let name = String::from_utf8_lossy(name);
-                    failure.during(entry.place, format!("while evaluating attribute '{name}'"))
-                })?;
-            }
-            text.push(b'}');
-        }
+        Value::Set(_) => evaluator.peel(&value, place, true, &mut |peeled, called| match peeled {
+            Value::Set(set) => write_set(evaluator, set, context, copy, text),
+            // Nix takes a path that comes out of `__toString` as it stands.
+            _ => write(evaluator, peeled, place, context, copy && !called, text),
+        })?,
         Value::List(list) => {
             text.push(b'[');
             for (number, item) in list.iter().enumerate() {
@@ -113,8 +83,27 @@ fn write(
     Ok(())
 }
 
+fn write_set(evaluator: &Evaluator, set: &Set, context: &mut Context, copy: bool, text: &mut Vec<u8>) -> Result<()> {
+    let mut sorted: Vec<_> = set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
+    sorted.sort_by(|left, right| left.0.cmp(&right.0));
+    text.push(b'{');
+    for (number, (name, entry)) in sorted.iter().enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        write_string(name, text)?;
+        text.push(b':');
+        write(evaluator, &entry.value, entry.place, context, copy, text).map_err(|failure| {
+            let name = String::from_utf8_lossy(name);
+            failure.during(entry.place, format!("while evaluating attribute '{name}'"))
+        })?;
+    }
+    text.push(b'}');
+    Ok(())
+}
+
 fn write_string(bytes: &[u8], text: &mut Vec<u8>) -> Result<()> {
-    string_onto(text, bytes).map_err(|error| Failure::new(format!("JSON serialization error: {error}")))
+    string_onto(text, bytes).map_err(|error| Failure::new(error.to_string()))
 }
 
 /// What is being read: a list, or a set with the key of the value that comes next.
@@ -123,11 +112,19 @@ enum Open {
     Set(Vec<Attribute>, Option<Symbol>),
 }
 
+fn bad(error: JsonError) -> Box<Failure> {
+    let failure = Failure::new(error.to_string());
+    match error {
+        JsonError::Syntax { .. } => failure.during(NOWHERE, "while decoding a JSON string"),
+        _ => failure,
+    }
+}
+
 fn read(evaluator: &Evaluator, text: &[u8]) -> Result<Value> {
     let mut reader = JsonReader::new(text);
     let mut open: Vec<Open> = Vec::new();
     let mut whole = None;
-    while let Some(event) = reader.next_event().map_err(|error| Failure::new(error.to_string()))? {
+    while let Some(event) = reader.next_event().map_err(bad)? {
         let value = match event {
             Event::Null => Value::Null,
             Event::Boolean(boolean) => Value::Boolean(boolean),

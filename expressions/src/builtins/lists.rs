@@ -217,7 +217,7 @@ fn concat_map(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<
     for item in list.iter() {
         let part = evaluator.call(&function, &[item.clone()], NOWHERE)?;
         let what = "while evaluating the return value of the function passed to builtins.concatMap";
-        all.extend(evaluator.force_list(&part, NOWHERE, what)?.iter().cloned());
+        all.extend(evaluator.force_list(&part, part.place(function.place(NOWHERE)), what)?.iter().cloned());
     }
     Ok(Value::list(all))
 }

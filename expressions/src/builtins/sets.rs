@@ -136,7 +136,7 @@ fn map_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let entries = set.entries.iter().map(|entry| {
         let name = Value::string(&evaluator.symbols.bytes(entry.name)[..]);
         let call = Box::new((arguments[0].clone(), name, entry.value.clone()));
-        Attribute { value: Value::Thunk(Thunk::new(Work::CallTwo(call))), ..entry.clone() }
+        Attribute::new(entry.name, Value::Thunk(Thunk::new(Work::CallTwo(call))))
     });
     Ok(Value::Set(Rc::new(Set { entries: entries.collect(), place: NOWHERE })))
 }

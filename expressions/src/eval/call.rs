@@ -107,8 +107,8 @@ impl Evaluator {
     #[cold]
     fn trace_call(&self, failure: Box<Failure>, name: Option<Symbol>, lambda: PlaceId, place: PlaceId) -> Box<Failure> {
         let name = name.map_or("anonymous lambda".to_owned(), |name| format!("'{}'", self.symbols.text(name)));
-        let failure = failure.during(lambda, format!("while calling {name}"));
-        if place.is_some() { failure.during(place, "from call site") } else { failure }
+        let failure = failure.during_in_full(lambda, format!("while calling {name}"));
+        if place.is_some() { failure.during_in_full(place, "from call site") } else { failure }
     }
 
     /// The scope of a function that wants attributes.

@@ -12,6 +12,12 @@ use crate::symbols::known;
 use crate::value::{Context, Reference, Value};
 use crate::{paths, show, store_path, text};
 
+/// `<nix/fetchurl.nix>`, which is in no directory.
+pub const FETCHURL_PATH: &[u8] = b"/<nix/fetchurl.nix>";
+
+/// A download as a derivation, with the attributes that Nix gives it, so that its name is the same.
+const FETCHURL: &[u8] = include_bytes!("../builtins/fetchurl.nix");
+
 /// How generous a coercion is.
 #[derive(Clone, Copy)]
 pub struct Coercion {
@@ -74,28 +80,12 @@ impl Evaluator {
             }
             (Value::Path(path), Coercion { normal: false, .. }) => bytes.extend_from_slice(path),
             (Value::Path(path), _) => bytes.extend(paths::normal(path)),
-            (Value::Set(set), _) => {
-                if let Some(function) = set.get(known::TO_STRING) {
-                    let result = self.call(&function.value, &[value.clone()], function.place).map_err(|failure| {
-                        failure.during(function.place, "while calling the `__toString` attribute")
-                    })?;
-                    let coercion = Coercion { normal: true, ..coercion };
-                    return self.coerce_onto(bytes, &result, context, function.place, what, coercion).map_err(
-                        |failure| {
-                            let using = "while trying to use the result of the `__toString` attribute";
-                            failure.during(function.place, using)
-                        },
-                    );
-                }
-                match set.get(known::OUT_PATH) {
-                    None => return Err(self.no_string(&value, place, what)),
-                    Some(attribute) => {
-                        let coercion = Coercion { normal: true, ..coercion };
-                        self.coerce_onto(bytes, &attribute.value, context, attribute.place, what, coercion).map_err(
-                            |failure| failure.during(attribute.place, "while trying to use the `outPath` attribute"),
-                        )?;
-                    }
-                }
+            (Value::Set(_), _) => {
+                let coercion = Coercion { normal: true, ..coercion };
+                self.peel(&value, place, false, &mut |peeled, _| match peeled {
+                    Value::Set(_) => Err(self.no_string(peeled, place, what)),
+                    _ => self.coerce_onto(bytes, peeled, context, place, what, coercion),
+                })?;
             }
             (Value::Boolean(true), Coercion { more: true, .. }) => bytes.push(b'1'),
             (Value::Boolean(false) | Value::Null, Coercion { more: true, .. }) => {}
@@ -127,24 +117,70 @@ impl Evaluator {
 
     /// The absolute path that a value counts as.
     pub fn coerce_to_path(&self, value: &Value, context: &mut Context, place: PlaceId, what: &str) -> Result<Vec<u8>> {
-        let mut value = self.force(value, place)?;
-        // A set may lead to a path, which is then taken as it is.
-        while let Value::Set(set) = &value {
+        self.peel(value, place, false, &mut |peeled, _| {
+            if let Value::Path(path) = peeled {
+                return Ok(paths::normal(path));
+            }
+            let path = self.coerce(peeled, context, place, what, Coercion::PLAIN)?;
+            if path.first() == Some(&b'/') {
+                return Ok(paths::normal(&path));
+            }
+            let shown = String::from_utf8_lossy(&path);
+            Err(Failure::new(format!("string '{shown}' doesn't represent an absolute path")).during(place, what))
+        })
+    }
+
+    /// Goes from a set to what it counts as, by way of `__toString` and `outPath`, as far as that leads, and on with what is
+    /// there then; `then` also hears whether `__toString` came in between. With `check`, that must have given a string.
+    pub fn peel<T>(
+        &self,
+        value: &Value,
+        place: PlaceId,
+        check: bool,
+        then: &mut dyn FnMut(&Value, bool) -> Result<T>,
+    ) -> Result<T> {
+        self.peel_further(value, place, check, false, then)
+    }
+
+    fn peel_further<T>(
+        &self,
+        value: &Value,
+        place: PlaceId,
+        check: bool,
+        called: bool,
+        then: &mut dyn FnMut(&Value, bool) -> Result<T>,
+    ) -> Result<T> {
+        let value = self.force(value, place)?;
+        let unfit = |value: &Value, verb: &str| {
+            let (kind, shown) = (value.kind(), show::for_error(self, value));
+            Err(Failure::new(format!("`__toString` {verb} return a string, but got {kind}: {shown}")).at(place))
+        };
+        let Value::Set(set) = &value else {
+            if check && called && !matches!(value, Value::String(_) | Value::Path(_)) {
+                return unfit(&value, "should");
+            }
+            return then(&value, called);
+        };
+        let (attribute, inner, called, what) = if let Some(function) = set.get(known::TO_STRING) {
+            let result = self.call(&function.value, &[value.clone()], function.place);
+            let during = "while calling the `__toString` attribute";
+            let result = result.map_err(|failure| failure.during(function.place, during))?;
+            (function, result, true, "result of the `__toString` attribute")
+        } else if let Some(path) = set.get(known::OUT_PATH) {
+            (path, path.value.clone(), called, "`outPath` attribute")
+        } else if check && called {
+            return unfit(&value, "must");
+        } else {
+            return then(&value, called);
+        };
+        let further = self.force(&inner, attribute.place).and_then(|inner| {
             let _depth = self.deeper(place)?;
-            value = if let Some(function) = set.get(known::TO_STRING) {
-                self.call(&function.value, &[value.clone()], function.place)?
-            } else if let Some(attribute) = set.get(known::OUT_PATH) {
-                self.force(&attribute.value, attribute.place)?
-            } else {
-                return Err(self.no_string(&value, place, what));
-            };
-        }
-        let path = self.coerce(&value, context, place, what, Coercion::PLAIN)?;
-        if path.first() == Some(&b'/') {
-            return Ok(paths::normal(&path));
-        }
-        let shown = String::from_utf8_lossy(&path);
-        Err(Failure::new(format!("string '{shown}' doesn't represent an absolute path")).during(place, what))
+            self.peel_further(&inner, attribute.place, check, called, then)
+        });
+        further.map_err(|failure| {
+            let doing = if let Value::Thunk(_) = inner.known() { "evaluating" } else { "using" };
+            failure.during(attribute.place, format!("while {doing} the {what}"))
+        })
     }
 
     /// A path that is about to be read: nothing that would have to be built first.
@@ -238,6 +274,9 @@ impl Evaluator {
 
     /// The text that a store path stands for, if the expression made it.
     pub fn made_text(&self, path: &[u8]) -> Option<Vec<u8>> {
+        if path == FETCHURL_PATH {
+            return Some(FETCHURL.to_vec());
+        }
         let (store_path, rest) = in_store(path)?;
         match self.registry.borrow().sources.get(&store_path) {
             Some(Source::Text(text)) if rest.is_empty() => Some(text.clone()),

@@ -38,52 +38,28 @@ impl Evaluator {
                 let sort = Sort::InfiniteRecursion(Rc::as_ptr(thunk) as usize);
                 return Err(Failure::of(sort, "infinite recursion encountered").at(place));
             }
-            Work::Code(code, scope) => {
-                let result = self.eval(&code, &scope);
-                if result.is_err() {
-                    thunk.put(Work::Code(code, scope));
-                }
-                result
-            }
-            Work::Call(function, argument) => {
-                let result = self.call(&function, &[argument.clone()], PlaceId::NONE);
-                if result.is_err() {
-                    thunk.put(Work::Call(function, argument));
-                }
-                result
-            }
+            Work::Code(code, scope) => self.eval(&code, &scope),
+            Work::Call(function, argument) => self.call(&function, &[argument], place),
             Work::CallTwo(call) => {
-                let (function, first, second) = &*call;
-                let result = self.call(function, &[first.clone(), second.clone()], PlaceId::NONE);
-                if result.is_err() {
-                    thunk.put(Work::CallTwo(call));
-                }
-                result
+                let (function, first, second) = *call;
+                self.call(&function, &[first], place).and_then(|function| self.call(&function, &[second], place))
             }
-            Work::Native(work) => {
-                let result = work(self);
-                if result.is_err() {
-                    thunk.put(Work::Native(work));
-                }
-                result
-            }
-            Work::Alias(value) => {
-                let result = self.force(&value, place);
-                if result.is_err() {
-                    thunk.put(Work::Alias(value));
-                }
-                result
-            }
+            Work::Native(work) => work(self),
+            Work::Alias(value) => self.force(&value, place),
+            Work::Failed(failure) => Err(failure),
         };
         match result {
             Ok(value) => {
                 thunk.finish(value.clone());
                 Ok(value)
             }
-            Err(failure) if failure.sort == Sort::InfiniteRecursion(Rc::as_ptr(thunk) as usize) => {
-                Err(failure.during_always(PlaceId::NONE, "entering the infinite recursion"))
+            Err(mut failure) => {
+                if failure.sort == Sort::InfiniteRecursion(Rc::as_ptr(thunk) as usize) {
+                    failure = failure.during_always(PlaceId::NONE, "entering the infinite recursion");
+                }
+                thunk.put(Work::Failed(failure.clone()));
+                Err(failure)
             }
-            Err(failure) => Err(failure),
         }
     }
 
@@ -105,17 +81,17 @@ impl Evaluator {
 
     /// A set.
     pub fn force_set(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Set>> {
-        match self.force_during(value, place, what)? {
+        match self.force(value, place)? {
             Value::Set(set) => Ok(set),
-            other => self.unexpected("a set", &other, place, what),
+            other => Err(self.expected("a set", &other).during(place, what)),
         }
     }
 
     /// A list.
     pub fn force_list(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Vec<Value>>> {
-        match self.force_during(value, place, what)? {
+        match self.force(value, place)? {
             Value::List(list) => Ok(list),
-            other => self.unexpected("a list", &other, place, what),
+            other => Err(self.expected("a list", &other).during(place, what)),
         }
     }
 
@@ -201,8 +177,8 @@ impl Evaluator {
     }
 
     fn force_below(&self, value: &Value, seen: &mut HashSet<usize>) -> Result<()> {
-        let _depth = self.deeper(PlaceId::NONE)?;
-        match self.force(value, PlaceId::NONE)? {
+        let _depth = self.deeper(value.place(PlaceId::NONE))?;
+        match self.force(value, value.place(PlaceId::NONE))? {
             Value::Set(set) => {
                 if !seen.insert(Rc::as_ptr(&set) as usize) {
                     return Ok(());

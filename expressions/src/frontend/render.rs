@@ -6,19 +6,18 @@ use std::fmt::Write as _;
 use crate::Message;
 use crate::error::{Finding, Place};
 use crate::eval::Evaluator;
-use crate::failure::{Failure, Frame, Sort};
+use crate::failure::{Failure, Frame, Shown, Sort};
 
 /// A failure, with all of its trace or the innermost part.
 pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> String {
     let mut body = String::new();
-    let (mut message, mut place) = (failure.message.clone(), evaluator.places.get(failure.place));
+    let (mut message, mut place) = (failure.message.to_string(), evaluator.places.get(failure.place));
     if let Sort::Parse(finding) = &failure.sort {
         (message, place) = (finding.message.clone(), finding.place.clone());
     }
-    // Outermost first.
-    let frames = failure.trace.iter().rev().filter(|frame| !frame.text.is_empty());
-    let frames: Vec<&Frame> = frames.filter(|frame| show_trace || !is_scope(frame)).collect();
-    if !failure.trace.iter().all(|frame| !show_trace && is_scope(frame)) {
+    let frames = failure.trace.outermost_first().filter(|frame| show_trace || frame.shown != Shown::InFull);
+    let frames: Vec<&Frame> = frames.collect();
+    if !frames.is_empty() {
         trace(evaluator, &frames, show_trace, &mut body);
         body.push_str("\nerror: ");
     }
@@ -27,7 +26,9 @@ pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> St
     if let Some(place) = place {
         code(&place, "", &mut body);
     }
-    if let Some((last, others)) = failure.suggestions.split_last() {
+    // Nix has none for variables.
+    let suggestions = if message.starts_with("undefined variable") { &[][..] } else { &failure.suggestions };
+    if let Some((last, others)) = suggestions.split_last() {
         let others = others.join(", ");
         let list = if others.is_empty() { last.clone() } else { format!("{others} or {last}") };
         let one_of = if others.is_empty() { "" } else { "one of " };
@@ -36,19 +37,13 @@ pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> St
     indented("error: ", &body)
 }
 
-/// Calls of functions of the language are part of a full trace only.
-fn is_scope(frame: &Frame) -> bool {
-    let call = frame.text.strip_prefix("while calling ");
-    call.is_some_and(|what| what == "anonymous lambda" || what.starts_with('\'') && what.ends_with('\''))
-}
-
 fn trace(evaluator: &Evaluator, frames: &[&Frame], show_trace: bool, body: &mut String) {
     let mut seen = HashSet::new();
     let mut skipped: Vec<&Frame> = Vec::new();
     let (mut count, mut truncate) = (0, false);
-    for frame in frames {
+    for frame in frames.iter().filter(|frame| !frame.text.is_empty()) {
         truncate |= !show_trace && count > 3;
-        if truncate && !frame.always {
+        if truncate && frame.shown != Shown::Always {
             continue;
         }
         if !seen.insert((frame.place, frame.text.as_str())) {
@@ -87,9 +82,8 @@ fn one(evaluator: &Evaluator, frame: &Frame, count: &mut usize, body: &mut Strin
 fn code(place: &Place, indent: &str, body: &mut String) {
     let (line, column) = place.line_and_column();
     let _ = write!(body, "{indent}at {}:{line}:{column}:", place.text.name.display());
-    let lines: Vec<String> =
-        place.text.bytes.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-    let text = |number: usize| lines.get(number.checked_sub(1)?).map(|line| line.trim_end_matches('\r'));
+    let lines: Vec<String> = place.text.lines().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let text = |number: usize| lines.get(number.checked_sub(1)?);
     for number in [line.wrapping_sub(1), line, line + 1] {
         // An empty line before everything, or after a last line that is empty, is none.
         let Some(text) = text(number).filter(|_| number > 0) else { continue };

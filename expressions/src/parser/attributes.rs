@@ -23,6 +23,10 @@ impl Parser<'_> {
                 continue;
             }
             let start = self.span;
+            let begins = matches!(self.token, Token::Identifier | Token::Or | Token::Quote | Token::Sign("${"));
+            if !begins {
+                return Err(self.unexpected(Some("'inherit'").filter(|_| attributes.is_empty())));
+            }
             let path = self.attribute_path()?;
             if !self.is("=") {
                 return Err(self.unexpected(Some("'.' or '='")));

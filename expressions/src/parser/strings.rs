@@ -31,30 +31,47 @@ impl Parser<'_> {
         Err(self.error(span, message))
     }
 
-    fn early_end(&mut self) -> Box<crate::error::Finding> {
+    fn early_end(&mut self, expected: Option<&str>) -> Box<crate::error::Finding> {
         (self.token, self.span) = (Token::End, Span { start: self.lexer.offset() as u32, ..self.span });
         self.span.end = self.span.start;
-        self.unexpected(None)
+        self.unexpected(expected)
     }
 
     pub(super) fn string(&mut self) -> Result<Expression> {
         let open = self.span;
         let mut parts = Vec::new();
         let mut first = None;
+        let mut interpolated = false;
         loop {
             let (piece, span) = self.lexer.string_piece();
             first.get_or_insert(span);
             match piece {
                 Piece::Close => break,
-                Piece::End => return Err(self.early_end()),
+                Piece::End => {
+                    let only_text =
+                        parts.iter().all(|(_, part): &(_, Expression)| matches!(part.kind, Kind::String(_)));
+                    return Err(self.early_end(Some("'\"'").filter(|_| only_text && !parts.is_empty())));
+                }
                 Piece::Text(text, _) => {
                     self.refuse_nul(&text, span)?;
                     parts.push((span, Expression { kind: Kind::String(text), span }));
                 }
-                Piece::Interpolation => parts.push((span, self.interpolation()?)),
+                Piece::Interpolation => {
+                    interpolated = true;
+                    parts.push((span, self.interpolation()?));
+                }
             }
         }
         self.advance();
+        if let [(_, Expression { kind: Kind::Concatenation { .. } | Kind::String(_), .. })] = &parts[..] {
+            // An interpolation alone is no plain text, even of a plain text.
+            if interpolated {
+                return Ok(Expression {
+                    kind: Kind::Concatenation { forced: true, parts },
+                    span: first.unwrap_or(open),
+                });
+            }
+        }
         Ok(join(parts, first.unwrap_or(open), open))
     }
 
@@ -65,7 +82,7 @@ impl Parser<'_> {
             let (piece, span) = self.lexer.indented_piece();
             match piece {
                 Piece::Close => break,
-                Piece::End => return Err(self.early_end()),
+                Piece::End => return Err(self.early_end(None)),
                 Piece::Text(text, indentation) => {
                     self.refuse_nul(&text, span)?;
                     parts.push((span, Part::Text(text, indentation)));
@@ -84,15 +101,15 @@ impl Parser<'_> {
         let shown = String::from_utf8_lossy(text);
         if self.token == Token::HomePath && self.home.is_some() {
             self.lint(lints.absolute_paths, start, &|_| {
-                format!("home path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+                format!("home path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter (lint-absolute-path-literals)")
             })?;
         } else if text.starts_with(b"/") {
             self.lint(lints.absolute_paths, start, &|_| {
-                format!("absolute path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter")
+                format!("absolute path literals are not portable. Consider replacing path literal '{shown}' by a string, relative path, or parameter (lint-absolute-path-literals)")
             })?;
         } else if !text.starts_with(b".") && self.token == Token::Path {
             self.lint(lints.short_paths, start, &|_| {
-                format!("relative path literal '{shown}' should be prefixed with '.' for clarity: './{shown}'")
+                format!("relative path literal '{shown}' should be prefixed with '.' for clarity: './{shown}' (lint-short-path-literals)")
             })?;
         }
         let path = match (self.token, self.home) {
