@@ -32,6 +32,9 @@ pub struct Global {
     /// Says more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
+    /// Shows the whole trace of an evaluation that failed, forge's own library included
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub show_trace: bool,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
     pub color: Color,

@@ -25,7 +25,7 @@ mod verify;
 /// Runs a command and turns what came of it into words and an exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
     let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
-    let json = arguments.global.json;
+    let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
     let (result, color) = match Context::new(arguments.global) {
         Ok(context) => (dispatch(arguments.command, &context), context.color()),
         Err(failure) => (Err(failure), false),
@@ -34,7 +34,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(code) => return code,
         Err(failure) => failure,
     };
-    let _ = std::io::stderr().write_all(failure.render(color).as_bytes());
+    let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
     if json && !in_run {
         println!("{}", failure.to_json());
     }

@@ -120,7 +120,7 @@ impl Failure {
     }
 
     /// The text for stderr.
-    pub fn render(&self, color: bool) -> String {
+    pub fn render(&self, color: bool, show_trace: bool) -> String {
         let paint = render::Paint::new(color);
         let mut text = String::new();
         if self.findings.is_empty() {
@@ -130,7 +130,7 @@ impl Failure {
             }
         }
         for finding in &self.findings {
-            text.push_str(&render::finding(finding, paint));
+            text.push_str(&render::finding(finding, show_trace, paint));
         }
         for cause in &self.causes {
             let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n             "));

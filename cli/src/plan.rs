@@ -155,7 +155,9 @@ pub fn listener() -> expressions::Listener {
     Arc::new(|message| match message {
         Message::Trace(text) => eprintln!("trace: {text}"),
         Message::EvaluationWarning(text) => eprintln!("evaluation warning: {text}"),
-        Message::Warning(finding) => eprint!("{}", crate::render::finding(finding, crate::render::Paint::new(false))),
+        Message::Warning(finding) => {
+            eprint!("{}", crate::render::finding(finding, false, crate::render::Paint::new(false)))
+        }
     })
 }
 

@@ -41,19 +41,38 @@ impl Paint {
     }
 }
 
-/// A finding with its place, its trace and its hint.
-pub fn finding(finding: &Finding, paint: Paint) -> String {
+/// Whether a place is in a text of the user's rather than in forge's own library.
+fn is_users(place: &Place) -> bool {
+    !place.text.name.to_string_lossy().starts_with('<') || place.text.name.as_os_str() == "<string>"
+}
+
+/// How many steps of a trace are shown unasked.
+const TRACE: usize = 4;
+
+/// A finding with its place and its hint, and what of its trace lies in the user's own files (all of it if `whole`).
+pub fn finding(finding: &Finding, whole: bool, paint: Paint) -> String {
     let word = match finding.severity {
         Severity::Error => paint.error("error:"),
         Severity::Warning => paint.warning("warning:"),
     };
     let mut text = format!("{word} {}\n", finding.message);
-    if let Some(place) = &finding.place {
+    // A failure inside the library is the user's where the user's words led to it.
+    let own = finding.place.as_ref().filter(|place| whole || is_users(place));
+    let led = || finding.trace.iter().filter_map(|(_, place)| place.as_ref()).find(|place| is_users(place));
+    let place = own.or_else(led).or(finding.place.as_ref());
+    if let Some(place) = place {
         text.push_str(&excerpt(place, paint));
     }
-    for (what, place) in &finding.trace {
+    let shown =
+        |(_, at): &&(String, Option<Place>)| whole || at.as_ref().is_some_and(|at| is_users(at) && Some(at) != place);
+    let frames: Vec<_> = finding.trace.iter().filter(shown).collect();
+    let most = if whole { frames.len() } else { frames.len().min(TRACE) };
+    for (what, place) in &frames[..most] {
         let at = place.as_ref().map(|place| format!(" at {}", location(place))).unwrap_or_default();
         let _ = writeln!(text, "  {what}{at}");
+    }
+    if most < frames.len() {
+        let _ = writeln!(text, "  … {} more: --show-trace shows all", frames.len() - most);
     }
     if let Some(hint) = &finding.hint {
         let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));

@@ -7,6 +7,8 @@
   lock,
   # For instance "x86_64-linux".
   system,
+  # set: name: message: fails where the user wrote the attribute.
+  fail,
   ...
 }:
 let
@@ -107,33 +109,42 @@ let
 
   # Packages of Debian with all that they depend on, configured. Several of one suite are solved together.
   debian =
-    {
+    arguments@{
       packages ? [ ],
       suite ? "bookworm",
       recommends ? false,
     }:
     if !(isList packages && all isString packages) then
-      throw "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
+      fail arguments "packages" "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
+    else if !isString suite then
+      fail arguments "suite" "forge.debian: `suite` is a string, for instance \"bookworm\""
     else
-      layer "debian" { inherit packages suite recommends; };
+      layer "debian" {
+        inherit
+          arguments
+          packages
+          suite
+          recommends
+          ;
+      };
 
   # Projects of the Python package index, as wheels. `requirements` as pip takes them.
   python =
-    {
+    arguments@{
       requirements,
       python ? null,
     }:
     if !(isList requirements && all isString requirements) then
-      throw "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
+      fail arguments "requirements" "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
     else
-      layer "python" { inherit requirements python; };
+      layer "python" { inherit arguments requirements python; };
 
   # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
   files = contents: layer "files" { inherit contents; };
 
   # A command over given layers (those below it, if none are given); what it changes is the layer.
   run =
-    {
+    arguments@{
       command ? null,
       script ? null,
       name ? "run",
@@ -142,7 +153,9 @@ let
       directory ? "/",
     }:
     if (command == null) == (script == null) then
-      throw "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
+      fail arguments "script" "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
+    else if command != null && !(isList command && all isString command) then
+      fail arguments "command" "forge.run: `command` is a list of strings"
     else
       layer "run" {
         inherit
@@ -204,7 +217,11 @@ let
       _type = "formation";
       inherit name version specification;
       platform = "linux/${architecture}";
-      layers = realiseLayers name (flatten layers);
+      layers =
+        if isList layers then
+          realiseLayers name (flatten layers)
+        else
+          fail specification "layers" "formation ${name}: `layers` is a list, not a ${typeOf layers}";
       launch = {
         inherit
           command
@@ -245,7 +262,7 @@ let
   flatten =
     layers:
     if !isList layers then
-      throw "forge.formation: `layers` is a list, not a ${typeOf layers}"
+      throw "layers are a list, not a ${typeOf layers}"
     else
       concatLists (map (item: if isList item then flatten item else [ (checkLayer item) ]) layers);
 
@@ -267,15 +284,16 @@ let
       debianSuites = unique (map (item: item.suite) debians);
       suite =
         if length debianSuites > 1 then
-          throw "formation ${name}: one Debian suite at a time, not ${concatStringsSep " and " debianSuites}"
+          fail (elemAt debians 1).arguments "suite" "formation ${name}: one Debian suite at a time, not ${concatStringsSep " and " debianSuites}"
         else
           head debianSuites;
       pythonWishes = unique (filter (wish: wish != null) (map (item: item.python) pythons));
       known =
         if debians == [ ] then
-          throw "formation ${name}: forge.python needs an interpreter: add (forge.debian { packages = [ \"python3\" ]; }) to the layers"
+          fail (head pythons).arguments "requirements" "formation ${name}: forge.python needs an interpreter: add (forge.debian { packages = [ \"python3\" ]; }) to the layers"
         else
-          suites.${suite} or (throw "formation ${name}: which Python and glibc Debian ${suite} has is not known here");
+          suites.${suite}
+            or (fail (head debians).arguments "suite" "formation ${name}: which Python and glibc Debian ${suite} has is not known here");
       pythonVersion =
         if pythonWishes == [ ] then
           known.python
@@ -416,7 +434,7 @@ let
         else if isString value then
           builtins.toFile "text" value
         else
-          throw "forge.files: ${target} is a path, a text or a derivation, not a ${typeOf value}";
+          fail contents target "forge.files: ${target} is a path, a text or a derivation, not a ${typeOf value}";
     in
     if !isAttrs contents then
       throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }"
@@ -454,9 +472,9 @@ let
 
   # "512M", "1.5GiB" and 1024 are bytes; K, M, G and T are powers of 1024, as systemd and Docker read them.
   parseBytes =
-    what: value:
+    value:
     let
-      parts = match "([0-9]+)([.]([0-9]{1,3}))?([KMGT]?)(i?B)?" value;
+      parts = match "([0-9]+)([.]([0-9]{1,3}))?([KMGT]?)(i?B?)?" value;
       exponents = {
         "" = 0;
         K = 1;
@@ -468,7 +486,7 @@ let
     if isInt value then
       value
     else if !isString value || parts == null then
-      throw "${what} is a number of bytes such as \"512M\" or \"2G\""
+      null
     else
       scaled (elemAt parts 0) (elemAt parts 2) (power 1024 exponents.${elemAt parts 3});
 
@@ -500,7 +518,7 @@ let
     if isInt value then
       value * 1000
     else if !isString value || parts == null then
-      throw "limits.timeout is a time such as \"90s\", \"10m\" or \"2h\""
+      null
     else
       scaled (elemAt parts 0) (elemAt parts 2) units.${if unit == null then "s" else unit};
 
@@ -514,26 +532,59 @@ let
     else if isFloat value then
       builtins.floor (value * 1000 + 0.5)
     else if !isString value || parts == null then
-      throw "limits.cpus is a number of processors such as 2 or 0.5"
+      null
     else
       scaled (elemAt parts 0) (elemAt parts 2) 1000;
 
   parseLimits =
-    {
-      memory ? null,
-      cpus ? null,
-      pids ? null,
-      timeout ? null,
-    }:
+    limits:
     let
-      given = parse: value: if value == null then null else parse value;
+      parsers = {
+        memory = {
+          target = "memory";
+          parse = parseBytes;
+          wanted = "a number of bytes such as \"512M\" or \"2G\"";
+        };
+        cpus = {
+          target = "cpu_millis";
+          parse = parseCpus;
+          wanted = "a number of processors such as 2 or 0.5";
+        };
+        pids = {
+          target = "pids";
+          parse = value: if isInt value then value else null;
+          wanted = "a number of processes";
+        };
+        timeout = {
+          target = "timeout_millis";
+          parse = parseDuration;
+          wanted = "a time such as \"90s\", \"10m\" or \"2h\"";
+        };
+      };
+      names = attrNames parsers;
+      unknown = filter (name: !(elem name names)) (attrNames limits);
+      limit =
+        name:
+        let
+          parser = parsers.${name};
+          given = limits.${name} or null;
+          value = parser.parse given;
+        in
+        {
+          name = parser.target;
+          value =
+            if given == null then
+              null
+            else if value == null || value <= 0 then
+              fail limits name "limits.${name} is ${parser.wanted}"
+            else
+              value;
+        };
     in
-    {
-      memory = given (parseBytes "limits.memory") memory;
-      cpu_millis = given parseCpus cpus;
-      inherit pids;
-      timeout_millis = given parseDuration timeout;
-    };
+    if unknown != [ ] then
+      fail limits (head unknown) "limits has no `${head unknown}`: there are ${concatStringsSep ", " names}"
+    else
+      builtins.listToAttrs (map limit names);
 in
 {
   inherit

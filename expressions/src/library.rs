@@ -15,7 +15,7 @@ use crate::value::{Attribute, Value};
 const LIBRARY: &str = include_str!("../lib/default.nix");
 
 static LOCK: Builtin = Builtin { name: "lock", arity: 2, traced: false, run: lock };
-static FAIL: Builtin = Builtin { name: "fail", arity: 1, traced: false, run: fail };
+static FAIL: Builtin = Builtin { name: "fail", arity: 3, traced: false, run: fail };
 
 /// The library as a value.
 pub fn library(evaluator: &Evaluator) -> Result<Value> {
@@ -36,9 +36,14 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
     evaluator.call(&function, &[primitives], PlaceId::NONE)
 }
 
+/// `fail set name message`: fails where the user wrote the attribute `name` of `set`.
 fn fail(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
-    let text = evaluator.force_string(&arguments[0], PlaceId::NONE, "while evaluating a message")?;
-    Err(Failure::of(crate::failure::Sort::Throw, String::from_utf8_lossy(&text.bytes)))
+    let set = evaluator.force_set(&arguments[0], PlaceId::NONE, "while evaluating where a failure is")?;
+    let name = evaluator.force_string(&arguments[1], PlaceId::NONE, "while evaluating where a failure is")?;
+    let text = evaluator.force_string(&arguments[2], PlaceId::NONE, "while evaluating a message")?;
+    let attribute = evaluator.symbols.find(&name.bytes).and_then(|name| set.get(name));
+    let place = attribute.map_or(PlaceId::NONE, |attribute| attribute.place);
+    Err(Failure::of(crate::failure::Sort::Throw, String::from_utf8_lossy(&text.bytes)).at(place))
 }
 
 /// `lock kind parameters`: the records that the lock has, or none and a note that it should.

@@ -32,7 +32,8 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&serde_json::json!({ "schema": 1, "errors": errors, "findings": findings }))?;
     } else {
         let paint = render::Paint::new(context.color());
-        let text: String = findings.iter().map(|finding| render::finding(finding, paint)).collect();
+        let text: String =
+            findings.iter().map(|finding| render::finding(finding, context.global.show_trace, paint)).collect();
         let _ = std::io::stderr().write_all(text.as_bytes());
         if findings.is_empty() && !context.global.quiet {
             eprintln!("nothing found");

@@ -59,7 +59,7 @@ fn store(context: &Context) -> Vec<Check> {
     let opened = context.store_path().and_then(|setting| Ok((context.store()?, setting)));
     let (store, setting) = match opened {
         Ok(opened) => opened,
-        Err(failure) => return vec![Check::new("store", false, failure.render(false).replace('\n', " "), cure)],
+        Err(failure) => return vec![Check::new("store", false, failure.render(false, false).replace('\n', " "), cure)],
     };
     let mut checks = vec![Check::new("store", true, format!("{} ({})", store.path().display(), setting.origin), cure)];
     if let Ok(space) = rustix::fs::statvfs(store.path()) {
