@@ -67,7 +67,6 @@ let
 
   unique = list: foldl' (seen: item: if elem item seen then seen else seen ++ [ item ]) [ ] list;
   sorted = list: sort (a: b: a < b) (unique list);
-  optional = condition: value: if condition then [ value ] else [ ];
   notNull = set: removeAttrs set (filter (name: set.${name} == null) (attrNames set));
 
   # A Nix store path name: Debian's versions have `:` and `~`, which Nix does not allow.
@@ -303,7 +302,16 @@ let
           throw "formation ${name}: one Python at a time, not ${concatStringsSep " and " pythonWishes}";
       debianPackages =
         concatLists (map (item: item.packages) debians)
-        ++ optional (pythons != [ ]) (if pythonWishes == [ ] then "python3" else "python${pythonVersion}");
+        ++ (
+          if pythons == [ ] then
+            [ ]
+          else
+            [
+              (if pythonWishes == [ ] then "python3" else "python${pythonVersion}")
+              # manylinux wheels may expect the system to have it (PEP 600).
+              "libstdc++6"
+            ]
+        );
 
       merged = {
         debian = debianLayer {
