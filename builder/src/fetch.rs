@@ -11,6 +11,7 @@
 
 mod address;
 mod client;
+mod forward;
 mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;

@@ -231,7 +231,7 @@ fn in_force(key: &impl KeyDetails, by: &Signature, now: i64) -> Result<(), Strin
     }
 }
 
-fn verify(signature: &Signature, key: &(impl KeyDetails + VerifyingKey), text: &[u8], now: i64) -> Result<(), String> {
+fn verify(signature: &Signature, key: &impl VerifyingKey, text: &[u8], now: i64) -> Result<(), String> {
     let created = signature.created().map(seconds).ok_or("a signature does not say when it was made")?;
     if created < seconds(key.created_at()) {
         return Err(format!("a signature is older than its key {}", fingerprint(key)));

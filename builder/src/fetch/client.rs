@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body, Proxy};
 
 use super::Place;
 use super::address::{Parts, join, percent_encode, redact, split};
+use super::forward::Forward;
 use crate::Machine;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,8 +129,16 @@ impl Answer {
 /// Asks servers. Connections are kept and shared by all threads.
 pub struct Client {
     environment: BTreeMap<String, String>,
-    /// By proxy, and whether certificates are loaded: reading those takes longer than many a plain transfer.
-    agents: Mutex<HashMap<(Option<String>, bool), Agent>>,
+    agents: Mutex<HashMap<Route, Agent>>,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Route {
+    /// By asking a proxy for it, in plain HTTP.
+    Forward,
+    /// Directly or through a proxy's tunnel, and whether certificates are needed: reading those takes longer than many a transfer.
+    Through(Option<String>, bool),
 }
 
 impl Client {
@@ -161,8 +172,25 @@ impl Client {
 
     fn get_once(&self, place: &Place, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
         let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
-        let agent = self.agent(place, &parts)?;
-        let mut request = agent.get(parts.plain());
+        let proxy = match place.proxy.as_deref() {
+            Some("DIRECT" | "false") => None,
+            Some(proxy) => Some(proxy.to_owned()),
+            None => self.proxy(&parts),
+        };
+        // A proxy may be written without its scheme.
+        let proxy = proxy.map(|proxy| if proxy.contains("://") { proxy } else { format!("http://{proxy}") });
+        let forward = proxy.as_deref().and_then(split).filter(|proxy| proxy.scheme == "http" && parts.scheme == "http");
+        let mut request = match &forward {
+            Some(proxy) => {
+                let target = Parts { path: parts.path, user: None, ..*proxy };
+                let request = self.agent(Route::Forward)?.get(target.plain()).header("host", parts.host);
+                match proxy.authorization() {
+                    Some(authorization) => request.header("proxy-authorization", authorization),
+                    None => request,
+                }
+            }
+            None => self.agent(Route::Through(proxy, parts.scheme == "https"))?.get(parts.plain()),
+        };
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -172,30 +200,16 @@ impl Client {
         request.call().map_err(Failure::from)
     }
 
-    fn agent(&self, place: &Place, parts: &Parts<'_>) -> Result<Agent, Failure> {
-        let secure = parts.scheme == "https";
-        let proxy = match place.proxy.as_deref() {
-            Some("DIRECT" | "false") => None,
-            Some(proxy) => Some(proxy.to_owned()),
-            None => self.proxy(parts),
-        };
-        let key = (proxy, secure);
+    fn agent(&self, route: Route) -> Result<Agent, Failure> {
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&key) {
+        if let Some(agent) = agents.get(&route) {
             return Ok(agent.clone());
         }
-        let proxy = match &key.0 {
-            Some(proxy) => Some(
-                Proxy::new(proxy)
-                    .map_err(|error| Failure::lasting(format!("`{}` is not a proxy: {error}", redact(proxy))))?,
-            ),
-            None => None,
-        };
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy)
+            .proxy(None)
             .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -203,11 +217,23 @@ impl Client {
             .timeout_per_read(Some(IDLE_TIMEOUT))
             .timeout_per_write(Some(IDLE_TIMEOUT))
             .max_idle_connections_per_host(8);
-        if secure {
-            config = config.tls_config(self.tls()?);
-        }
-        let agent: Agent = config.build().into();
-        agents.insert(key, agent.clone());
+        let agent: Agent = match &route {
+            Route::Forward => {
+                let connector = ().chain(TcpConnector::default()).chain(Forward);
+                Agent::with_parts(config.build(), connector, DefaultResolver::default())
+            }
+            Route::Through(proxy, secure) => {
+                if let Some(proxy) = proxy {
+                    let bad = |error| Failure::lasting(format!("`{}` is not a proxy: {error}", redact(proxy)));
+                    config = config.proxy(Some(Proxy::new(proxy).map_err(bad)?));
+                }
+                if *secure {
+                    config = config.tls_config(self.tls()?);
+                }
+                config.build().into()
+            }
+        };
+        agents.insert(route, agent.clone());
         Ok(agent)
     }
 

@@ -195,8 +195,26 @@ fn a_proxy_of_the_environment_is_used_unless_exempt() {
     let url = server.put("/file", Page::Bytes(b"direct".to_vec()));
     assert!(fetch(&on("localhost,127.0.0.1"), &url, None, None).is_ok());
     assert!(proxy.asked().is_empty());
-    _ = fetch(&on("example"), &url, None, None);
-    assert!(!proxy.asked().is_empty());
+    // Plain HTTP is asked of the proxy by the whole address, and a host name is the proxy's to look up.
+    proxy.put("http://host.example:8080/file", Page::Bytes(b"by proxy".to_vec()));
+    let world = on("other.example, .internal");
+    assert_eq!(fetch(&world, "http://me:pass@host.example:8080/file", None, None).unwrap().0, BlobId::of(b"by proxy"));
+    let head = proxy.asked()[0].to_ascii_lowercase();
+    assert!(head.starts_with("get http://host.example:8080/file http/1.1"), "{head}");
+    assert!(head.contains("host: host.example:8080") && head.contains("\r\nauthorization: basic "), "{head}");
+    assert_eq!(head.matches("host:").count(), 1, "{head}");
+}
+
+#[test]
+fn https_goes_through_a_proxys_tunnel() {
+    let proxy = Loopback::start();
+    let named = proxy.url("").replace("http://", "http://me:pass@");
+    let environment = [("HTTPS_PROXY".to_owned(), named)].into();
+    let world = World::on(|root| Machine { root: root.to_owned(), environment, ..Machine::default() });
+    // This proxy knows no tunnels; that it was asked for one is the point.
+    assert!(fetch(&world, "https://host.example/file", None, None).is_err());
+    let head = proxy.asked()[0].to_ascii_lowercase();
+    assert!(head.starts_with("connect host.example:443") && head.contains("proxy-authorization: basic"), "{head}");
 }
 
 #[test]

@@ -32,3 +32,15 @@ fn live_closure() {
     }
     world.notes().iter().for_each(|note| eprintln!("note: {note}"));
 }
+
+/// `FORGE_TEST_URL=https://… cargo test -p builder -- --ignored --nocapture live_url` prints size and digest.
+#[test]
+#[ignore = "asks whatever address it is given"]
+fn live_url() {
+    let environment = std::env::vars().collect();
+    let world = World::on(|_| crate::Machine { environment, ..Default::default() });
+    let url = std::env::var("FORGE_TEST_URL").expect("FORGE_TEST_URL is set");
+    let request =
+        LockRequest { kind: "url".to_owned(), parameters: BTreeMap::from([("url".to_owned(), Value::from(url))]) };
+    println!("{:?}", crate::resolve::resolve(&world.builder(), &request).map(|entry| entry.records));
+}
