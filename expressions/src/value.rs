@@ -66,12 +66,14 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The one text of a reference, as `builtins` show it.
+    /// The one text of a reference, as messages show it: without the store directory.
     pub fn to_text(&self) -> String {
+        let path = self.path().as_str();
+        let base_name = path.rsplit('/').next().unwrap_or(path);
         match self {
-            Self::Path(path) => path.to_string(),
-            Self::Closure(path) => format!("={path}"),
-            Self::Output(path, output) => format!("!{output}!{path}"),
+            Self::Path(_) => base_name.to_owned(),
+            Self::Closure(_) => format!("={base_name}"),
+            Self::Output(_, output) => format!("!{output}!{base_name}"),
         }
     }
 

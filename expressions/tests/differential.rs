@@ -1,5 +1,5 @@
-//! Nix judges us: what it is asked here is generated, and both must answer alike. Without `nix-instantiate` on the `PATH`
-//! these tests say that they were skipped.
+//! Nix judges us: what it is asked here is generated, and both must answer alike. Without `nix-instantiate` 2.34 on
+//! the `PATH` these tests say that they were skipped.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -11,15 +11,17 @@ use serde_json::{Value, json};
 
 /// What Nix says to an expression: its value, or the last line of its complaint. Nothing without Nix.
 fn nix(expression: &str) -> Option<Result<Value, String>> {
+    let version = Command::new("nix-instantiate").arg("--version").output();
+    if !version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("(Nix) 2.34.")) {
+        eprintln!("skipped: there is no nix-instantiate 2.34 on the PATH");
+        return None;
+    }
     let directory = tempfile::tempdir().expect("a directory for the question");
     let file = directory.path().join("question.nix");
     std::fs::write(&file, expression).expect("the question is written");
     let mut command = Command::new("nix-instantiate");
     command.args(["--eval", "--strict", "--json"]).arg(&file);
-    let Ok(output) = command.output() else {
-        eprintln!("skipped: there is no nix-instantiate on the PATH");
-        return None;
-    };
+    let output = command.output().expect("Nix was here a moment ago");
     if output.status.success() {
         return Some(Ok(serde_json::from_slice(&output.stdout).expect("Nix prints JSON")));
     }
