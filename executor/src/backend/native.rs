@@ -4,7 +4,7 @@
 //! it. `child.rs` is the way from the fork to the command, `root.rs` the file system it sees.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::process::Pid;
 
-pub mod supervisor;
-
 use super::Backend;
+use crate::owners::Owners;
 use crate::{Ending, Error, Outcome, Result, Sandbox, Streams, Writable};
+
+pub mod check;
+pub mod supervisor;
 
 mod cgroup;
 mod child;
@@ -76,8 +78,15 @@ impl Backend for Native {
                 }
             }
         }
+        let (owners, owners_file) = open_owners(sandbox)?;
         let mut cgroups = Cgroups::new(&sandbox.limits);
-        let (missing, process_limit) = judge_limits(sandbox, &cgroups)?;
+        let (mut missing, process_limit) = judge_limits(sandbox, &cgroups)?;
+        if namespace == UserNamespace::First
+            && matches!(sandbox.root.writable, Writable::Temporary)
+            && !check::has_attributes_on_tmpfs()
+        {
+            missing.push("root: a directory of a layer cannot be removed (before Linux 6.6)".to_owned());
+        }
         let shares_terminal = streams.is_none() && terminal::is_shared();
         let (inside, channel) = Channel::pair().map_err(setup("make a socket pair"))?;
         let prepared = Prepared {
@@ -91,6 +100,8 @@ impl Backend for Native {
             cgroups: std::mem::take(&mut cgroups.joins),
             process_limit,
             filter: seccomp::filter(),
+            owners,
+            owners_file,
             channel: inside,
         };
         let forwarding = match sandbox.streams {
@@ -254,7 +265,8 @@ impl Run<'_> {
         let dues = [
             deadline.map(|deadline| deadline.saturating_duration_since(now)),
             self.kill_at.map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1))),
-            self.sandbox.interrupt.as_ref().map(|_| LOOK),
+            // While signals are forwarded, they do not come this way.
+            self.sandbox.interrupt.as_ref().filter(|_| self.forwarding.is_none()).map(|_| LOOK),
         ];
         dues.into_iter().flatten().min()
     }
@@ -279,9 +291,11 @@ impl Run<'_> {
     /// Takes what belongs to us and not to the command out of a kept layer.
     fn tidy(&mut self) {
         let Writable::Kept(directory) = &self.sandbox.root.writable else { return };
-        // overlayfs leaves a directory of mode 000 in there, which its owner cannot list.
+        // overlayfs leaves directories of mode 000 in there, which their owner cannot list.
         let work = directory.join("work");
-        let _ = rustix::fs::chmod(work.join("work"), Mode::RWXU);
+        for name in ["work", "incompat", "incompat/volatile"] {
+            let _ = rustix::fs::chmod(work.join(name), Mode::RWXU);
+        }
         let _ = fs::remove_dir_all(&work);
         let Ok(upper) = rustix::fs::open(directory.join("upper"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
             return;
@@ -384,6 +398,23 @@ fn judge_limits(sandbox: &Sandbox, cgroups: &Cgroups) -> Result<(Vec<String>, Op
         missing.push(format!("{what}: no limit, as {why}"));
     }
     Ok((missing, process_limit))
+}
+
+/// The table of owners beside a kept layer: what it says of the layers below, and the file that will say it of the result.
+fn open_owners(sandbox: &Sandbox) -> Result<(Owners, Option<File>)> {
+    let Writable::Kept(directory) = &sandbox.root.writable else { return Ok((Owners::default(), None)) };
+    if !sandbox.pretend_root {
+        return Ok((Owners::default(), None));
+    }
+    let path = directory.join("owners");
+    let read = || {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let owners = Owners::parse(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok((owners, Some(file)))
+    };
+    read().map_err(|source| Error::File { action: "read", path: path.clone(), source })
 }
 
 fn open_streams(streams: &Streams) -> Result<Option<[OwnedFd; 3]>> {

@@ -78,8 +78,8 @@ fn bounds(limits: &Limits) -> Vec<Bound> {
     bounds
 }
 
-/// Process 1 and the thread of it that may supervise are not the command's.
-pub const OWN_PROCESSES: u64 = 2;
+/// Process 1 is not the command's.
+pub const OWN_PROCESSES: u64 = 1;
 
 impl Cgroups {
     /// Makes what the limits need. What cannot be had is in `missing`.

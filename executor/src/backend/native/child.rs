@@ -15,11 +15,14 @@ use std::panic::AssertUnwindSafe;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 
+use super::init::Init;
 use super::message::{Channel, Doing, Failure, Kind, Order, Report};
 use super::program::Program;
 use super::root::{self, Sources};
+use super::supervisor::{Handover, Supervisor};
 use super::userns::UserNamespace;
 use super::{init, sys};
+use crate::owners::Owners;
 use crate::{Network, Sandbox};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -46,6 +49,10 @@ pub struct Prepared<'a> {
     pub process_limit: Option<u64>,
     /// The seccomp filter.
     pub filter: Vec<libc::sock_filter>,
+    /// What is recorded of owners in the layers below, for a supervisor.
+    pub owners: Owners,
+    /// Where the supervisor's record goes.
+    pub owners_file: Option<File>,
     /// The way to the launcher.
     pub channel: Channel,
 }
@@ -109,7 +116,7 @@ impl Prepared<'_> {
         }
     }
 
-    fn inner(&self, sources: Option<Sources>) -> Result<std::convert::Infallible> {
+    fn inner(&mut self, sources: Option<Sources>) -> Result<std::convert::Infallible> {
         die_with_parent()?;
         self.wait()?;
         rustix::process::umask(Mode::empty());
@@ -126,17 +133,27 @@ impl Prepared<'_> {
         die_with_parent()?;
 
         let children = sys::watch_children().doing("watch the command")?;
+        let handover = match self.sandbox.pretend_root {
+            true => Some(Handover::new().doing("make a socket pair")?),
+            false => None,
+        };
         let Some(command) = sys::fork().doing("start the command")? else {
-            let failure = match self.command() {
+            let failure = match self.command(handover) {
                 Ok(never) => match never {},
                 Err(failure) => failure,
             };
             self.channel.report(&Report::Failed(failure));
             sys::exit(127)
         };
-        // Held open here, a pipe would not end when the command closes it.
-        self.let_streams_go(&children).doing("close the streams of process 1")?;
-        init::run(command, &self.channel, &children)
+        self.let_streams_go().doing("close the streams of process 1")?;
+        // Without a listener the command has failed, which it reports itself.
+        let supervisor = match handover.map(Handover::take) {
+            Some(Ok(listener)) => {
+                Some(Supervisor::new(listener, std::mem::take(&mut self.owners)).doing("start the supervisor")?)
+            }
+            Some(Err(_)) | None => None,
+        };
+        init::run(Init { command, channel: &self.channel, children, supervisor, owners: self.owners_file.take() })
     }
 
     /// From here on there is nothing that the command could gain from process 1.
@@ -149,6 +166,12 @@ impl Prepared<'_> {
                 }
                 Err(error) => return Err(Failure::new(Kind::UserNamespace, &error, "make a user namespace")),
             }
+        }
+        // Each needs capabilities that the next takes away.
+        if !self.sandbox.pretend_root {
+            sys::drop_bounding_set().doing("empty the bounding set of capabilities")?;
+        }
+        if self.namespace == UserNamespace::Last {
             let (uid, gid) = self.sandbox.user;
             sys::set_user(uid, gid).doing(format!("become user {uid}:{gid}"))?;
         }
@@ -164,7 +187,7 @@ impl Prepared<'_> {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide process 1")
     }
 
-    fn command(&self) -> Result<std::convert::Infallible> {
+    fn command(&self, handover: Option<Handover>) -> Result<std::convert::Infallible> {
         die_with_parent()?;
         if let Some([stdin, stdout, stderr]) = &self.streams {
             sys::set_stream(stdin.as_fd(), 0).doing("set stdin")?;
@@ -179,6 +202,9 @@ impl Prepared<'_> {
         sys::close_on_exec().doing("close what the command must not see")?;
         sys::reset_signals(self.streams.is_none());
         sys::install_filter(&self.filter).doing("install the seccomp filter")?;
+        if let Some(handover) = handover {
+            handover.give().doing("install the filter of the supervisor")?;
+        }
         Err(self.program.execute())
     }
 
@@ -186,17 +212,19 @@ impl Prepared<'_> {
     fn close_others(&self) -> Result<()> {
         let mut keep: Vec<RawFd> = vec![self.channel.as_fd().as_raw_fd()];
         keep.extend(self.cgroups.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.owners_file.iter().map(AsRawFd::as_raw_fd));
         keep.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         sys::close_all_but(&mut keep).doing("close what the sandbox must not hold")
     }
 
-    fn let_streams_go(&self, children: &OwnedFd) -> io::Result<()> {
+    /// Held open here, a pipe would not end when the command closes it.
+    fn let_streams_go(&mut self) -> io::Result<()> {
+        self.streams = None;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         for number in 0..3 {
             sys::set_stream(null.as_fd(), number)?;
         }
-        drop(null);
-        sys::close_all_but(&mut [self.channel.as_fd().as_raw_fd(), children.as_raw_fd()])
+        Ok(())
     }
 
     fn wait_for_map(&self) -> Result<()> {

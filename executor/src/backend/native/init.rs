@@ -1,46 +1,93 @@
-//! Process 1 of the sandbox: passes signals on to the command, collects every process that ends, and reports the command's end.
+//! Process 1 of the sandbox: passes signals on to the command, collects every process that ends, answers for the supervisor of a
+//! build step, and reports the command's end.
 
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
-use super::message::{Channel, Order, Report};
+use super::message::{Channel, Doing, Order, Report};
+use super::supervisor::Supervisor;
 use super::sys;
+
+/// What process 1 has to do with.
+pub struct Init<'a> {
+    /// The command's process.
+    pub command: Pid,
+    /// The way to the launcher.
+    pub channel: &'a Channel,
+    /// Readable when a child has ended.
+    pub children: OwnedFd,
+    /// Answers the calls of a build step.
+    pub supervisor: Option<Supervisor>,
+    /// Where the supervisor's record of owners goes.
+    pub owners: Option<File>,
+}
 
 /// Waits for the command's end, then ends everything else and reports. Does not return: when this process ends, so does whatever is
 /// left in its pid namespace.
-pub fn run(command: Pid, channel: &Channel, children: &OwnedFd) -> ! {
-    loop {
-        if let Some(status) = collect(command) {
-            // A background process may outlive its parent, not the sandbox. They are waited for so that what they used counts.
-            let _ = sys::kill(-1, libc::SIGKILL);
-            while let Ok(Some(_)) = sys::wait(None, true) {}
-            channel.report(&Report::Ended(status, sys::children_usage()));
-            sys::exit(0);
+pub fn run(mut init: Init<'_>) -> ! {
+    let status = loop {
+        if let Some(status) = init.wait() {
+            break status;
         }
-        let mut waited = [
-            PollFd::from_borrowed_fd(channel.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(children.as_fd(), PollFlags::IN),
+    };
+    // A background process may outlive its parent, not the sandbox. They are waited for so that what they used counts.
+    let _ = sys::kill(-1, libc::SIGKILL);
+    while let Ok(Some(_)) = sys::wait(None, true) {}
+    match init.write_owners().doing("write the table of owners") {
+        Ok(()) => init.channel.report(&Report::Ended(status, sys::children_usage())),
+        Err(failure) => init.channel.report(&Report::Failed(failure)),
+    }
+    sys::exit(0)
+}
+
+impl Init<'_> {
+    /// Waits until something has happened, and answers it. Gives the command's status when it has ended.
+    fn wait(&mut self) -> Option<i32> {
+        let mut waited = vec![
+            PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
         ];
+        waited.extend(
+            self.supervisor.as_ref().map(|supervisor| PollFd::from_borrowed_fd(supervisor.fd(), PollFlags::IN)),
+        );
         if rustix::event::poll(&mut waited, None).is_err() {
-            continue;
+            return None;
         }
-        let (orders, ended) = (!waited[0].revents().is_empty(), !waited[1].revents().is_empty());
-        if ended {
-            // Which children it was, `collect` asks; the descriptor only needs to be emptied (a signalfd_siginfo is 128 bytes).
-            let _ = rustix::io::read(children, &mut [0u8; 128]);
+        let events: Vec<PollFlags> = waited.iter().map(PollFd::revents).collect();
+        if let (Some(supervisor), Some(event)) = (&mut self.supervisor, events.get(2))
+            && event.contains(PollFlags::IN)
+            && supervisor.handle_one().is_err()
+        {
+            // Its calls would never be answered.
+            sys::exit(1);
         }
-        if orders {
-            match channel.next_order() {
+        if !events[0].is_empty() {
+            match self.channel.next_order() {
                 Ok(Some(Order::Signal(signal))) => {
-                    let _ = sys::kill(command.as_raw_nonzero().get(), i32::from(signal));
+                    let _ = sys::kill(self.command.as_raw_nonzero().get(), i32::from(signal));
                 }
                 Ok(Some(Order::Continue)) => {}
                 // The launcher has gone: so must we.
                 Ok(None) | Err(_) => sys::exit(1),
             }
         }
+        if events[1].is_empty() {
+            return None;
+        }
+        // Which children it was, `collect` asks; the descriptor only needs to be emptied (a signalfd_siginfo is 128 bytes).
+        let _ = rustix::io::read(&self.children, &mut [0u8; 128]);
+        collect(self.command)
+    }
+
+    fn write_owners(&mut self) -> io::Result<()> {
+        let (Some(supervisor), Some(file)) = (&self.supervisor, &mut self.owners) else { return Ok(()) };
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(&supervisor.owners().encode())
     }
 }
 

@@ -166,8 +166,11 @@ pub fn reset_signals(keep_ignored: bool) {
         if keep_ignored && signal != libc::SIGPIPE && is_ignored(signal) {
             continue;
         }
-        // SAFETY: SIG_DFL is valid for every signal; those that have no action or are reserved fail, harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // The bare call, as the C library hides two signals that a careless parent may have ignored.
+        let default = [0u64; 4];
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: an all-zero action of the kernel (at most 32 bytes) is SIG_DFL without flags; SIGKILL and SIGSTOP fail, harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8usize) };
     }
     // SAFETY: an all-zero set is valid and is made empty; the old mask is not wanted.
     unsafe {
@@ -213,7 +216,20 @@ pub fn set_user(uid: u32, gid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability in all five sets.
+/// Lets no program ever gain a capability by executing a file that carries some: empties the bounding set.
+pub fn drop_bounding_set() -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: prctl takes integers here.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) } != 0 {
+            let error = io::Error::last_os_error();
+            // EINVAL: past the last one that this kernel knows.
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Gives up every capability that this process has or may hand on.
 pub fn drop_capabilities() -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -221,21 +237,11 @@ pub fn drop_capabilities() -> io::Result<()> {
         pid: i32,
     }
     const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let nothing = [0u32; 6];
     // SAFETY: prctl takes integers here; capset reads a header and two data words of 12 bytes each, all zero.
     unsafe {
-        for capability in 0..64 {
-            // EINVAL: past the last one that this kernel knows.
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
-                let error = io::Error::last_os_error();
-                if error.raw_os_error() == Some(libc::EINVAL) {
-                    break;
-                }
-                return Err(error);
-            }
-        }
-        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))?;
-        let header = Header { version: VERSION_3, pid: 0 };
-        let nothing = [0u32; 6];
+        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0))?;
         check(libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr()))?;
     }
     Ok(())

@@ -44,8 +44,11 @@ impl Forwarding {
         while let Ok(2) = rustix::io::read(&self.signals, &mut bytes) {
             let [signal, from_kernel] = bytes;
             let has_it_already = self.shares_terminal && from_kernel == 1;
+            // In a session of its own nobody could make it go on, so that the kernel would ignore SIGTSTP there: setpgid(2), orphaned
+            // process groups. But we can.
+            let stop = i32::from(signal) == libc::SIGTSTP && !self.shares_terminal;
             if !has_it_already {
-                channel.order(Order::Signal(signal));
+                channel.order(Order::Signal(if stop { libc::SIGSTOP as u8 } else { signal }));
             }
             if i32::from(signal) == libc::SIGTSTP {
                 let _ = sys::kill(rustix::process::getpid().as_raw_nonzero().get(), libc::SIGSTOP);

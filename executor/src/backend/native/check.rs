@@ -1,0 +1,171 @@
+//! What this host gives to isolate a command, for `forge doctor`. Everything is tried, nothing is concluded from a version.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::cgroup::Cgroups;
+use super::{sys, userns};
+use store::Limits;
+
+/// Something a run may want of its host.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Capability {
+    /// What it is called.
+    pub name: &'static str,
+    /// Whether it is to be had.
+    pub available: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to do where it is not.
+    pub cure: Option<String>,
+}
+
+/// Tries everything.
+pub fn check() -> Vec<Capability> {
+    let mut found = vec![kernel(), user_namespaces(), overlay(), overlay_in_memory(), seccomp(), notification()];
+    found.extend(limits());
+    found
+}
+
+fn kernel() -> Capability {
+    let release = release();
+    let available = release.is_none_or(|release| release >= (5, 15));
+    let name = rustix::system::uname();
+    let detail = format!("Linux {}", name.release().to_string_lossy());
+    Capability { name: "kernel", available, detail, cure: (!available).then(|| "Linux 5.15 or newer".to_owned()) }
+}
+
+/// The two numbers of the kernel's release.
+pub fn release() -> Option<(u32, u32)> {
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().ok()?.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn user_namespaces() -> Capability {
+    let name = "user namespaces";
+    match in_user_namespace(|| Ok(())) {
+        Ok(()) => Capability { name, available: true, detail: "can be made".to_owned(), cure: None },
+        Err(error) => {
+            let switch = userns::switch();
+            let detail = match &switch {
+                Some(switch) => format!("{error}: {switch}"),
+                None => error.to_string(),
+            };
+            Capability { name, available: false, detail, cure: Some(cure(switch.as_deref())) }
+        }
+    }
+}
+
+fn cure(switch: Option<&str>) -> String {
+    match switch.and_then(|switch| switch.split_once(" = ")) {
+        Some(("user.max_user_namespaces", _)) => "as root: sysctl -w user.max_user_namespaces=15000".to_owned(),
+        Some((name, "0")) => format!("as root: sysctl -w {name}=1"),
+        Some((name, _)) => format!("as root: sysctl -w {name}=0, or an AppArmor profile with `userns,` for forge"),
+        None if switch == Some("chroot") => "run forge outside of the chroot".to_owned(),
+        None => "in a container: let it make user namespaces (its seccomp profile), or run as root".to_owned(),
+    }
+}
+
+fn overlay() -> Capability {
+    let name = "overlay";
+    // Loading the module takes root, but mounting it loads it.
+    let result = in_user_namespace(|| mount_overlay("userxattr"));
+    match result {
+        Ok(()) => Capability { name, available: true, detail: "in a user namespace".to_owned(), cure: None },
+        Err(error) => Capability {
+            name,
+            available: false,
+            detail: format!("in a user namespace: {error}"),
+            cure: Some("as root: modprobe overlay; Linux 5.15 or newer".to_owned()),
+        },
+    }
+}
+
+fn overlay_in_memory() -> Capability {
+    let available = userns::is_privileged() || has_attributes_on_tmpfs();
+    let detail = if available { "complete" } else { "directories of the root cannot be removed and made again" };
+    Capability {
+        name: "writable root in memory",
+        available,
+        detail: detail.to_owned(),
+        cure: (!available).then(|| "Linux 6.6 or newer, or run as root".to_owned()),
+    }
+}
+
+/// Whether tmpfs carries `user.*` attributes, in which overlayfs notes that a directory hides what lies below: since Linux 6.6.
+pub fn has_attributes_on_tmpfs() -> bool {
+    release().is_none_or(|release| release >= (6, 6))
+}
+
+fn seccomp() -> Capability {
+    let available = sys::has_filter_action(libc::SECCOMP_RET_ERRNO);
+    let detail = if available { "filters can be installed" } else { "not in this kernel" };
+    Capability { name: "seccomp", available, detail: detail.to_owned(), cure: None }
+}
+
+fn notification() -> Capability {
+    let available = sys::has_filter_action(libc::SECCOMP_RET_USER_NOTIF);
+    let detail = if available { "build steps can be supervised" } else { "not in this kernel, or forbidden here" };
+    Capability { name: "seccomp notification", available, detail: detail.to_owned(), cure: None }
+}
+
+/// Makes a cgroup with generous limits, and looks which of them took.
+fn limits() -> Vec<Capability> {
+    let limits = Limits { memory: Some(1 << 40), cpu_millis: Some(1000), pids: Some(1 << 20), ..Limits::default() };
+    let cgroups = Cgroups::new(&limits);
+    let describe = |(name, controller): (&'static str, &str)| {
+        let missing = cgroups.missing.iter().find(|(missing, _)| *missing == controller);
+        let stands_in = controller == "pids" && !rustix::process::geteuid().is_root();
+        match missing {
+            None => Capability { name, available: true, detail: "by cgroup".to_owned(), cure: None },
+            Some(_) if stands_in => Capability { name, available: true, detail: "by rlimit".to_owned(), cure: None },
+            Some((_, why)) => {
+                let cure = if Path::new("/run/systemd/system").exists() {
+                    "run it as `systemd-run --user --scope -p Delegate=yes forge …`"
+                } else {
+                    "have root give this user a cgroup with the controller"
+                };
+                Capability { name, available: false, detail: why.clone(), cure: Some(cure.to_owned()) }
+            }
+        }
+    };
+    [("limit of memory", "memory"), ("limit of processor time", "cpu"), ("limit of processes", "pids")]
+        .map(describe)
+        .into()
+}
+
+/// Runs something in a child that is root in a user namespace and has mounts of its own.
+fn in_user_namespace(work: fn() -> io::Result<()>) -> io::Result<()> {
+    let Some(child) = sys::fork()? else {
+        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let result = sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)
+            .and_then(|()| fs::write("/proc/self/setgroups", "deny"))
+            .and_then(|()| fs::write("/proc/self/uid_map", format!("0 {} 1", ids.0)))
+            .and_then(|()| fs::write("/proc/self/gid_map", format!("0 {} 1", ids.1)))
+            .and_then(|()| work());
+        // An exit status has room for every errno that matters here.
+        sys::exit(result.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0))
+    };
+    match sys::wait(Some(child), true)? {
+        Some((_, 0)) => Ok(()),
+        Some((_, status)) if libc::WIFEXITED(status) => Err(io::Error::from_raw_os_error(libc::WEXITSTATUS(status))),
+        _ => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+fn mount_overlay(options: &str) -> io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags};
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    // Anywhere will do: nobody else sees it.
+    let place = Path::new("/proc");
+    rustix::mount::mount("tmpfs", place, "tmpfs", MountFlags::empty(), None)?;
+    for name in ["lower", "upper", "work", "root"] {
+        fs::create_dir(place.join(name))?;
+    }
+    let options = format!("lowerdir=/proc/lower,upperdir=/proc/upper,workdir=/proc/work,{options}");
+    let options = std::ffi::CString::new(options)?;
+    rustix::mount::mount("overlay", place.join("root"), "overlay", MountFlags::empty(), options.as_c_str())?;
+    Ok(())
+}

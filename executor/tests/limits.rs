@@ -1,0 +1,111 @@
+//! Limits hold, and what they ended says so.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{World, is_root};
+use executor::{Ending, Error};
+
+#[test]
+fn time_is_over_after_a_moment_to_tidy_up() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.timeout_millis = Some(500);
+    let start = Instant::now();
+    let outcome = world.run(&["sh", "-c", "trap 'echo tidied; exit 0' TERM; while true; do sleep 0.05; done"]).unwrap();
+    assert_eq!((outcome.ending, world.stdout().as_str()), (Ending::TimedOut, "tidied\n"));
+    assert!((Duration::from_millis(500)..Duration::from_secs(8)).contains(&start.elapsed()));
+}
+
+#[test]
+fn what_does_not_end_in_time_is_killed() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.timeout_millis = Some(200);
+    let start = Instant::now();
+    let outcome = world.run(&["sh", "-c", "trap '' TERM; while true; do sleep 0.05; done"]).unwrap();
+    assert_eq!(outcome.ending, Ending::TimedOut);
+    assert!(start.elapsed() < Duration::from_secs(12));
+}
+
+#[test]
+fn a_fork_bomb_stays_small() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.pids = Some(20);
+    world.sandbox.limits.timeout_millis = Some(20_000);
+    // 30 that sleep do not fit; the shell itself is one of the 20.
+    let outcome = world.run(&["sh", "-c", "for i in $(seq 30); do sleep 5 & done; echo all"]).unwrap();
+    if !outcome.missing.is_empty() {
+        eprintln!("skipped: {:?}", outcome.missing);
+        return;
+    }
+    assert_ne!(outcome.ending, Ending::Exited(0));
+    assert!(world.stderr().contains("can't fork"), "{}", world.stderr());
+    assert_eq!(
+        world.run(&["sh", "-c", "for i in $(seq 19); do sleep 0.2 & done; wait; echo all"]).unwrap().ending,
+        Ending::Exited(0)
+    );
+    let bomb = world.run(&["sh", "-c", "b() { b | b & }; b; sleep 1"]).unwrap();
+    assert!(bomb.wall < Duration::from_secs(20), "{bomb:?}");
+}
+
+#[test]
+fn a_hog_of_memory_is_ended_and_named() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.memory = Some(32 << 20);
+    world.sandbox.limits.timeout_millis = Some(60_000);
+    let hog = ["awk", "BEGIN { s = \"0123456789\"; while (1) s = s s }"];
+    let outcome = world.run(&["true"]).unwrap();
+    if !outcome.missing.is_empty() {
+        assert!(outcome.missing[0].starts_with("memory: no limit, as "), "{:?}", outcome.missing);
+        eprintln!("skipped: {:?}", outcome.missing);
+        world.sandbox.require.push("memory".to_owned());
+        assert!(matches!(world.run(&["true"]).unwrap_err(), Error::Required { .. }));
+        return;
+    }
+    assert_eq!(world.run(&hog).unwrap().ending, Ending::OutOfMemory);
+    let files = ["dd", "if=/dev/zero", "of=/tmp/file", "bs=1M", "count=100"];
+    assert_ne!(world.run(&files).unwrap().ending, Ending::Exited(0), "files in memory count");
+    assert_eq!(world.run(&["sh", "-c", "echo small"]).unwrap().ending, Ending::Exited(0));
+}
+
+#[test]
+fn processor_time_is_shared_out() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.cpu_millis = Some(200);
+    world.sandbox.limits.timeout_millis = Some(2000);
+    let outcome = world.run(&["sh", "-c", "while true; do :; done"]).unwrap();
+    if !outcome.missing.is_empty() {
+        eprintln!("skipped: {:?}", outcome.missing);
+        return;
+    }
+    assert_eq!(outcome.ending, Ending::TimedOut);
+    assert!(outcome.cpu < Duration::from_millis(900), "{outcome:?}");
+}
+
+#[test]
+fn what_is_required_is_had_or_refused() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.require = ["user", "network", "mount", "pid", "seccomp"].map(str::to_owned).into();
+    assert_eq!(world.shell("echo all"), "all\n");
+    world.sandbox.require = vec!["memory".to_owned()];
+    assert!(matches!(world.run(&["true"]).unwrap_err(), Error::Required { what, .. } if what == "memory"));
+    world.sandbox.require = vec!["moon".to_owned()];
+    assert!(matches!(world.run(&["true"]).unwrap_err(), Error::Required { what, .. } if what == "moon"));
+    world.sandbox.require = vec!["network".to_owned()];
+    world.sandbox.network = executor::Network::Host;
+    assert!(matches!(world.run(&["true"]).unwrap_err(), Error::Required { .. }));
+}
+
+#[test]
+fn this_host_tells_what_it_gives() {
+    let Some(_) = World::new() else { return };
+    let capabilities = executor::backend::native::check::check();
+    for name in ["user namespaces", "overlay", "seccomp", "kernel"] {
+        let capability = capabilities.iter().find(|capability| capability.name == name).unwrap();
+        assert!(capability.available, "{capability:?}");
+    }
+    if is_root() {
+        assert!(capabilities.iter().all(|capability| capability.available || capability.cure.is_some()));
+    }
+}
