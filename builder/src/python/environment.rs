@@ -228,6 +228,51 @@ fn cache_path(source: &[u8], python: PythonVersion) -> Result<Vec<Name>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::builtin::Input;
+    use crate::world::World;
+
+    /// Builds from layers that hold one text file each, by name.
+    fn build(files: &[(&str, &str, &str)]) -> Result<Claim> {
+        let world = World::new();
+        let builder = world.builder();
+        let mut inputs = BTreeMap::new();
+        for (name, path, text) in files {
+            let mut draft = Draft::passing();
+            draft.write(builder.store, path, 0o644, text.as_bytes()).unwrap();
+            let delta = draft.delta(builder.store).unwrap();
+            inputs.insert((*name).to_owned(), Input::Claim(Claim::Delta(delta)));
+        }
+        let (layers, wheels): (Vec<&str>, Vec<&str>) =
+            files.iter().map(|file| file.0).partition(|name| *name == "below");
+        let parameters = serde_json::json!({ "layers": layers, "wheels": wheels, "python": "3.11" });
+        let job = Job { builder: &builder, name: "packages", parameters: &parameters, inputs: &inputs, fixed: None };
+        Environment.build(&job)
+    }
+
+    const BELOW: (&str, &str, &str) = ("below", "usr/bin/python3.11", "ELF");
+
+    #[test]
+    fn two_wheels_may_share_a_file_and_may_not_quarrel_over_one() {
+        let path = "usr/local/lib/python3.11/dist-packages/tests.txt";
+        assert!(build(&[BELOW, ("one", path, "same"), ("two", path, "same")]).is_ok());
+        let Err(Error::Invalid { name, reason, .. }) = build(&[BELOW, ("one", path, "this"), ("two", path, "that")])
+        else {
+            panic!()
+        };
+        assert_eq!(name, "two");
+        insta::assert_snapshot!(reason, @"`/usr/local/lib/python3.11/dist-packages/tests.txt` is in one too, with another content");
+        let deeper = format!("{path}/more");
+        assert!(matches!(build(&[BELOW, ("one", path, ""), ("two", &deeper, "")]), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn an_environment_needs_an_interpreter() {
+        let Err(Error::Parameter { reason, .. }) = build(&[("below", "usr/bin/sh", ""), ("one", "usr/local/x", "")])
+        else {
+            panic!()
+        };
+        assert_eq!(reason, "they have no `/usr/bin/python3.11`");
+    }
 
     #[test]
     fn bytecode_lies_where_python_looks() {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use executor::Bind;
-use rayon::prelude::*;
 use serde_json::Value;
 use store::digest::StepKey;
 use store::directory::Claim;
@@ -50,11 +50,34 @@ pub fn root(builder: &Builder<'_>) -> Result<DeltaId> {
         ]),
     };
     let packages = resolve::resolve(builder, &request)?.records;
-    let layers: Vec<DeltaId> = packages.par_iter().map(|package| layer(builder, package)).collect::<Result<_>>()?;
-    let layers: Vec<DeltaId> = std::iter::once(merged_usr(builder)?).chain(layers).collect();
+    let mut layers = vec![merged_usr(builder)?];
+    layers.extend(all_layers(builder, &packages)?);
     let id = builder.store.squash(&layers)?;
     builder.store.put_claim_of_step(&key, &Claim::Delta(id))?;
     Ok(id)
+}
+
+/// All packages of the tool root, a few at a time. Threads of our own: rayon's would take up other work while they wait, which
+/// may want the tool root too, and would then wait for itself.
+fn all_layers(builder: &Builder<'_>, packages: &[BTreeMap<String, Value>]) -> Result<Vec<DeltaId>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut made = Vec::new();
+        while let Some((at, package)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, packages.get(at)?)))
+        {
+            // After a failure nobody needs the others.
+            made.push((at, layer(builder, package).inspect_err(|_| next.store(packages.len(), Ordering::Relaxed))?));
+        }
+        Ok(made)
+    };
+    let results: Vec<Result<Vec<(usize, DeltaId)>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..builder.jobs.clamp(1, 16)).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no thread panicked")).collect()
+    });
+    let made: BTreeMap<usize, DeltaId> =
+        results.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    Ok(made.into_values().collect())
 }
 
 /// Fetches and unpacks one package of the tool root.
