@@ -29,7 +29,15 @@ impl Check {
 
 /// `forge doctor`
 pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
-    let mut checks: Vec<Check> = Vec::new();
+    let mut checks: Vec<Check> = executor::backend::native::check::check()
+        .into_iter()
+        .map(|capability| Check {
+            name: capability.name.to_owned(),
+            good: capability.available,
+            detail: capability.detail,
+            cure: capability.cure.filter(|_| !capability.available),
+        })
+        .collect();
     checks.extend(store(context));
     checks.extend(configuration(context));
     if arguments.network {
