@@ -110,17 +110,17 @@ fn relations(value: &str) -> Vec<Alternatives> {
 }
 
 impl Relation {
-    /// Whether a package of this name and version is meant. A version that cannot be read meets no bound.
+    /// Whether a package of this name and version is meant.
     pub fn meets(&self, package: &str, version: &str) -> bool {
         let Some((operator, bound)) = &self.version else { return self.package == package };
-        let (Ok(version), Ok(bound)) = (version.parse::<debversion::Version>(), bound.parse()) else { return false };
+        let order = super::version::compare(version, bound);
         self.package == package
             && match operator.as_str() {
-                "<<" => version < bound,
-                "<=" | "<" => version <= bound,
-                "=" => version == bound,
-                ">=" | ">" => version >= bound,
-                ">>" => version > bound,
+                "<<" => order.is_lt(),
+                "<=" | "<" => order.is_le(),
+                "=" => order.is_eq(),
+                ">=" | ">" => order.is_ge(),
+                ">>" => order.is_gt(),
                 _ => false,
             }
     }

@@ -96,4 +96,43 @@ mod tests {
             assert_eq!(compare(&left, &right), compare(&right, &left).reverse());
         }
     }
+    #[test]
+    fn dpkg_agrees() {
+        use std::process::Command;
+        if Command::new("dpkg").arg("--version").output().is_err() {
+            eprintln!("skipped: no `dpkg` here");
+            return;
+        }
+        let parts = [
+            "1",
+            "1.",
+            "1.0",
+            "1.0~",
+            "1.0~rc1",
+            "1.0+b1",
+            "1.0-1",
+            "1.0-0",
+            "1a",
+            "1:0",
+            "1.10",
+            "01.2",
+            "1.0-1~deb12u1",
+            "2.0.dfsg-3+b1",
+        ];
+        for left in parts {
+            for right in parts {
+                let says = |operator: &str| {
+                    let status = Command::new("dpkg").args(["--compare-versions", left, operator, right]).status();
+                    status.unwrap().success()
+                };
+                let order = compare(left, right);
+                let operator = match order {
+                    Ordering::Less => "lt",
+                    Ordering::Equal => "eq",
+                    Ordering::Greater => "gt",
+                };
+                assert!(says(operator), "{left} {operator} {right}");
+            }
+        }
+    }
 }
