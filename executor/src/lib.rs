@@ -7,6 +7,7 @@ pub mod error;
 pub mod owners;
 pub mod sandbox;
 
+pub use backend::native::check::{Capability, check};
 pub use backend::{Backend, Native};
 pub use error::{Error, Result};
 pub use sandbox::{Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};

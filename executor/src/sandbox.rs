@@ -25,8 +25,9 @@ pub enum Writable {
     No,
     /// Into memory; gone at the end.
     Temporary,
-    /// Into this empty directory, as overlayfs lays out an upper layer (whiteouts, opaque directories).
-    /// `DIR/upper` and `DIR/work` are made in it.
+    /// Into this empty directory, as overlayfs lays out an upper layer (whiteouts, opaque directories; in a user namespace these
+    /// are marked by `user.overlay.opaque`). `DIR/upper` is made in it, and `DIR/work`, which is gone at the end. What was made only
+    /// to mount onto and is still empty is taken out of it again. Nothing is synced.
     Kept(PathBuf),
 }
 
@@ -53,7 +54,9 @@ pub enum Network {
 /// What stdin, stdout and stderr are.
 #[derive(Debug, Clone)]
 pub enum Streams {
-    /// The caller's own descriptors 0, 1, 2.
+    /// The caller's own descriptors 0, 1, 2. Signals sent to the calling process meanwhile (INT, TERM, HUP, QUIT, USR1, USR2, TSTP,
+    /// CONT) go to the command instead of the caller's handlers, unless the caller ignores them; if one of the three is a terminal,
+    /// the command shares the caller's session and process group, and gets what the terminal sends from the terminal itself.
     Inherit,
     /// stdin empty, stdout and stderr both appended to this file.
     File(PathBuf),
@@ -90,7 +93,8 @@ pub struct Sandbox {
     pub pretend_root: bool,
     /// Isolation that must be had (`user`, `network`, `memory`, …); without it the run is refused rather than weakened.
     pub require: Vec<String>,
-    /// Set to a signal number from outside (Ctrl-C), it is passed on to the command; what does not end is killed.
+    /// Set to a signal number from outside (Ctrl-C), it is passed on to the command; what does not end in some seconds is killed. Set
+    /// to a negative number, all is killed at once. Not looked at while signals go to the command directly (`Streams::Inherit`).
     pub interrupt: Option<Arc<AtomicI32>>,
 }
 
@@ -104,7 +108,7 @@ pub enum Ending {
     Signalled(i32),
     /// Its wall time was over.
     TimedOut,
-    /// The kernel killed it, or a process of it, for its memory limit.
+    /// The kernel killed it, or a process of it, for its memory limit, and it did not end well.
     OutOfMemory,
 }
 
@@ -117,7 +121,8 @@ pub struct Outcome {
     pub wall: Duration,
     /// Processor time, user and system.
     pub cpu: Duration,
-    /// Most memory of any one process, in bytes (`getrusage`'s maxrss).
+    /// Most memory of any one process, in bytes (`getrusage`'s maxrss; a small process shows what the launcher itself had when it
+    /// forked).
     pub peak_memory: u64,
     /// What was asked for and could not be given on this machine, in words (`limits: no cgroup …`).
     pub missing: Vec<String>,

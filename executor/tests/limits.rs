@@ -100,7 +100,7 @@ fn what_is_required_is_had_or_refused() {
 #[test]
 fn this_host_tells_what_it_gives() {
     let Some(_) = World::new() else { return };
-    let capabilities = executor::backend::native::check::check();
+    let capabilities = executor::check();
     for name in ["user namespaces", "overlay", "seccomp", "kernel"] {
         let capability = capabilities.iter().find(|capability| capability.name == name).unwrap();
         assert!(capability.available, "{capability:?}");
@@ -108,4 +108,42 @@ fn this_host_tells_what_it_gives() {
     if is_root() {
         assert!(capabilities.iter().all(|capability| capability.available || capability.cure.is_some()));
     }
+}
+
+/// Not a test of its own: what the next one starts where no more user namespaces can be made.
+#[test]
+#[ignore = "started by the other tests"]
+fn without_user_namespaces() {
+    if std::env::var_os("WITHOUT_USER_NAMESPACES").is_none() {
+        return;
+    }
+    let mut world = World::new().unwrap();
+    match world.run(&["echo", "ran"]) {
+        Ok(outcome) => println!("{}missing {:?}", world.stdout(), outcome.missing),
+        Err(Error::NoUserNamespaces { switch, .. }) => println!("switch {}", switch.unwrap()),
+        Err(error) => println!("{}", common::chain(&error)),
+    }
+}
+
+#[test]
+fn a_host_that_forbids_user_namespaces_is_told_by_its_switch() {
+    let Some(_) = World::new() else { return };
+    let program = std::env::current_exe().unwrap().display().to_string();
+    let inside = |before: &str| {
+        let script = format!(
+            "echo 0 > /proc/sys/user/max_user_namespaces && exec {before} {program} --ignored --exact without_user_namespaces --nocapture"
+        );
+        let output = std::process::Command::new("unshare")
+            .args(["-Ur", "sh", "-c", &script])
+            .env("WITHOUT_USER_NAMESPACES", "1")
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    // Without power there is no other way.
+    let text = inside("setpriv --bounding-set=-all --inh-caps=-all");
+    assert!(text.contains("switch user.max_user_namespaces = 0\n"), "{text}");
+    // Root can do without, and says so. (Root of a namespace, here: of the mount namespace too.)
+    let text = inside("unshare -m");
+    assert!(text.contains("ran\nmissing [\"user: no user namespace"), "{text}");
 }

@@ -60,6 +60,7 @@ impl Backend for Native {
         "native"
     }
 
+    /// The thread that calls this must live until it returns, as it does by itself: the kernel ends the sandbox with it.
     fn run(&self, sandbox: &Sandbox) -> Result<Outcome> {
         let start = Instant::now();
         check_required(sandbox)?;
@@ -201,7 +202,8 @@ impl Run<'_> {
                 self.inner = Pid::from_raw(pid);
                 // The fork in between counts against the limit of processes until it has gone.
                 if let Some(outer) = self.outer.take() {
-                    sys::wait(Some(outer), true)?;
+                    // A caller that ignores SIGCHLD has no children to wait for.
+                    let _ = sys::wait(Some(outer), true);
                 }
                 self.channel.order(Order::Continue);
             }
@@ -293,7 +295,7 @@ impl Run<'_> {
         let Writable::Kept(directory) = &self.sandbox.root.writable else { return };
         // overlayfs leaves directories of mode 000 in there, which their owner cannot list.
         let work = directory.join("work");
-        for name in ["work", "incompat", "incompat/volatile"] {
+        for name in ["work", "work/incompat", "work/incompat/volatile"] {
             let _ = rustix::fs::chmod(work.join(name), Mode::RWXU);
         }
         let _ = fs::remove_dir_all(&work);

@@ -84,7 +84,7 @@ fn overlay() -> Capability {
 }
 
 fn overlay_in_memory() -> Capability {
-    let available = userns::is_privileged() || has_attributes_on_tmpfs();
+    let available = (userns::is_privileged() && userns::is_initial()) || has_attributes_on_tmpfs();
     let detail = if available { "complete" } else { "directories of the root cannot be removed and made again" };
     Capability {
         name: "writable root in memory",

@@ -20,7 +20,7 @@ use super::message::{Channel, Doing, Failure, Kind, Order, Report};
 use super::program::Program;
 use super::root::{self, Sources};
 use super::supervisor::{Handover, Supervisor};
-use super::userns::UserNamespace;
+use super::userns::{self, UserNamespace};
 use super::{init, sys};
 use crate::owners::Owners;
 use crate::{Network, Sandbox};
@@ -173,7 +173,7 @@ impl Prepared<'_> {
         }
         if self.namespace == UserNamespace::Last {
             let (uid, gid) = self.sandbox.user;
-            sys::set_user(uid, gid).doing(format!("become user {uid}:{gid}"))?;
+            sys::set_user(uid, gid, userns::keeps_groups()).doing(format!("become user {uid}:{gid}"))?;
         }
         if let Some(limit) = self.process_limit {
             let limit = Rlimit { current: Some(limit), maximum: Some(limit) };

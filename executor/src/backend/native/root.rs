@@ -21,7 +21,7 @@ use rustix::mount::{
 
 use super::message::{Doing, Failure};
 use super::sys;
-use super::userns::UserNamespace;
+use super::userns::{self, UserNamespace};
 use crate::{Network, Sandbox, Streams, Writable};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -190,8 +190,8 @@ fn overlay(sandbox: &Sandbox, sources: &Sources, scratch: &OwnedFd, namespace: U
     );
     // In a user namespace overlayfs may not use `trusted.overlay.*`; root's own runs may, which also works on a tmpfs of old kernels.
     options.push_str(match namespace {
-        UserNamespace::First => ",userxattr",
-        UserNamespace::Last => ",redirect_dir=off",
+        UserNamespace::Last if userns::is_initial() => ",redirect_dir=off",
+        UserNamespace::First | UserNamespace::Last => ",userxattr",
     });
     directory("root").doing("make the directory of the root")?;
     let options = CString::new(options).map_err(io::Error::from).doing("name the layers")?;
@@ -245,12 +245,13 @@ impl Root {
         if let Some(terminal) = &sources.terminal {
             attach_new_file(&dev, "console", terminal).doing("mount `/dev/console`")?;
         }
-        let mut options = vec![("ptmxmode", "0666"), ("mode", "0620")];
-        // The group `tty`, where that id exists at all.
-        if namespace == UserNamespace::Last {
-            options.push(("gid", "5"));
-        }
-        let pts = new_mount("devpts", &options, closed).doing("make /dev/pts")?;
+        let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        // The group `tty`, where that id exists: not in a namespace with one group, and not in every container.
+        let pts = match namespace {
+            UserNamespace::Last => new_mount("devpts", &options, closed).ok(),
+            UserNamespace::First => None,
+        };
+        let pts = pts.map_or_else(|| new_mount("devpts", &options[..2], closed), Ok).doing("make /dev/pts")?;
         attach_new(&dev, "pts", &pts).doing("mount `/dev/pts`")?;
         let shm = tmpfs("1777", None, closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make a tmpfs for /dev/shm")?;
         attach_new(&dev, "shm", &shm).doing("mount `/dev/shm`")?;

@@ -205,11 +205,13 @@ pub fn watch_children() -> io::Result<OwnedFd> {
     }
 }
 
-/// Becomes this user and group, without other groups, for good.
-pub fn set_user(uid: u32, gid: u32) -> io::Result<()> {
+/// Becomes this user and group for good, without other groups unless those must be kept.
+pub fn set_user(uid: u32, gid: u32, keep_groups: bool) -> io::Result<()> {
     // SAFETY: an empty list of groups needs no memory. The process has one thread, so the bare calls suffice.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<libc::gid_t>()))?;
+        if !keep_groups {
+            check(libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<libc::gid_t>()))?;
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
     }

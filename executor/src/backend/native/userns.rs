@@ -57,6 +57,16 @@ pub fn is_privileged() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
+/// Whether this process is in the user namespace that the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`).
+pub fn is_initial() -> bool {
+    fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
+}
+
+/// Whether groups cannot be dropped here: for whoever is root only in a namespace that an ordinary user made.
+pub fn keeps_groups() -> bool {
+    fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+}
+
 fn identity(path: &str) -> io::Result<String> {
     let map = fs::read_to_string(path)?;
     let mut lines = String::new();
