@@ -186,7 +186,7 @@ fn builds_alike(wish: &[&str]) {
 
 #[test]
 fn python_is_configured_alike_by_everyone() {
-    builds_alike(&["python3"]);
+    builds_alike(&["python3", "passwd"]);
 }
 
 /// A minute or two: `cargo test -- --ignored`.

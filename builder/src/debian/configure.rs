@@ -85,7 +85,7 @@ pub fn lay_out(store: &Store, name: &str, architecture: &str, deltas: &[DeltaId]
     let packages: Vec<Package> =
         deltas.iter().map(|delta| Package::read(store, name, *delta)).collect::<Result<_>>()?;
     let mut layers = vec![base(store, architecture, &packages)?];
-    layers.extend(deltas);
+    layers.extend(packages.iter().map(|package| package.delta));
     let unpacked = store.merge(&layers)?;
     layers.push(database(name, store, architecture, &packages, unpacked)?);
     Ok(layers)
