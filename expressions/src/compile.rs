@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::ast::{Attributes, Expression, Formals, Kind, Lambda, Name, Origin, Span};
-use crate::ast_print;
 use crate::code::{
     Code, ConcatenationCode, EntryCode, FormalCode, FormalsCode, LambdaCode, NameCode, SelectCode, SetCode, Where,
 };
 use crate::places::{PlaceId, Places};
 use crate::symbols::{Symbol, Symbols, known};
 use crate::value::Value;
+use crate::{ast_print, stack};
 
 /// A name that nothing explains.
 pub struct Undefined {
@@ -33,6 +33,8 @@ pub struct Compiler<'a> {
     text: u32,
     /// What nothing explained.
     pub undefined: Vec<Undefined>,
+    /// There was no room on the stack for all of it.
+    pub too_deep: bool,
 }
 
 /// The names that are visible at some point.
@@ -47,7 +49,7 @@ enum Visible<'a> {
 impl<'a> Compiler<'a> {
     /// For one text.
     pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, text: u32) -> Self {
-        Self { symbols, places, globals, text, undefined: Vec::new() }
+        Self { symbols, places, globals, text, undefined: Vec::new(), too_deep: false }
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
@@ -68,6 +70,10 @@ impl<'a> Compiler<'a> {
 
     fn code(&mut self, expression: &Expression, visible: &Visible) -> Rc<Code> {
         let span = expression.span;
+        if !stack::has_room() {
+            self.too_deep = true;
+            return Rc::new(Code::Constant(Value::Null));
+        }
         Rc::new(match &expression.kind {
             Kind::Integer(integer) => Code::Constant(Value::Integer(*integer)),
             Kind::Float(float) => Code::Constant(Value::Float(*float)),

@@ -7,6 +7,7 @@ mod coerce;
 mod compare;
 mod force;
 mod import;
+mod sets;
 mod update;
 
 use std::cell::{Cell, RefCell};
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::ast::Operator;
-use crate::code::{Code, ConcatenationCode, NameCode, SelectCode, SetCode, Where};
+use crate::code::{Code, ConcatenationCode, NameCode, SelectCode};
 use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort, suggestions};
 use crate::places::{PlaceId, Places};
@@ -108,9 +109,11 @@ impl Evaluator {
             Code::Constant(Value::Thunk(thunk)) => self.force_thunk(thunk, PlaceId::NONE),
             Code::Constant(value) => Ok(value.clone()),
             Code::Variable(level, slot, place) => self.variable(*level, *slot, *place, scope),
-            Code::FromWith(name, withs, place) => self.from_with(*name, withs, *place, scope),
+            // What follows may go deeper without a call or a thunk between.
+            _ if !stack::has_room() => Err(self.too_deep(code.place())),
+            Code::FromWith(name, withs, place) => self.name_in_sets(*name, withs, *place, scope),
             Code::Position(place) => Ok(self.position(*place)),
-            Code::Concatenation(code) => self.concatenation(code, scope),
+            Code::Concatenation(code) => self.concatenation(code, scope).map_err(|failure| failure.near(code.place)),
             Code::Select(code) => self.select(code, scope),
             Code::Has(from, path) => self.has(from, path, scope),
             Code::Set(code) => self.set(code, scope),
@@ -121,28 +124,29 @@ impl Evaluator {
             Code::Call(function, arguments, place) => self.call_code(function, arguments, *place, scope),
             Code::Let(set, body) => {
                 let inside = self.recursive_scope(set, scope);
-                if !stack::has_room() {
-                    return Err(self.too_deep(PlaceId::NONE));
-                }
                 self.eval(body, &inside)
             }
             Code::With(set, body, _) => {
                 let inside = Scope::one(self.delay(set, scope), Some(Rc::clone(scope)));
                 self.eval(body, &inside)
             }
-            Code::If(parts, _) => {
+            Code::If(parts, place) => {
                 let [condition, yes, no] = &**parts;
-                let chosen = self.eval_boolean(condition, scope, "while evaluating a branch condition")?;
+                let chosen = self.eval_boolean(condition, scope, "while evaluating a branch condition");
+                let chosen = chosen.map_err(|failure| failure.near(*place))?;
                 self.eval(if chosen { yes } else { no }, scope)
             }
             Code::Assert(condition, body, place, text) => {
-                if !self.eval_boolean(condition, scope, "in the condition of the assert statement")? {
+                let holds = self.eval_boolean(condition, scope, "in the condition of the assert statement");
+                if !holds.map_err(|failure| failure.near(*place))? {
                     return Err(self.assertion_failed(condition, *place, text, scope));
                 }
                 self.eval(body, scope)
             }
             Code::Not(operand) => Ok(Value::Boolean(!self.eval_boolean(operand, scope, "in the argument of '!'")?)),
-            Code::Binary(operator, left, right, place) => self.binary(*operator, left, right, *place, scope),
+            Code::Binary(operator, left, right, place) => {
+                self.binary(*operator, left, right, *place, scope).map_err(|failure| failure.near(*place))
+            }
         }
     }
 
@@ -156,9 +160,6 @@ impl Evaluator {
                 if let Some(value) = slot_of(scope, *level, *slot) {
                     return value.clone();
                 }
-            }
-            Code::Lambda(lambda) => {
-                return Value::Lambda(Rc::new(Closure { code: Rc::clone(lambda), scope: Rc::clone(scope) }));
             }
             _ => {}
         }
@@ -174,7 +175,7 @@ impl Evaluator {
         }
     }
 
-    fn from_with(&self, name: Symbol, withs: &[(u32, PlaceId)], place: PlaceId, scope: &Rc<Scope>) -> Result<Value> {
+    fn name_in_sets(&self, name: Symbol, withs: &[(u32, PlaceId)], place: PlaceId, scope: &Rc<Scope>) -> Result<Value> {
         for (level, with) in withs {
             let Some(set) = slot_of(scope, *level, 0) else { break };
             let what = "while evaluating the first subexpression of a with expression";
@@ -188,7 +189,9 @@ impl Evaluator {
 
     /// `{ file; line; column; }`, or null for nowhere.
     pub fn position(&self, place: PlaceId) -> Value {
-        let Some(place) = self.places.get(place) else { return Value::Null };
+        // Only a file has places that the language speaks of.
+        let is_file = |place: &crate::error::Place| place.text.name.is_absolute();
+        let Some(place) = self.places.get(place).filter(is_file) else { return Value::Null };
         let (line, column) = place.line_and_column();
         let file = place.text.name.as_os_str().as_encoded_bytes().to_vec();
         Value::set(vec![
@@ -218,7 +221,7 @@ impl Evaluator {
         if let Code::Binary(Operator::Equal, left, right, operator) = condition {
             let difference = self.eval(left, scope).and_then(|left| {
                 let right = self.eval(right, scope)?;
-                self.assert_equal(&left, &right, *operator, "in an equality assertion")
+                self.assert_equal(&left, &right, *operator)
             });
             if let Err(failure) = difference {
                 return match failure.sort {
@@ -387,152 +390,6 @@ impl Evaluator {
             }
         }
         Ok(Value::Boolean(true))
-    }
-
-    fn sources_scope(&self, code: &SetCode, inside: &Rc<Scope>) -> Option<Rc<Scope>> {
-        if code.sources.is_empty() {
-            return None;
-        }
-        let scope = Scope::with_capacity(code.sources.len(), Some(Rc::clone(inside)));
-        for (number, source) in code.sources.iter().enumerate() {
-            scope.set(number, self.delay(source, inside));
-        }
-        Some(scope)
-    }
-
-    /// The scope of a `let` or recursive set.
-    fn recursive_scope(&self, code: &SetCode, outside: &Rc<Scope>) -> Rc<Scope> {
-        let inside = Scope::with_capacity(code.entries.len(), Some(Rc::clone(outside)));
-        let sources = self.sources_scope(code, &inside);
-        for (number, entry) in code.entries.iter().enumerate() {
-            inside.set(number, self.entry(&entry.code, entry.sees, &inside, outside, sources.as_ref()));
-        }
-        inside
-    }
-
-    #[inline]
-    fn entry(
-        &self,
-        code: &Rc<Code>,
-        sees: Where,
-        inside: &Rc<Scope>,
-        outside: &Rc<Scope>,
-        sources: Option<&Rc<Scope>>,
-    ) -> Value {
-        match (sees, sources) {
-            (Where::Inside, _) => self.delay(code, inside),
-            (Where::Sources, Some(sources)) => self.delay(code, sources),
-            _ => self.delay(code, outside),
-        }
-    }
-
-    fn set(&self, code: &SetCode, scope: &Rc<Scope>) -> Result<Value> {
-        let mut inside = Rc::clone(scope);
-        let mut entries = Vec::with_capacity(code.entries.len() + code.dynamic.len());
-        let attribute = |name, place, value| Attribute { name, place, value };
-        if !code.recursive {
-            let sources = self.sources_scope(code, scope);
-            for entry in &code.entries {
-                let value = self.entry(&entry.code, entry.sees, scope, scope, sources.as_ref());
-                entries.push(attribute(entry.name, entry.place, value));
-            }
-        } else if let Some(number) = code.overrides {
-            inside = Scope::with_capacity(code.entries.len(), Some(Rc::clone(scope)));
-            entries = self.overridden(code, number, &inside, scope)?;
-        } else {
-            inside = self.recursive_scope(code, scope);
-            for (slot, entry) in (0..).zip(&code.entries) {
-                let value = inside.get(slot).cloned().unwrap_or(Value::Null);
-                entries.push(attribute(entry.name, entry.place, value));
-            }
-        }
-        let mut set = Set { entries, place: code.place };
-        if !code.dynamic.is_empty() {
-            self.dynamic_attributes(code, &mut set, &inside)?;
-        }
-        Ok(Value::Set(Rc::new(set)))
-    }
-
-    /// A recursive set with `__overrides`, which replace what the others see.
-    fn overridden(
-        &self,
-        code: &SetCode,
-        number: usize,
-        inside: &Rc<Scope>,
-        outside: &Rc<Scope>,
-    ) -> Result<Vec<Attribute>> {
-        let sources = self.sources_scope(code, inside);
-        // Everything is a thunk, even a number, so that its work can still be exchanged.
-        let later = |entry: &crate::code::EntryCode| {
-            let scope = match (entry.sees, &sources) {
-                (Where::Inside, _) => inside,
-                (Where::Sources, Some(sources)) => sources,
-                _ => outside,
-            };
-            Thunk::new(Work::Code(Rc::clone(&entry.code), Rc::clone(scope)))
-        };
-        let thunks: Vec<Rc<Thunk>> = code.entries.iter().map(later).collect();
-        for (slot, thunk) in thunks.iter().enumerate() {
-            inside.set(slot, Value::Thunk(Rc::clone(thunk)));
-        }
-        let what = "while evaluating the `__overrides` attribute";
-        let overrides = Value::Thunk(Rc::clone(&thunks[number]));
-        let overrides = self.force_set(&overrides, overrides.place(PlaceId::NONE), what)?;
-        let mut entries = Vec::with_capacity(thunks.len() + overrides.entries.len());
-        for (entry, thunk) in code.entries.iter().zip(&thunks) {
-            entries.push(match overrides.get(entry.name) {
-                Some(attribute) => {
-                    if thunk.value().is_none() && !thunk.is_running() {
-                        thunk.put(Work::Alias(attribute.value.clone()));
-                    }
-                    attribute.clone()
-                }
-                None => Attribute { name: entry.name, place: entry.place, value: Value::Thunk(Rc::clone(thunk)) },
-            });
-        }
-        let known = |name| code.entries.binary_search_by_key(&name, |entry| entry.name).is_ok();
-        entries.extend(overrides.entries.iter().filter(|entry| !known(entry.name)).cloned());
-        entries.sort_by_key(|entry| entry.name);
-        Ok(entries)
-    }
-
-    fn dynamic_attributes(&self, code: &SetCode, set: &mut Set, inside: &Rc<Scope>) -> Result<()> {
-        for (name, value, place) in &code.dynamic {
-            let name = self.eval(name, inside)?;
-            if let Value::Null = name {
-                continue;
-            }
-            let what = "while evaluating the name of a dynamic attribute";
-            let name = self.force_string_without_context(&name, *place, what)?;
-            let name = self.symbols.intern(&name.bytes);
-            let value = match &**value {
-                Code::Lambda(lambda) if lambda.name.is_none() => self.named_lambda(lambda, name, inside),
-                _ => self.delay(value, inside),
-            };
-            match set.entries.binary_search_by_key(&name, |entry| entry.name) {
-                Ok(number) => {
-                    let earlier = self.place_text(set.entries[number].place);
-                    let name = self.symbols.text(name);
-                    let message = format!("dynamic attribute '{name}' already defined at {earlier}");
-                    return Err(Failure::new(message).at(*place));
-                }
-                Err(number) => set.entries.insert(number, Attribute { name, place: *place, value }),
-            }
-        }
-        Ok(())
-    }
-
-    /// A function that is called after the attribute it is the value of.
-    fn named_lambda(&self, lambda: &crate::code::LambdaCode, name: Symbol, scope: &Rc<Scope>) -> Value {
-        let code = crate::code::LambdaCode {
-            name: Some(name),
-            argument: lambda.argument,
-            formals: lambda.formals.as_ref().map(crate::code::FormalsCode::share),
-            slots: lambda.slots,
-            body: Rc::clone(&lambda.body),
-            place: lambda.place,
-        };
-        Value::Lambda(Rc::new(Closure { code: Rc::new(code), scope: Rc::clone(scope) }))
     }
 
     /// `file:line:column`

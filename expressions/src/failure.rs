@@ -90,6 +90,8 @@ pub struct Failure {
     pub message: Rc<str>,
     /// Where.
     pub place: PlaceId,
+    /// Around where, if it is not known better.
+    pub around: PlaceId,
     /// What was being done.
     pub trace: Trace,
     /// Names that may have been meant.
@@ -107,12 +109,27 @@ impl Failure {
     /// A failure of a sort.
     pub fn of(sort: Sort, message: impl Into<String>) -> Box<Self> {
         let (place, message) = (PlaceId::NONE, message.into().into());
-        Box::new(Self { sort, message, place, trace: Trace::default(), suggestions: Vec::new(), more: Vec::new() })
+        Box::new(Self {
+            sort,
+            message,
+            place,
+            around: place,
+            trace: Trace::default(),
+            suggestions: Vec::new(),
+            more: Vec::new(),
+        })
     }
 
     /// Says where it happened.
     pub fn at(mut self: Box<Self>, place: PlaceId) -> Box<Self> {
         self.place = place;
+        self
+    }
+
+    /// Says where it happened, roughly: the innermost such place is kept.
+    #[cold]
+    pub fn near(mut self: Box<Self>, place: PlaceId) -> Box<Self> {
+        self.around = self.around.or(place);
         self
     }
 

@@ -329,13 +329,13 @@ fn derivations(
     if evaluator.is_derivation(&value)? {
         let path = derivation_path(evaluator, &value)?;
         output.extend(path.as_str().bytes());
-        if let Value::Set(set) = &value {
-            if let Some(name) = set.get(known::OUTPUT_NAME) {
-                let name = evaluator.force_string(&name.value, name.place, "while evaluating the output name")?;
-                if name.bytes != b"out" {
-                    output.push(b'!');
-                    output.extend_from_slice(&name.bytes);
-                }
+        if let Value::Set(set) = &value
+            && let Some(name) = set.get(known::OUTPUT_NAME)
+        {
+            let name = evaluator.force_string(&name.value, name.place, "while evaluating the output name")?;
+            if name.bytes != b"out" {
+                output.push(b'!');
+                output.extend_from_slice(&name.bytes);
             }
         }
         output.push(b'\n');

@@ -7,6 +7,7 @@ pub mod ast;
 pub mod ast_print;
 pub mod aterm;
 mod builtins;
+mod check;
 mod code;
 mod compile;
 pub mod error;
@@ -38,6 +39,7 @@ mod text;
 mod value;
 pub mod version;
 
+pub use check::{check, check_text};
 pub use error::{Error, Finding};
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
 pub use sources::Sources;

@@ -3,11 +3,12 @@
 //! What is a program to Nix 2.34 is one here, with the same meaning. The first mistake ends the reading.
 
 mod attributes;
+mod formals;
 mod strings;
 
 use std::sync::Arc;
 
-use crate::ast::{Expression, Formal, Formals, Kind, Lambda, Name, Operator, Span};
+use crate::ast::{Expression, Formals, Kind, Lambda, Name, Operator, Span};
 use crate::error::{Finding, Place, Severity, SourceText};
 use crate::lexer::{Lexer, Token};
 use crate::settings::{Lint, Lints};
@@ -31,7 +32,20 @@ pub struct Parser<'a> {
     /// `a or` as the last thing read: `or` may yet be taken for a function's name.
     warnings: Vec<Finding>,
     lints: Lints,
+    /// How deeply what is being read is nested.
+    depth: usize,
+    /// How many operators came late in a long row of them.
+    late: usize,
 }
+
+/// Nesting beyond this is refused: no person writes it, and a program that does would use up memory for stack.
+const DEEPEST: usize = 20_000;
+
+/// Operators in a row nest to the left without the parser noticing: from here on they are counted,
+const LONG_ROW: usize = 100;
+
+/// and so many of those are too many.
+const MOST_LATE: usize = 200_000;
 
 /// Binding strength and whether the operator may be repeated and groups to the right.
 #[derive(Clone, Copy, PartialEq)]
@@ -71,7 +85,8 @@ pub fn parse(
 ) -> Result<(Expression, Vec<Finding>)> {
     let lexer = Lexer::new(&text.bytes);
     let (token, span) = (Token::End, Span::default());
-    let mut parser = Parser { text, symbols, directory, home, lexer, token, span, warnings: Vec::new(), lints };
+    let mut parser =
+        Parser { text, symbols, directory, home, lexer, token, span, warnings: Vec::new(), lints, depth: 0, late: 0 };
     if u32::try_from(text.bytes.len()).is_err() {
         return Err(parser.error(Span::default(), "a text of more than 4 GiB cannot be read"));
     }
@@ -174,11 +189,22 @@ impl<'a> Parser<'a> {
         self.symbols.intern(self.lexer.slice(self.span))
     }
 
-    /// Functions, `let`, `if` and the like: whatever may stand where nothing is pending.
-    fn expression(&mut self) -> Result<Expression> {
-        if !stack::has_room() {
+    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.depth >= DEEPEST || !stack::has_room() {
             return Err(self.error(self.span, "the expression is nested too deeply"));
         }
+        self.depth += 1;
+        let result = read(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Functions, `let`, `if` and the like: whatever may stand where nothing is pending.
+    fn expression(&mut self) -> Result<Expression> {
+        self.deeper(Self::whole_expression)
+    }
+
+    fn whole_expression(&mut self) -> Result<Expression> {
         let start = self.span;
         match self.token {
             Token::Identifier if matches!(self.peek(), Token::Sign(":" | "@")) => {
@@ -255,79 +281,12 @@ impl<'a> Parser<'a> {
         Ok(Expression { kind: Kind::Lambda(Box::new(Lambda { name: None, argument, formals, body })), span })
     }
 
-    /// Whether the brace here opens what a function wants, not a set.
-    fn formals_follow(&self) -> bool {
-        let mut lexer = self.lexer;
-        match lexer.token().0 {
-            Token::Sign("...") => true,
-            Token::Sign("}") => matches!(lexer.token().0, Token::Sign(":" | "@")),
-            Token::Identifier => match lexer.token().0 {
-                Token::Sign("," | "?") => true,
-                Token::Sign("}") => true,
-                _ => false,
-            },
-            _ => false,
-        }
-    }
-
-    fn formals(&mut self) -> Result<Formals> {
-        self.expect("{")?;
-        let mut formals = Formals { list: Vec::new(), ellipsis: false };
-        loop {
-            match self.token {
-                Token::Sign("}") => break,
-                Token::Sign("...") => {
-                    formals.ellipsis = true;
-                    self.advance();
-                    break;
-                }
-                Token::Identifier => {
-                    let (name, span) = (self.symbol(), self.span);
-                    self.advance();
-                    let mut default = None;
-                    if self.is("?") {
-                        self.advance();
-                        default = Some(self.expression()?);
-                    }
-                    formals.list.push(Formal { name, span, default });
-                    if !self.is(",") {
-                        break;
-                    }
-                    self.advance();
-                }
-                _ => return Err(self.unexpected(None)),
-            }
-        }
-        if !self.is("}") {
-            let expected = if formals.ellipsis { "'}'" } else { "',' or '}'" };
-            return Err(self.unexpected(Some(expected)));
-        }
-        self.advance();
-        Ok(formals)
-    }
-
-    fn check_formals(&self, formals: &Formals, argument: Option<Symbol>, span: Span) -> Result<()> {
-        let duplicate = |name: Symbol, span: Span| {
-            let message = format!("duplicate formal function argument '{}'", self.symbols.text(name));
-            Err(self.error(span, message))
-        };
-        let mut seen = std::collections::HashSet::new();
-        // Nix names the one whose name was met first in the whole text.
-        let doubled = formals.list.iter().filter(|formal| !seen.insert(formal.name));
-        if let Some(formal) = doubled.min_by_key(|formal| (formal.name, formal.span.start)) {
-            return duplicate(formal.name, formal.span);
-        }
-        match argument {
-            Some(argument) if seen.contains(&argument) => duplicate(argument, span),
-            _ => Ok(()),
-        }
-    }
-
     /// Operators of at least this strength.
     fn operation(&mut self, minimum: u8) -> Result<Expression> {
-        if !stack::has_room() {
-            return Err(self.error(self.span, "the expression is nested too deeply"));
-        }
+        self.deeper(|parser| parser.operators(minimum))
+    }
+
+    fn operators(&mut self, minimum: u8) -> Result<Expression> {
         let start = self.span;
         let mut left = if self.is("!") {
             self.advance();
@@ -343,6 +302,7 @@ impl<'a> Parser<'a> {
         };
         let mut left_span = start;
         let mut previous = None;
+        let mut row = 0;
         while let Some((strength, grouping)) = binary(self.token) {
             if strength < minimum {
                 break;
@@ -351,6 +311,11 @@ impl<'a> Parser<'a> {
                 return Err(self.unexpected(None));
             }
             let Token::Sign(sign) = self.token else { break };
+            row += 1;
+            self.late += usize::from(row > LONG_ROW);
+            if self.late > MOST_LATE {
+                return Err(self.error(self.span, "too many operators in a row"));
+            }
             let operator = self.span;
             self.advance();
             if sign == "?" {
@@ -406,21 +371,21 @@ impl<'a> Parser<'a> {
     }
 
     fn starts_operand(&self) -> bool {
-        match self.token {
+        matches!(
+            self.token,
             Token::Identifier
-            | Token::Integer
-            | Token::Float
-            | Token::Path
-            | Token::HomePath
-            | Token::SearchPath
-            | Token::Uri
-            | Token::Quote
-            | Token::IndentedQuote
-            | Token::Rec
-            | Token::Let
-            | Token::Sign("(" | "{" | "[") => true,
-            _ => false,
-        }
+                | Token::Integer
+                | Token::Float
+                | Token::Path
+                | Token::HomePath
+                | Token::SearchPath
+                | Token::Uri
+                | Token::Quote
+                | Token::IndentedQuote
+                | Token::Rec
+                | Token::Let
+                | Token::Sign("(" | "{" | "[")
+        )
     }
 
     fn application(&mut self) -> Result<Expression> {

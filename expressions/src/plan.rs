@@ -272,10 +272,10 @@ fn formation(evaluator: &Evaluator, request: &Request) -> Result<Value> {
     let mut names = Vec::new();
     for (name, value) in show::sorted(evaluator, set) {
         // What cannot be evaluated is no reason not to list the others.
-        if let Ok(value) = evaluator.force(&value, PlaceId::NONE) {
-            if is_formation(evaluator, &value).unwrap_or(false) {
-                names.push(String::from_utf8_lossy(&name).into_owned());
-            }
+        if let Ok(value) = evaluator.force(&value, PlaceId::NONE)
+            && is_formation(evaluator, &value).unwrap_or(false)
+        {
+            names.push(String::from_utf8_lossy(&name).into_owned());
         }
     }
     let message = match names.is_empty() {

@@ -1,6 +1,6 @@
 //! From a failure inside the evaluator to findings that leave it.
 
-use crate::error::{Error, Finding, Severity};
+use crate::error::{Error, Finding, Place, Severity};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Sort};
 
@@ -25,7 +25,11 @@ pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
     let mut trace: Vec<_> = trace.collect();
     trace.reverse();
     // A failure in a builtin has no place of its own; the call of it has.
-    let place = evaluator.places.get(failure.place).or_else(|| trace.iter().find_map(|(_, place)| place.clone()));
+    // The user's own text says more than the library's.
+    let own = [failure.place, failure.around].into_iter().filter_map(|place| evaluator.places.get(place));
+    let places: Vec<_> = own.chain(trace.iter().filter_map(|(_, place)| place.clone())).collect();
+    let is_users = |place: &&Place| !place.text.name.to_string_lossy().starts_with(['<', '«']);
+    let place = places.iter().find(is_users).or(places.first()).cloned();
     let first = Finding {
         severity: Severity::Error,
         message: failure.message.to_string(),

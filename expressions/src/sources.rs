@@ -81,13 +81,13 @@ impl Sources {
     /// Refuses what a symlink at the end of a path leads to, if that lies outside.
     fn guard_followed(&self, path: &Path) -> Result<()> {
         self.guard(path)?;
-        if !self.impure {
-            if let Ok(resolved) = fs::canonicalize(path) {
-                let directory = resolved.parent().unwrap_or(&resolved);
-                let project = fs::canonicalize(&self.project).unwrap_or_else(|_| self.project.clone());
-                if resolved != project && !self.is_open_directory(directory) {
-                    return self.guard(&resolved);
-                }
+        if !self.impure
+            && let Ok(resolved) = fs::canonicalize(path)
+        {
+            let directory = resolved.parent().unwrap_or(&resolved);
+            let project = fs::canonicalize(&self.project).unwrap_or_else(|_| self.project.clone());
+            if resolved != project && !self.is_open_directory(directory) {
+                return self.guard(&resolved);
             }
         }
         Ok(())

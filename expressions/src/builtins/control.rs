@@ -150,7 +150,7 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
         }
         keys.insert(low, (key, element.clone()));
         result.push(element.clone());
-        let more = evaluator.call(&operator, &[element.clone()], NOWHERE).and_then(|more| {
+        let more = evaluator.call(&operator, std::slice::from_ref(&element), NOWHERE).and_then(|more| {
             let what = "while evaluating the return value of the `operator` passed to builtins.genericClosure";
             let more = evaluator.force_list(&more, NOWHERE, what)?;
             for item in more.iter() {

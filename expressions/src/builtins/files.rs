@@ -197,12 +197,12 @@ fn add(
             evaluator.registry.borrow_mut().sources.insert(store_path.clone(), source);
             store_path
         };
-        if let Some(hash) = expected {
-            if store_path::fixed_output_path(name, recursive, hash).map_err(failed)? != actual {
-                let path = String::from_utf8_lossy(path);
-                let message = format!("store path mismatch in (possibly filtered) path added from '{path}'");
-                return Err(Failure::new(message));
-            }
+        if let Some(hash) = expected
+            && store_path::fixed_output_path(name, recursive, hash).map_err(failed)? != actual
+        {
+            let path = String::from_utf8_lossy(path);
+            let message = format!("store path mismatch in (possibly filtered) path added from '{path}'");
+            return Err(Failure::new(message));
         }
         Ok(Value::string_with(actual.as_str(), Context::from([Reference::Path(actual.clone())])))
     })();

@@ -94,7 +94,7 @@ fn filter(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Valu
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
     let mut kept = Vec::new();
     for item in list.iter() {
-        let answer = evaluator.call(&function, &[item.clone()], NOWHERE)?;
+        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
         let what = "while evaluating the return value of the filtering function passed to builtins.filter";
         if evaluator.force_boolean(&answer, NOWHERE, what)? {
             kept.push(item.clone());
@@ -123,7 +123,7 @@ fn any(evaluator: &Evaluator, arguments: &[Value], name: &str, wanted: bool) -> 
     let list = evaluator.force_list(&arguments[1], NOWHERE, &what)?;
     let what = format!("while evaluating the return value of the function passed to builtins.{name}");
     for item in list.iter() {
-        let answer = evaluator.call(&function, &[item.clone()], NOWHERE)?;
+        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
         if evaluator.force_boolean(&answer, NOWHERE, &what)? == wanted {
             return Ok(Value::Boolean(wanted));
         }
@@ -215,7 +215,7 @@ fn concat_map(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     let mut all = Vec::new();
     for item in list.iter() {
-        let part = evaluator.call(&function, &[item.clone()], NOWHERE)?;
+        let part = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
         let what = "while evaluating the return value of the function passed to builtins.concatMap";
         all.extend(evaluator.force_list(&part, part.place(function.place(NOWHERE)), what)?.iter().cloned());
     }
@@ -230,7 +230,7 @@ fn partition(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     for item in list.iter() {
         evaluator.force(item, NOWHERE)?;
-        let answer = evaluator.call(&function, &[item.clone()], NOWHERE)?;
+        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
         let what = "while evaluating the return value of the partition function passed to builtins.partition";
         if evaluator.force_boolean(&answer, NOWHERE, what)? { &mut right } else { &mut wrong }.push(item.clone());
     }
@@ -247,7 +247,7 @@ fn group_by(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Va
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     let mut groups: std::collections::BTreeMap<_, Vec<Value>> = std::collections::BTreeMap::new();
     for item in list.iter() {
-        let name = evaluator.call(&function, &[item.clone()], NOWHERE)?;
+        let name = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
         let what = "while evaluating the return value of the grouping function passed to builtins.groupBy";
         let name = evaluator.force_string_without_context(&name, NOWHERE, what)?;
         groups.entry(evaluator.symbols.intern(&name.bytes)).or_default().push(item.clone());

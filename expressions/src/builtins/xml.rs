@@ -162,13 +162,13 @@ impl Writer<'_> {
         let mut fields = Vec::new();
         let mut path = Vec::new();
         for (name, symbol) in [("drvPath", known::DRV_PATH), ("outPath", known::OUT_PATH)] {
-            if let Some(attribute) = set.get(symbol) {
-                if let Value::String(text) = self.known(&attribute.value, attribute.place)? {
-                    if symbol == known::DRV_PATH {
-                        path.clone_from(&text.bytes);
-                    }
-                    fields.push((name, text.bytes.clone()));
+            if let Some(attribute) = set.get(symbol)
+                && let Value::String(text) = self.known(&attribute.value, attribute.place)?
+            {
+                if symbol == known::DRV_PATH {
+                    path.clone_from(&text.bytes);
                 }
+                fields.push((name, text.bytes.clone()));
             }
         }
         self.open("derivation", &fields);

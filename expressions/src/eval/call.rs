@@ -172,11 +172,11 @@ impl Evaluator {
     /// Calls a function that wants attributes with those of `arguments` that it wants; anything else is given back as it is.
     pub fn call_with_known(&self, function: &Value, arguments: &[Attribute]) -> Result<Value> {
         let function = self.force(function, PlaceId::NONE)?;
-        if let Value::Set(set) = &function {
-            if let Some(functor) = set.get(known::FUNCTOR) {
-                let inner = self.call(&functor.value, &[function.clone()], functor.place)?;
-                return self.call_with_known(&inner, arguments);
-            }
+        if let Value::Set(set) = &function
+            && let Some(functor) = set.get(known::FUNCTOR)
+        {
+            let inner = self.call(&functor.value, std::slice::from_ref(&function), functor.place)?;
+            return self.call_with_known(&inner, arguments);
         }
         let Value::Lambda(closure) = &function else { return Ok(function) };
         let Some(formals) = &closure.code.formals else { return Ok(function) };

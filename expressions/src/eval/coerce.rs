@@ -162,7 +162,7 @@ impl Evaluator {
             return then(&value, called);
         };
         let (attribute, inner, called, what) = if let Some(function) = set.get(known::TO_STRING) {
-            let result = self.call(&function.value, &[value.clone()], function.place);
+            let result = self.call(&function.value, std::slice::from_ref(&value), function.place);
             let during = "while calling the `__toString` attribute";
             let result = result.map_err(|failure| failure.during(function.place, during))?;
             (function, result, true, "result of the `__toString` attribute")

@@ -58,10 +58,11 @@ impl Evaluator {
                 true
             }
             (Value::Set(first), Value::Set(second)) => {
-                if self.is_derivation(&left)? && self.is_derivation(&right)? {
-                    if let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH)) {
-                        return self.equal_elements(&left.value, &right.value, place);
-                    }
+                if self.is_derivation(&left)?
+                    && self.is_derivation(&right)?
+                    && let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH))
+                {
+                    return self.equal_elements(&left.value, &right.value, place);
                 }
                 if first.entries.len() != second.entries.len() {
                     return Ok(false);
@@ -78,7 +79,7 @@ impl Evaluator {
     }
 
     /// Says what makes two values differ.
-    pub fn assert_equal(&self, left: &Value, right: &Value, place: PlaceId, what: &str) -> Result<()> {
+    pub fn assert_equal(&self, left: &Value, right: &Value, place: PlaceId) -> Result<()> {
         let _depth = self.deeper(place)?;
         let left = self.force(left, place)?;
         let right = self.force(right, place)?;
@@ -111,7 +112,7 @@ impl Evaluator {
                 }
                 for (number, (left, right)) in first.iter().zip(second.iter()).enumerate() {
                     if !identical(left, right) {
-                        self.assert_equal(left, right, place, what).map_err(|failure| {
+                        self.assert_equal(left, right, place).map_err(|failure| {
                             failure.during(place, format!("while comparing list element {number}"))
                         })?;
                     }
@@ -119,12 +120,13 @@ impl Evaluator {
                 Ok(())
             }
             (Value::Set(first), Value::Set(second)) => {
-                if self.is_derivation(&left)? && self.is_derivation(&right)? {
-                    if let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH)) {
-                        return self.assert_equal(&left.value, &right.value, place, what).map_err(|failure| {
-                            failure.during(place, "while comparing a derivation by its 'outPath' attribute")
-                        });
-                    }
+                if self.is_derivation(&left)?
+                    && self.is_derivation(&right)?
+                    && let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH))
+                {
+                    return self.assert_equal(&left.value, &right.value, place).map_err(|failure| {
+                        failure.during(place, "while comparing a derivation by its 'outPath' attribute")
+                    });
                 }
                 if first.entries.len() != second.entries.len() {
                     return differ(format!(
@@ -150,7 +152,7 @@ impl Evaluator {
                     if identical(&left.value, &right.value) {
                         continue;
                     }
-                    self.assert_equal(&left.value, &right.value, place, what).map_err(|mut failure| {
+                    self.assert_equal(&left.value, &right.value, place).map_err(|mut failure| {
                         if right.place.is_some() {
                             failure = failure.during(right.place, "where right hand side is");
                         }

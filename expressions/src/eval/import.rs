@@ -27,36 +27,47 @@ impl Evaluator {
 
     fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
         let text = Arc::new(SourceText { name, bytes });
-        let expression = self.parse(&text, directory)?;
+        let expression = self.parse_and_warn(&text, directory)?;
         self.compile(text, &expression, extra)
     }
 
-    fn parse(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Expression> {
+    /// The tree of a text, and what is worth a warning.
+    pub fn parse(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<(Expression, Vec<Finding>)> {
         let home = self.sources.home.as_ref().filter(|_| self.sources.impure);
         let home = home.map(|home| home.as_os_str().as_bytes());
-        let parsed = parser::parse(text, &self.symbols, directory, home, self.settings.lints);
-        let (expression, warnings) = parsed.map_err(|finding| {
+        parser::parse(text, &self.symbols, directory, home, self.settings.lints).map_err(|finding| {
             let message = finding.message.clone();
             Failure::of(Sort::Parse(finding), message)
-        })?;
-        for warning in warnings {
-            self.say(Message::Warning(warning));
-        }
+        })
+    }
+
+    fn parse_and_warn(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Expression> {
+        let (expression, warnings) = self.parse(text, directory)?;
+        warnings.into_iter().for_each(|warning| self.say(Message::Warning(warning)));
         Ok(expression)
     }
 
     /// The tree of a text whose names all mean something.
     pub fn check_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Expression> {
         let text = Arc::new(SourceText { name, bytes });
-        let expression = self.parse(&text, directory)?;
+        let expression = self.parse_and_warn(&text, directory)?;
         self.compile(text, &expression, None)?;
         Ok(expression)
     }
 
-    fn compile(&self, text: Arc<SourceText>, expression: &Expression, extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+    /// Code, unless a name means nothing.
+    pub fn compile(
+        &self,
+        text: Arc<SourceText>,
+        expression: &Expression,
+        extra: Option<&[Symbol]>,
+    ) -> Result<Rc<Code>> {
         let number = self.places.text(text);
         let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, number);
         let code = compiler.whole(expression, extra);
+        if compiler.too_deep {
+            return Err(Failure::of(Sort::Depth, "the expression is nested too deeply"));
+        }
         let mut undefined = compiler.undefined.into_iter();
         let Some(first) = undefined.next() else { return Ok(code) };
         let message = |name: Symbol| format!("undefined variable '{}'", self.symbols.text(name));

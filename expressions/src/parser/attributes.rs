@@ -6,6 +6,9 @@ use crate::error::Finding;
 use crate::lexer::Token;
 use crate::symbols::{Symbol, known};
 
+/// Each component is a set in a set.
+const DEEPEST_PATH: usize = 1000;
+
 impl Parser<'_> {
     /// `{ … }`
     pub(super) fn braces(&mut self) -> Result<Attributes> {
@@ -28,6 +31,9 @@ impl Parser<'_> {
                 return Err(self.unexpected(Some("'inherit'").filter(|_| attributes.is_empty())));
             }
             let path = self.attribute_path()?;
+            if path.len() > DEEPEST_PATH {
+                return Err(self.error(start, "the attribute path is too long"));
+            }
             if !self.is("=") {
                 return Err(self.unexpected(Some("'.' or '='")));
             }

@@ -226,12 +226,11 @@ fn strip(parts: Vec<(Span, Part)>) -> Vec<(Span, Expression)> {
             kept.push(byte);
         }
         // A blank last line only holds the closing quotes.
-        if number + 1 == count {
-            if let Some(line) = kept.iter().rposition(|byte| *byte == b'\n') {
-                if kept[line + 1..].iter().all(|byte| *byte == b' ') {
-                    kept.truncate(line + 1);
-                }
-            }
+        if number + 1 == count
+            && let Some(line) = kept.iter().rposition(|byte| *byte == b'\n')
+            && kept[line + 1..].iter().all(|byte| *byte == b' ')
+        {
+            kept.truncate(line + 1);
         }
         if !kept.is_empty() {
             stripped.push((span, Expression { kind: Kind::String(kept), span }));
