@@ -127,10 +127,7 @@ fn bytes_with_another_digest_are_refused() {
     let layer =
         format!("(forge.files {{ \"/a\" = forge.fetchurl {{ url = \"{address}/file\"; sha256 = \"{digest}\"; }}; }})");
     let words = fails(&World::new(), &formation(&layer), 102);
-    assert!(
-        words.contains("/file` has digest sha256:") && words.contains(&digest) && words.contains("hint:"),
-        "{words}"
-    );
+    assert!(words.contains("/file` came as sha256:") && words.contains(&digest) && words.contains("hint:"), "{words}");
 }
 
 #[test]
@@ -302,7 +299,7 @@ fn a_lock_that_a_merge_broke_is_shown() {
     world.write("forge.lock", "version = 1\n<<<<<<< ours\n");
     let ran = world.forge(["build", "-q"]);
     assert_eq!(ran.code, Some(2), "{}", ran.stderr);
-    assert!(ran.stderr.contains("forge.lock:2:1") && ran.stderr.contains("hint:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("forge.lock:2:") && ran.stderr.contains("hint:"), "{}", ran.stderr);
     world.write("forge.lock", "version = 9\n");
     assert_eq!(world.forge(["build", "-q"]).code, Some(2));
     assert_eq!(fs::read_to_string(world.path("project/forge.lock")).unwrap(), "version = 9\n");

@@ -25,5 +25,9 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    commands::run(arguments)
+    // The panic itself has been printed, with its place.
+    std::panic::catch_unwind(|| commands::run(arguments)).unwrap_or_else(|_| {
+        eprintln!("error: this is a bug in forge\nhint: please report it with the lines above and what you typed");
+        ExitCode::from(error::code::BUG)
+    })
 }

@@ -135,6 +135,5 @@ fn record(package: &Package<'_>) -> BTreeMap<String, Value> {
 }
 
 #[cfg(test)]
-mod live;
 #[cfg(test)]
 mod tests;

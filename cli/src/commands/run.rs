@@ -108,7 +108,8 @@ fn prepare(
         let failure = Failure::new(code::USAGE, format!("formation `{}` has no command", formation.name));
         return Err(failure.hint(format!("give one: forge run {} -- CMD", formation.name)));
     }
-    let ownership = if rustix::process::geteuid().is_root() { Ownership::Exact } else { Ownership::Caller };
+    let exact = executor::backend::native::has_every_user();
+    let ownership = if exact { Ownership::Exact } else { Ownership::Caller };
     let checkout = store.checkout(formation.root, ownership)?;
     let network = match options.network {
         Some(NetworkChoice::None) => Network::None,

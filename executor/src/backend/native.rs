@@ -33,6 +33,8 @@ mod sys;
 mod terminal;
 mod userns;
 
+pub use userns::has_every_user;
+
 use cgroup::Cgroups;
 use child::Prepared;
 use message::{Channel, Failure, Kind, Order, Report};

@@ -67,6 +67,15 @@ pub fn keeps_groups() -> bool {
     fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
+/// Whether this process may give a file to any user at all: root, and not in a user namespace that has only some of them.
+pub fn has_every_user() -> bool {
+    let whole = |path: &str| {
+        let map = fs::read_to_string(path).unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    is_privileged() && whole("/proc/self/uid_map") && whole("/proc/self/gid_map")
+}
+
 fn identity(path: &str) -> io::Result<String> {
     let map = fs::read_to_string(path)?;
     let mut lines = String::new();
