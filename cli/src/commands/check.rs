@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use expressions::Sources;
 use expressions::error::Severity;
 
 use crate::args::CheckArguments;
@@ -15,8 +16,7 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
     let mut findings = Vec::new();
     for file in &arguments.files {
         let path = plan::expression_file(file)?;
-        let _ = path;
-        findings.extend(Vec::<expressions::error::Finding>::new());
+        findings.extend(expressions::check(&path, &Sources::pure(plan::project_of(&path))));
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if context.global.json {
