@@ -11,6 +11,4 @@ pub struct Locking {
     pub lock: Lock,
     /// What is not, by the text of the request.
     pub missing: BTreeMap<String, LockRequest>,
-    /// Which answers were used, by the text of the request.
-    pub used: std::collections::BTreeSet<String>,
 }

@@ -130,6 +130,9 @@ impl Sources {
     /// The names in a directory and what they stand for, by the bytes of the names.
     pub fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileKind)>> {
         self.guard_followed(path)?;
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+            return Err(Failure::new(format!("'{}' is not a directory", path.display())));
+        }
         let mut names = Disk.entries(path)?;
         names.sort_unstable();
         let kinds = names.into_iter().map(|name| {
