@@ -52,6 +52,8 @@ pub struct Supervisor {
     listener: OwnedFd,
     marks: Marks,
     identities: Identities,
+    /// Whether any task ever took another root.
+    has_moved: bool,
 }
 
 impl Supervisor {
@@ -61,7 +63,7 @@ impl Supervisor {
     pub fn new(listener: OwnedFd, owners: Owners) -> io::Result<Self> {
         rustix::process::chdir("/proc")?;
         sys::wake_in_turn(listener.as_fd());
-        Ok(Self { listener, marks: Marks::new(owners), identities: Identities::new() })
+        Ok(Self { listener, marks: Marks::new(owners), identities: Identities::new(), has_moved: false })
     }
 
     /// Readable when a call waits; hung up when the last task is gone.
@@ -76,11 +78,12 @@ impl Supervisor {
 
     /// Answers the call that waits. Blocks if none does.
     pub fn handle_one(&mut self) -> io::Result<()> {
-        let call = match sys::receive(self.listener.as_fd()) {
+        let mut call = match sys::receive(self.listener.as_fd()) {
             // The task died between making the call and now; or a signal came.
             Err(Errno::NOENT | Errno::INTR) => return Ok(()),
             other => other?,
         };
+        call.is_elsewhere = self.has_moved && task::is_elsewhere(call.task);
         let answer = self.decide(&call);
         let listener = self.listener.as_fd();
         let sent = match answer {
@@ -124,6 +127,11 @@ impl Supervisor {
             libc::SYS_setxattr | libc::SYS_lsetxattr | libc::SYS_fsetxattr => self.handle_attribute(call),
             libc::SYS_getxattr | libc::SYS_lgetxattr | libc::SYS_fgetxattr => self.handle_attribute(call),
             libc::SYS_removexattr | libc::SYS_lremovexattr | libc::SYS_fremovexattr => self.handle_attribute(call),
+            libc::SYS_prctl => self.identities.note_keeping(call),
+            libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_unshare | libc::SYS_setns => {
+                self.has_moved = true;
+                Ok(Answer::LetThrough)
+            }
             libc::SYS_execve | libc::SYS_execveat => self.execute(call),
             _ => self.decide_legacy(call),
         }

@@ -42,7 +42,7 @@ impl Request {
             libc::SYS_lsetxattr | libc::SYS_lgetxattr | libc::SYS_llistxattr | libc::SYS_lremovexattr => (false, false),
             _ => (false, true),
         };
-        let place = if is_descriptor { Place::descriptor(call, first) } else { Place::read_from_cwd(call, first)? };
+        let place = if is_descriptor { Place::descriptor(call, first)? } else { Place::read_from_cwd(call, first)? };
         if !is_descriptor && place.is_empty() { Err(Errno::NOENT) } else { Ok(Self { place, follow }) }
     }
 }

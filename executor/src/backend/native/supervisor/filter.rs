@@ -122,6 +122,14 @@ fn program() -> Vec<sock_filter> {
     for number in ASKED.iter().chain(ASKED_LEGACY) {
         program.extend([unless_equal_skip(*number as u32, 1), give(ASK)]);
     }
+    program.extend([
+        unless_equal_skip(libc::SYS_prctl as u32, 5),
+        load_argument(0),
+        sock_filter { jt: 1, ..unless_equal_skip(libc::PR_SET_KEEPCAPS as u32, 0) },
+        unless_equal_skip(libc::PR_SET_SECUREBITS as u32, 1),
+        give(ASK),
+        give(ALLOW),
+    ]);
     // io_uring carries out calls that no filter sees.
     let io_uring = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
     for number in UNKNOWN.chain(io_uring) {

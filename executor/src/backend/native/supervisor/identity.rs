@@ -22,6 +22,10 @@ pub(super) struct Identity {
     user: Ids,
     group: Ids,
     groups: Vec<u32>,
+    /// It asked to keep its capabilities when it ceases to be root (`PR_SET_KEEPCAPS`, `SECBIT_NO_SETUID_FIXUP`)…
+    keeps: bool,
+    /// …and has, until it executes: it may still change its groups, for instance (`setpriv` does it in this order).
+    kept: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -38,6 +42,10 @@ const KEEP: u32 = u32::MAX;
 impl Ids {
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
+    }
+
+    fn has_root(&self) -> bool {
+        self.has(0)
     }
 
     /// `setuid(2)`.
@@ -114,7 +122,7 @@ impl Identity {
 
     /// Whether it may do what only root may.
     pub(super) fn is_privileged(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.kept
     }
 
     /// Whether it may give its files to this group.
@@ -124,7 +132,7 @@ impl Identity {
 
     /// What it becomes by executing a program, set-id to these owners or not.
     fn after_exec(&self, set_user: Option<u32>, set_group: Option<u32>) -> Self {
-        let mut after = self.clone();
+        let mut after = Self { keeps: false, kept: false, ..self.clone() };
         for (ids, set) in [(&mut after.user, set_user), (&mut after.group, set_group)] {
             let effective = set.unwrap_or(ids.effective);
             *ids = Ids { real: ids.real, effective, saved: effective, file: effective };
@@ -132,8 +140,17 @@ impl Identity {
         after
     }
 
-    /// Carries a `set*id` call out; gives what the call returns.
+    /// Carries a call out that changes it; gives what the call returns.
     fn change(&mut self, call: &Call, groups: Option<Vec<u32>>) -> Result<i64> {
+        let had_root = self.user.has_root();
+        let returned = self.set(call, groups)?;
+        if had_root && !self.user.has_root() {
+            self.kept = self.keeps;
+        }
+        Ok(returned)
+    }
+
+    fn set(&mut self, call: &Call, groups: Option<Vec<u32>>) -> Result<i64> {
         let privileged = self.is_privileged();
         let [first, second, third] = [0, 1, 2].map(|index| call.arguments[index] as u32);
         match call.number {
@@ -245,6 +262,17 @@ impl Identities {
         let returned = identity.change(call, groups)?;
         self.assign(call.task, identity)?;
         Ok(Answer::Return(returned))
+    }
+
+    /// `prctl`, where it is about keeping capabilities. The kernel then does it too.
+    pub(super) fn note_keeping(&mut self, call: &Call) -> Result<Answer> {
+        /// `linux/securebits.h`: SECBIT_KEEP_CAPS, SECBIT_NO_SETUID_FIXUP.
+        const KEEPING: u64 = 1 << 4 | 1 << 2;
+        let value = call.arguments[1];
+        let keeps = if call.arguments[0] == libc::PR_SET_KEEPCAPS as u64 { value == 1 } else { value & KEEPING != 0 };
+        let identity = Identity { keeps, ..self.of(call.task)?.clone() };
+        self.assign(call.task, identity)?;
+        Ok(Answer::LetThrough)
     }
 
     /// Answers a `get*id` or `getgroups` call.

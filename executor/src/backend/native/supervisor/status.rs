@@ -25,7 +25,7 @@ impl Supervisor {
         let [first, second, third, fourth, fifth, _] = call.arguments;
         let form = Form::Stat { address: second };
         match call.number {
-            libc::SYS_fstat => self.status_of(call, &Place::descriptor(call, first), true, form),
+            libc::SYS_fstat => self.status_of(call, &Place::descriptor(call, first)?, true, form),
             libc::SYS_newfstatat => {
                 let form = Form::Stat { address: third };
                 self.status_at(call, first, second, fourth as i32, form)
@@ -47,7 +47,7 @@ impl Supervisor {
     fn status_at(&mut self, call: &Call, descriptor: u64, path: u64, flags: i32, form: Form) -> Result<Answer> {
         // Since Linux 6.11 the path may be a null pointer with this flag.
         let place = match path {
-            0 if flags & libc::AT_EMPTY_PATH != 0 => Place::descriptor(call, descriptor),
+            0 if flags & libc::AT_EMPTY_PATH != 0 => Place::descriptor(call, descriptor)?,
             _ => Place::read(call, descriptor, path)?,
         };
         if place.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
@@ -99,7 +99,7 @@ impl Supervisor {
     pub(super) fn change_owner(&mut self, call: &Call) -> Result<Answer> {
         let [first, second, third, fourth, fifth, _] = call.arguments;
         let (place, follow, user, group) = match call.number {
-            libc::SYS_fchown => (Place::descriptor(call, first), true, second, third),
+            libc::SYS_fchown => (Place::descriptor(call, first)?, true, second, third),
             libc::SYS_fchownat => {
                 let flags = fifth as i32;
                 if flags & !(libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) != 0 {

@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) number: i64,
     /// Its registers.
     pub(super) arguments: [u64; 6],
+    /// Whether the task has another root than the supervisor (`chroot`).
+    pub(super) is_elsewhere: bool,
 }
 
 fn last_errno() -> Errno {
@@ -59,6 +61,7 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> Result<Call> {
         task: notification.pid,
         number: i64::from(notification.data.nr),
         arguments: notification.data.args,
+        is_elsewhere: false,
     })
 }
 

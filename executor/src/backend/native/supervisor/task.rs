@@ -9,7 +9,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2, readlinkat};
 use rustix::io::Errno;
 
 use super::sys::{self, Call, Result};
@@ -29,6 +29,9 @@ pub(super) enum Answer {
         close_on_exec: bool,
     },
 }
+
+/// Opening for looking only, which has no effect on anything.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// PATH_MAX, the NUL included.
 const LONGEST: usize = 4096;
@@ -65,13 +68,15 @@ pub(super) struct Place {
     path: Vec<u8>,
     /// Keeps open what `base` names, if it is a descriptor of the supervisor.
     _anchor: Option<Rc<OwnedFd>>,
+    /// The task's root, if it is not the supervisor's.
+    root: Option<Rc<OwnedFd>>,
 }
 
 impl Place {
     /// The path at `address`, from the directory `descriptor` (which may be `AT_FDCWD`).
     pub(super) fn read(call: &Call, descriptor: u64, address: u64) -> Result<Self> {
         let path = read_string(call.task, address)?;
-        Ok(Self::of(call.task, descriptor as i32, path))
+        Self::of(call, descriptor as i32, path)
     }
 
     /// The path at `address`, from the working directory.
@@ -80,16 +85,21 @@ impl Place {
     }
 
     /// A descriptor of the task itself.
-    pub(super) fn descriptor(call: &Call, descriptor: u64) -> Self {
-        Self::of(call.task, descriptor as i32, Vec::new())
+    pub(super) fn descriptor(call: &Call, descriptor: u64) -> Result<Self> {
+        Self::of(call, descriptor as i32, Vec::new())
     }
 
-    fn of(task: u32, descriptor: i32, path: Vec<u8>) -> Self {
+    fn of(call: &Call, descriptor: i32, path: Vec<u8>) -> Result<Self> {
+        let task = call.task;
+        let root = match call.is_elsewhere {
+            true => Some(Rc::new(openat(CWD, format!("{task}/root"), LOOK | OFlags::DIRECTORY, Mode::empty())?)),
+            false => None,
+        };
         let base = match descriptor {
             libc::AT_FDCWD => format!("{task}/cwd"),
             number => format!("{task}/fd/{number}"),
         };
-        Self { task, base, path: own_links(task, path), _anchor: None }
+        Ok(Self { task, base, path: own_links(task, path), _anchor: None, root })
     }
 
     /// Whether only its beginning was given (`AT_EMPTY_PATH`).
@@ -102,8 +112,11 @@ impl Place {
         &self.path
     }
 
-    /// A path that means the same to the supervisor; none if it is longer than the kernel takes.
+    /// A path that means the same to the supervisor; none if there is none, or it is longer than the kernel takes.
     pub(super) fn text(&self) -> Option<CString> {
+        if self.root.is_some() && !self.path.is_empty() {
+            return None;
+        }
         let mut text = Vec::with_capacity(self.base.len() + self.path.len() + 2);
         if !self.path.starts_with(b"/") {
             text.extend_from_slice(self.base.as_bytes());
@@ -117,18 +130,41 @@ impl Place {
 
     /// Opens what it names, for looking only.
     pub(super) fn open(&self, follow: bool) -> Result<OwnedFd> {
-        self.open_with(OFlags::PATH | OFlags::CLOEXEC | if follow { OFlags::empty() } else { OFlags::NOFOLLOW })
+        self.open_with(LOOK | if follow { OFlags::empty() } else { OFlags::NOFOLLOW })
     }
 
     fn open_with(&self, flags: OFlags) -> Result<OwnedFd> {
+        if let (Some(root), false) = (&self.root, self.path.is_empty()) {
+            return self.open_below(root, flags);
+        }
         match self.text() {
             Some(text) if !self.path.is_empty() => openat(CWD, text, flags, Mode::empty()),
             // The beginning is a link of /proc's that must be followed in any case.
             _ => {
-                let base = openat(CWD, self.base.as_str(), flags & !OFlags::NOFOLLOW, Mode::empty())?;
+                let base_flags = if self.path.is_empty() { flags & !OFlags::NOFOLLOW } else { LOOK };
+                let base = openat(CWD, self.base.as_str(), base_flags, Mode::empty())?;
                 if self.path.is_empty() { Ok(base) } else { openat(base, &self.path[..], flags, Mode::empty()) }
             }
         }
+    }
+
+    /// Opens what it names for a task in another root, where absolute links begin anew.
+    fn open_below(&self, root: &OwnedFd, flags: OFlags) -> Result<OwnedFd> {
+        let mut path = Vec::new();
+        if !self.path.starts_with(b"/") {
+            let base = openat(CWD, self.base.as_str(), LOOK, Mode::empty())?;
+            let (Some(root), Some(base_path)) = (path_of(root.as_fd()), path_of(base.as_fd())) else {
+                return Err(Errno::NOENT);
+            };
+            let Some(below) = base_path.strip_prefix(&root[..]) else {
+                // It kept a directory open from before; from there it goes where it likes.
+                return openat(base, &self.path[..], flags, Mode::empty());
+            };
+            path.extend_from_slice(below);
+            path.push(b'/');
+        }
+        path.extend_from_slice(&self.path);
+        openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)
     }
 
     /// Opens the directory that the last name of the path lies in, and gives the name; none where the path ends in no name
@@ -142,14 +178,14 @@ impl Place {
             return Ok(None);
         }
         let parent = Self { path: trimmed[..start].to_vec(), ..self.clone() };
-        let directory = parent.open_with(OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
+        let directory = parent.open_with(LOOK | OFlags::DIRECTORY)?;
         Ok(Some((directory, name.to_vec())))
     }
 
     /// Where a link in this directory leads.
     pub(super) fn followed(self, parent: OwnedFd, target: Vec<u8>) -> Self {
         let base = name_of(parent.as_fd());
-        Self { task: self.task, base, path: own_links(self.task, target), _anchor: Some(Rc::new(parent)) }
+        Self { base, path: own_links(self.task, target), _anchor: Some(Rc::new(parent)), ..self }
     }
 
     /// Whether the path says that it names a directory.
@@ -179,6 +215,12 @@ fn own_links(task: u32, path: Vec<u8>) -> Vec<u8> {
 /// The name, relative to `/proc`, under which a descriptor of the supervisor can be used as a path.
 pub(super) fn name_of(fd: BorrowedFd<'_>) -> String {
     format!("self/fd/{}", fd.as_raw_fd())
+}
+
+/// Whether a task has another root than the supervisor. A task that is gone has none.
+pub(super) fn is_elsewhere(task: u32) -> bool {
+    // Shown as seen from the supervisor's own root.
+    readlinkat(CWD, format!("{task}/root"), Vec::new()).is_ok_and(|root| root.as_bytes() != b"/")
 }
 
 /// Where an open file lies, as an absolute path; none for what has no path (any more).
