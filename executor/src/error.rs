@@ -27,7 +27,8 @@ pub enum Error {
     /// The host does not let this user make namespaces.
     #[error("this host forbids user namespaces")]
     NoUserNamespaces {
-        /// Which switch forbids it, if it is known (`kernel.unprivileged_userns_clone`, `user.max_user_namespaces`, AppArmor).
+        /// Which switch forbids it, as `sysctl` names it, if it is known: `user.max_user_namespaces` or
+        /// `kernel.unprivileged_userns_clone` is 0, or `kernel.apparmor_restrict_unprivileged_userns` is 1.
         switch: Option<String>,
         /// What the kernel said.
         source: io::Error,

@@ -142,7 +142,7 @@ fn a_host_that_forbids_user_namespaces_is_told_by_its_switch() {
     };
     // Without power there is no other way.
     let text = inside("setpriv --bounding-set=-all --inh-caps=-all");
-    assert!(text.contains("switch user.max_user_namespaces = 0\n"), "{text}");
+    assert!(text.contains("switch user.max_user_namespaces\n"), "{text}");
     // Root can do without, and says so. (Root of a namespace, here: of the mount namespace too.)
     let text = inside("unshare -m");
     assert!(text.contains("ran\nmissing [\"user: no user namespace"), "{text}");

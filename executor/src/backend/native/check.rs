@@ -49,21 +49,22 @@ fn user_namespaces() -> Capability {
         Ok(()) => Capability { name, available: true, detail: "can be made".to_owned(), cure: None },
         Err(error) => {
             let switch = userns::switch();
-            let detail = match &switch {
-                Some(switch) => format!("{error}: {switch}"),
+            let detail = match switch {
+                Some(switch) => format!("{error}: `{switch}`"),
+                None if userns::is_in_chroot() => format!("{error}: this is a chroot"),
                 None => error.to_string(),
             };
-            Capability { name, available: false, detail, cure: Some(cure(switch.as_deref())) }
+            Capability { name, available: false, detail, cure: Some(cure(switch)) }
         }
     }
 }
 
 fn cure(switch: Option<&str>) -> String {
-    match switch.and_then(|switch| switch.split_once(" = ")) {
-        Some(("user.max_user_namespaces", _)) => "as root: sysctl -w user.max_user_namespaces=15000".to_owned(),
-        Some((name, "0")) => format!("as root: sysctl -w {name}=1"),
-        Some((name, _)) => format!("as root: sysctl -w {name}=0, or an AppArmor profile with `userns,` for forge"),
-        None if switch == Some("chroot") => "run forge outside of the chroot".to_owned(),
+    match switch {
+        Some("user.max_user_namespaces") => "as root: sysctl -w user.max_user_namespaces=15000".to_owned(),
+        Some("kernel.unprivileged_userns_clone") => "as root: sysctl -w kernel.unprivileged_userns_clone=1".to_owned(),
+        Some(switch) => format!("as root: sysctl -w {switch}=0, or an AppArmor profile with `userns,` for forge"),
+        None if userns::is_in_chroot() => "run forge outside of the chroot".to_owned(),
         None => "in a container: let it make user namespaces (its seccomp profile), or run as root".to_owned(),
     }
 }

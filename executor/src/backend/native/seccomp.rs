@@ -86,7 +86,7 @@ const RULES: &[(c_long, Rule)] = &[
     (libc::SYS_finit_module, EPERM),
     (libc::SYS_delete_module, EPERM),
     (libc::SYS_kexec_load, EPERM),
-    (libc::SYS_kexec_file_load, EPERM),
+    (KEXEC_FILE_LOAD, EPERM),
     (libc::SYS_reboot, EPERM),
     (libc::SYS_syslog, EPERM),
     (libc::SYS_acct, EPERM),
@@ -125,6 +125,12 @@ const RULES: &[(c_long, Rule)] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS__sysctl, ENOSYS),
 ];
+
+/// Not in every C library's list.
+#[cfg(target_arch = "x86_64")]
+const KEXEC_FILE_LOAD: c_long = 320;
+#[cfg(target_arch = "aarch64")]
+const KEXEC_FILE_LOAD: c_long = 294;
 
 /// `open_tree_attr` of Linux 6.15.
 const OPEN_TREE_ATTR: c_long = 467;

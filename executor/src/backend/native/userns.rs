@@ -88,27 +88,29 @@ fn identity(path: &str) -> io::Result<String> {
     Ok(lines)
 }
 
-/// The switch of this host that forbids user namespaces, with its value, if one is found.
-pub fn switch() -> Option<String> {
-    let value = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    if value("/proc/sys/user/max_user_namespaces").as_deref() == Some("0") {
-        return Some("user.max_user_namespaces = 0".to_owned());
-    }
-    if value("/proc/sys/kernel/unprivileged_userns_clone").as_deref() == Some("0") {
-        return Some("kernel.unprivileged_userns_clone = 0".to_owned());
-    }
-    if value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1") {
-        return Some("kernel.apparmor_restrict_unprivileged_userns = 1".to_owned());
-    }
-    // create_user_ns() refuses a process whose root is not the root of its mount namespace.
-    let mounts = value("/proc/self/mountinfo")?;
-    let is_mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"));
-    (!is_mounted).then(|| "chroot".to_owned())
+/// The switch of this host that forbids user namespaces, as `sysctl` names it, if one is found.
+pub fn switch() -> Option<&'static str> {
+    let switches = [
+        ("user.max_user_namespaces", "0"),
+        ("kernel.unprivileged_userns_clone", "0"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+    ];
+    let is_set = |name: &str, forbidding: &str| {
+        let path = Path::new("/proc/sys").join(name.replacen('.', "/", 1));
+        fs::read_to_string(path).is_ok_and(|value| value.trim() == forbidding)
+    };
+    switches.into_iter().find(|(name, forbidding)| is_set(name, forbidding)).map(|(name, _)| name)
+}
+
+/// Whether this process is in a chroot, from within which the kernel makes no user namespace.
+pub fn is_in_chroot() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    !mounts.is_empty() && mounts.lines().all(|line| line.split(' ').nth(4) != Some("/"))
 }
 
 /// The error for a user namespace that could not be made.
 pub fn refused(source: io::Error) -> Error {
-    Error::NoUserNamespaces { switch: switch(), source }
+    Error::NoUserNamespaces { switch: switch().map(str::to_owned), source }
 }
 
 #[cfg(test)]
