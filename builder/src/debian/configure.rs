@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 
 use store::directory::Claim;
-use store::{Delta, DeltaId, Metadata, Name, Node, Store, TreeId};
+use store::{Delta, DeltaId, Metadata, Name, Node, RelativePath, Store, TreeId};
 
-use super::control::{Control, WAITING, control_path, merged_usr};
+use super::control::{Control, WAITING, control_path, merged_usr, waiting};
 use crate::builtin::{Builtin, Job};
 use crate::draft::{self, Draft, names};
 use crate::step::{Command, run_step};
@@ -53,6 +53,8 @@ struct Package {
     tree: TreeId,
     preinst: Option<String>,
     triggers: String,
+    /// Configuration files, as the package has them.
+    conffiles: Vec<RelativePath>,
 }
 
 impl Builtin for Configure {
@@ -105,11 +107,13 @@ impl Package {
         let paragraph = text(store.tree(waiting)?.entries.values().next().cloned())?;
         let paragraph = paragraph.ok_or_else(|| bad("an input is no unpacked package"))?;
         // What unpacking added to it is dpkg's own, which a package must not have.
-        let own = paragraph.split("\nConffiles:").next().unwrap_or_default();
+        let (own, conffiles) = paragraph.split_once("\nConffiles:\n").unwrap_or((&paragraph, ""));
         let control = Control::parse(own).map_err(|reason| bad(&reason))?;
+        let conffile = |line: &str| control_path(line.trim_start().rsplit_once(' ')?.0);
+        let conffiles = conffiles.lines().filter_map(conffile).collect();
         let info = |kind: &str| text(draft::find(store, tree, &names(&control.info(kind)))?);
         let (preinst, triggers) = (info("preinst")?, info("triggers")?.unwrap_or_default());
-        Ok(Self { control, paragraph, delta, tree, preinst, triggers })
+        Ok(Self { control, paragraph, delta, tree, preinst, triggers, conffiles })
     }
 }
 
@@ -175,6 +179,16 @@ fn database(step: &str, store: &Store, architecture: &str, packages: &[Package],
     files.extend([POLICY, START].map(|(path, content)| (path.to_owned(), (0o755, content.to_owned()))));
     for (path, (mode, content)) in files {
         draft.write(store, &path, mode, content.as_bytes()).map_err(about)?;
+    }
+    // The scripts of essential packages use one another's before any of them is configured, when a system is new.
+    for index in order::essential(packages) {
+        let Package { conffiles, tree, .. } = &packages[index];
+        for path in conffiles.iter().map(|path| merged_usr(&path.0)) {
+            let shipped = waiting(&path).map(|waiting| draft::find(store, *tree, &waiting)).transpose()?.flatten();
+            if let Some(node) = shipped {
+                draft.insert(store, &path, node).map_err(about)?;
+            }
+        }
     }
     for directory in ["var/lib/dpkg/updates", "var/lib/dpkg/alternatives", "var/lib/dpkg/parts"] {
         draft.directory(store, &names(directory)).map_err(about)?;

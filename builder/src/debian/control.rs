@@ -136,6 +136,13 @@ pub fn merged_usr(path: &[Name]) -> Vec<Name> {
     usr.into_iter().chain(path.iter().cloned()).collect()
 }
 
+/// What a configuration file is called until its package is configured. None if that is too long for a name.
+pub fn waiting(path: &[Name]) -> Option<Vec<Name>> {
+    let (name, parents) = path.split_last()?;
+    let name = Name::new([name.as_bytes(), b".dpkg-new"].concat()).ok()?;
+    Some(parents.iter().cloned().chain([name]).collect())
+}
+
 /// A path that a control file names: absolute, one a line. A bad one is nobody's path.
 pub fn control_path(line: &str) -> Option<RelativePath> {
     line.starts_with('/').then(|| RelativePath::parse(line.as_bytes()).ok()).flatten()

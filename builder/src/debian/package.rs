@@ -1,19 +1,19 @@
 //! `builtin:debian-package`: a `.deb`, as dpkg would lay it out on a merged-/usr system, without running anything.
 //!
 //! The archive is read once, straight into blobs and trees. Beside its files the delta has what dpkg would note of it below
-//! `var/lib/dpkg/info`, and the control paragraph below `status.d`, where `debian-configure` finds it. Hard links become equal
+//! `var/lib/dpkg/info`, and the control paragraph below `status.d`, where `debian-configure` finds it. Configuration files wait
+//! under the name that dpkg gives them until their package is configured: `FILE.dpkg-new`. Hard links become equal
 //! entries. Directories that are root's with mode 0755 are merely passed through: nearly every package ships `/usr`, and it is
 //! for the one that ships `/tmp` as 1777 to say so. An archive that would write outside, over itself or without end is refused.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
-use md5::{Digest, Md5};
 use store::directory::Claim;
 use store::{DeltaId, File, Metadata, Name, Node, RelativePath, Store};
 
 use super::archive::{Ar, Entry, Kind, Tar, bad, decompress};
-use super::control::{Control, MERGED, control_path, merged_usr};
+use super::control::{Control, MERGED, control_path, merged_usr, waiting};
 use crate::builtin::{Builtin, Job};
 use crate::draft::{Draft, DraftError, names};
 use crate::{Error, Result};
@@ -140,8 +140,8 @@ struct Unpacking<'a> {
     control: Control,
     paragraph: String,
     control_files: ControlFiles,
-    /// Paths as the package has them, with their MD5 once they were met.
-    conffiles: Vec<(RelativePath, Option<String>)>,
+    /// Paths as the package has them, and whether they were met.
+    conffiles: Vec<(RelativePath, bool)>,
     draft: Draft,
     list: Vec<u8>,
 }
@@ -154,7 +154,7 @@ impl<'a> Unpacking<'a> {
         let control = Control::parse(&paragraph).map_err(bad)?;
         let conffiles = control_files.get(b"conffiles".as_slice()).map(|(content, _)| String::from_utf8_lossy(content));
         let conffiles =
-            conffiles.unwrap_or_default().lines().filter_map(control_path).map(|path| (path, None)).collect();
+            conffiles.unwrap_or_default().lines().filter_map(control_path).map(|path| (path, false)).collect();
         let draft = Draft::passing();
         Ok(Self { store, control, paragraph, control_files, conffiles, draft, list: Vec::new() })
     }
@@ -185,7 +185,7 @@ impl<'a> Unpacking<'a> {
         let (uid, gid) = (number_of(USERS, &entry.user), number_of(GROUPS, &entry.group));
         let metadata = Metadata { mode: entry.mode, uid, gid, attributes: BTreeMap::new() };
         let is_merged = path.0.len() == 1 && MERGED.iter().any(|merged| merged.as_bytes() == path.0[0].as_bytes());
-        let place = match (is_merged, &entry.kind) {
+        let mut place = match (is_merged, &entry.kind) {
             // The symlink that merges: newer base-files ship it themselves.
             (true, Kind::Symlink(target)) if is_usr(target, &path.0[0]) => path.0.clone(),
             (true, kind) if *kind != Kind::Directory => {
@@ -203,16 +203,21 @@ impl<'a> Unpacking<'a> {
                 return Ok(());
             }
             Kind::File(size) => {
-                let conffile = self.conffiles.iter().position(|(conffile, _)| *conffile == path);
-                let (blob, md5) = self.keep(content, size, metadata.mode & 0o111 != 0, conffile.is_some())?;
-                if let Some(conffile) = conffile {
-                    self.conffiles[conffile].1 = md5;
+                let blob = self.keep(content, size, metadata.mode & 0o111 != 0)?;
+                let conffile = self.conffiles.iter_mut().find(|(conffile, _)| *conffile == path);
+                if let Some((_, met)) = conffile {
+                    *met = true;
+                    place = waiting(&place).ok_or_else(|| bad("a configuration file's name is too long"))?;
                 }
                 Node::File(File { blob, size, metadata })
             }
             Kind::HardLink(target) => {
                 let target = RelativePath::parse(&target).map_err(|error| bad(error.to_string()))?;
-                let linked = self.draft.leaf(self.store, &merged_usr(&target.0))?;
+                let target = merged_usr(&target.0);
+                let linked = match (self.draft.leaf(self.store, &target)?, waiting(&target)) {
+                    (None, Some(waiting)) => self.draft.leaf(self.store, &waiting)?,
+                    (linked, _) => linked,
+                };
                 linked.ok_or_else(|| bad(format!("`/{path}` is a link to what it has not got", path = shown(&path))))?
             }
             Kind::Symlink(target) => {
@@ -229,29 +234,20 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Keeps the content of a file, and takes its MD5 where dpkg will ask for it.
-    fn keep(
-        &self,
-        content: &mut impl Read,
-        size: u64,
-        executable: bool,
-        wants_md5: bool,
-    ) -> Result<(store::BlobId, Option<String>), Stop> {
+    /// Keeps the content of a file.
+    fn keep(&self, content: &mut impl Read, size: u64, executable: bool) -> Result<store::BlobId, Stop> {
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(size as usize);
             content.read_to_end(&mut bytes)?;
-            return Ok((
-                self.store.put_blob(&bytes, executable)?,
-                wants_md5.then(|| hexadecimal(&Md5::digest(&bytes))),
-            ));
+            return Ok(self.store.put_blob(&bytes, executable)?);
         }
-        let mut watched = Watched { inner: content, md5: wants_md5.then(Md5::new), failed: None };
+        let mut watched = Watched { inner: content, failed: None };
         let kept = self.store.put_blob_from(&mut watched, executable);
         // The store would say that a file of its own failed, where the archive did.
-        if let Some(reason) = watched.failed {
-            return Err(Stop::Bad(reason));
+        match watched.failed {
+            Some(reason) => Err(Stop::Bad(reason)),
+            None => Ok(kept?.0),
         }
-        Ok((kept?.0, watched.md5.map(|md5| hexadecimal(&md5.finalize()))))
     }
 
     /// Notes what dpkg notes of a package that it unpacked, and keeps it all.
@@ -270,13 +266,12 @@ impl<'a> Unpacking<'a> {
         self.draft.write(self.store, &self.control.info("list"), 0o644, &self.list)?;
         let mut paragraph = self.paragraph.trim().to_owned();
         paragraph.push('\n');
-        if self.conffiles.iter().any(|(_, md5)| md5.is_some()) {
+        if self.conffiles.iter().any(|(_, met)| *met) {
             paragraph.push_str("Conffiles:\n");
         }
-        for (path, md5) in &self.conffiles {
-            if let Some(md5) = md5 {
-                paragraph.push_str(&format!(" /{} {md5}\n", shown(path)));
-            }
+        // What dpkg writes instead of a digest until it has put the file in its place.
+        for (path, _) in self.conffiles.iter().filter(|(_, met)| *met) {
+            paragraph.push_str(&format!(" /{} newconffile\n", shown(path)));
         }
         self.draft.write(self.store, &self.control.waiting(), 0o644, paragraph.as_bytes())?;
         self.draft.directory(self.store, &names("var/lib/dpkg/info"))?;
@@ -284,29 +279,20 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// Remembers what went wrong, and takes the MD5 of what passes.
+/// Remembers what went wrong.
 struct Watched<'a, R> {
     inner: &'a mut R,
-    md5: Option<Md5>,
     failed: Option<String>,
 }
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer).inspect_err(|error| self.failed = Some(error.to_string()))?;
-        if let Some(md5) = &mut self.md5 {
-            md5.update(&buffer[..count]);
-        }
-        Ok(count)
+        self.inner.read(buffer).inspect_err(|error| self.failed = Some(error.to_string()))
     }
 }
 
 fn shown(path: &RelativePath) -> String {
     String::from_utf8_lossy(&path.to_bytes()).into_owned()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_usr(target: &[u8], name: &Name) -> bool {

@@ -14,6 +14,13 @@ pub fn plan(packages: &[Package], late: &BTreeSet<usize>, triggers: &[String]) -
     Plan::new(packages, late).write(triggers)
 }
 
+/// The essential packages and all they depend on, in the order in which they are configured.
+pub fn essential(packages: &[Package]) -> Vec<usize> {
+    let late = BTreeSet::new();
+    let plan = Plan::new(packages, &late);
+    plan.closure(&plan.essential())
+}
+
 struct Plan<'a> {
     packages: &'a [Package],
     late: &'a BTreeSet<usize>,
@@ -42,13 +49,11 @@ impl<'a> Plan<'a> {
     }
 
     fn write(mut self, triggers: &[String]) -> String {
-        let is_essential = |index: &usize| self.packages[*index].control.essential;
-        let essential: Vec<usize> = by_name(self.packages).into_iter().filter(is_essential).collect();
         // Others' scripts look for root's name, and nobody has brought it yet. debootstrap begins with it for the same reason.
         let passwd =
             by_name(self.packages).into_iter().find(|index| self.packages[*index].control.package == "base-passwd");
         passwd.into_iter().for_each(|index| self.preinst(index));
-        self.configure(&essential);
+        self.configure(&self.essential());
         for [package, question, kind, value] in ANSWERS {
             if self.packages.iter().any(|known| known.control.package == *package) {
                 self.line(&format!("answer {package} {question} {kind} {value}"));
@@ -65,6 +70,10 @@ impl<'a> Plan<'a> {
         triggers.iter().for_each(|trigger| self.line(&format!("trigger {trigger}")));
         self.line("finish");
         self.lines
+    }
+
+    fn essential(&self) -> Vec<usize> {
+        by_name(self.packages).into_iter().filter(|index| self.packages[*index].control.essential).collect()
     }
 
     fn line(&mut self, line: &str) {

@@ -18,10 +18,10 @@ fail() {
     exit 1
 }
 
-# Files were never unpacked under other names, so there is no question which version of a configuration file to keep; should a
-# script make one, what is there stays.
+# Nothing is asked: where a script made a configuration file before its package brings it, what is there stays. The first error is
+# the last word.
 configure() {
-    dpkg --force-confdef --force-confold --force-unsafe-io --log=/dev/null "$@" 3<&-
+    dpkg --force-confdef --force-confold --force-unsafe-io --abort-after=1 --log=/dev/null "$@" 3<&-
 }
 
 # As dpkg runs it, with its variables (dpkg(1), "INTERNAL ENVIRONMENT").

@@ -14,8 +14,8 @@ impl World {
 
     /// An unpacked package: its control fields, and files with their content.
     fn package(&self, fields: &str, files: &[(&str, &str)]) -> Package {
-        let paragraph = format!("{}\nVersion: 2.0-1\nArchitecture: amd64\n", fields.replace("; ", "\n"));
-        let control = Control::parse(&paragraph).unwrap();
+        let paragraph = format!("Version: 2.0-1\nArchitecture: amd64\n{}\n", fields.replace("; ", "\n"));
+        let control = Control::parse(paragraph.split("Conffiles").next().unwrap_or_default()).unwrap();
         let mut draft = Draft::passing();
         for (path, content) in files {
             let path = path.strip_prefix("info:").map_or_else(|| (*path).to_owned(), |kind| control.info(kind));
@@ -95,13 +95,32 @@ fn dpkg_finds_its_database() {
     let text = |path: &str| world.text(tree, &format!("var/lib/dpkg/{path}")).unwrap();
     let status = text("status");
     assert!(
-        status.starts_with("Status: install ok unpacked\nPackage: a\nMulti-Arch: same\nVersion: 2.0-1\n"),
+        status.starts_with("Status: install ok unpacked\nVersion: 2.0-1\nArchitecture: amd64\nPackage: a\n"),
         "{status}"
     );
-    assert_eq!(status.matches("\n\nStatus: install ok unpacked\nPackage: ").count(), 2);
+    assert_eq!(status.matches("\n\nStatus: install ok unpacked\nVersion: ").count(), 2);
     assert_eq!(text("triggers/File"), "/usr/share/x b/noawait\n/usr/share/empty b\n");
     assert_eq!(text("triggers/ldconfig"), "a:amd64\n");
     assert_eq!(text("forge/plan"), "finish\ntrigger /usr/share/x\nfinish\n");
+}
+
+#[test]
+fn configuration_files_of_essential_packages_are_in_place_from_the_start() {
+    let world = World::new();
+    let conffile = |fields: &str, path: &str| {
+        let fields = format!("{fields}; Conffiles:\n /{path} newconffile");
+        world.package(&fields, &[(&format!("{path}.dpkg-new"), path)])
+    };
+    let packages = [
+        conffile("Package: sh; Essential: yes; Depends: base", "etc/sh.conf"),
+        conffile("Package: base", "etc/base.conf"),
+        conffile("Package: app", "etc/app.conf"),
+    ];
+    let tree = world.database(&packages).unwrap();
+    assert_eq!(world.text(tree, "etc/sh.conf").unwrap(), "etc/sh.conf");
+    assert_eq!(world.text(tree, "etc/base.conf").unwrap(), "etc/base.conf");
+    assert_eq!(world.text(tree, "etc/app.conf"), None);
+    assert!(world.text(tree, "etc/app.conf.dpkg-new").is_some());
 }
 
 #[test]
