@@ -121,7 +121,7 @@ impl Supervisor {
             libc::SYS_mkdirat => self.make_directory(call),
             libc::SYS_symlinkat => self.make_symlink(call),
             libc::SYS_mknodat => self.make_node(call),
-            libc::SYS_renameat | libc::SYS_renameat2 => self.rename(call),
+            sys::SYS_RENAMEAT | libc::SYS_renameat2 => self.rename(call),
             libc::SYS_linkat => self.link(call),
             libc::SYS_listxattr | libc::SYS_llistxattr | libc::SYS_flistxattr => self.list_attributes(call),
             libc::SYS_setxattr | libc::SYS_lsetxattr | libc::SYS_fsetxattr => self.handle_attribute(call),

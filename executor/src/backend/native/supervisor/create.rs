@@ -67,7 +67,11 @@ impl Supervisor {
         let Ok(Some((parent, name))) = place.open_parent() else { return Ok(None) };
         let stat = sys::stat(parent.as_fd())?;
         let is_set_group = stat.st_mode & libc::S_ISGID != 0;
-        let directory_owner = self.marks.owner(parent.as_fd(), stat.st_mode);
+        // Root's files in an ordinary directory are the usual case, and need none of this.
+        let directory_owner = match (user, is_set_group) {
+            (0, false) => (0, 0),
+            _ => self.marks.owner(parent.as_fd(), stat.st_mode),
+        };
         let allowed = self.may_write(call.task, directory_owner, stat.st_mode)?;
         let owner = (user, if is_set_group { directory_owner.1 } else { group });
         let default_acl = attributes::default_acl(parent.as_fd());
@@ -296,7 +300,7 @@ impl Supervisor {
         }
         let [first, second, third, fourth, fifth, _] = call.arguments;
         let (from, to, flags) = match call.number {
-            libc::SYS_renameat => (Place::read(call, first, second)?, Place::read(call, third, fourth)?, 0),
+            sys::SYS_RENAMEAT => (Place::read(call, first, second)?, Place::read(call, third, fourth)?, 0),
             libc::SYS_renameat2 => (Place::read(call, first, second)?, Place::read(call, third, fourth)?, fifth as u32),
             _ => (Place::read_from_cwd(call, first)?, Place::read_from_cwd(call, second)?, 0),
         };

@@ -33,7 +33,7 @@ const ASKED: &[i64] = &[
     libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getresuid, libc::SYS_getresgid,
     libc::SYS_getgroups,
     libc::SYS_openat2, libc::SYS_mkdirat, libc::SYS_symlinkat, libc::SYS_mknodat, libc::SYS_linkat,
-    libc::SYS_renameat, libc::SYS_renameat2,
+    sys::SYS_RENAMEAT, libc::SYS_renameat2,
     libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, libc::SYS_getxattr, libc::SYS_lgetxattr, libc::SYS_fgetxattr,
     libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_flistxattr,
     libc::SYS_removexattr, libc::SYS_lremovexattr, libc::SYS_fremovexattr,
@@ -140,7 +140,7 @@ fn program() -> Vec<sock_filter> {
     }
     // The limit that carries the identity (see `identity.rs`) can be read, and set without effect.
     program.extend([
-        unless_equal_skip(libc::SYS_setrlimit as u32, 4),
+        unless_equal_skip(sys::SYS_SETRLIMIT as u32, 4),
         load_argument(0),
         unless_equal_skip(RLIMIT_RTTIME, 1),
         give(DONE),
@@ -174,5 +174,80 @@ pub fn install_filter() -> std::io::Result<OwnedFd> {
     match sys::install(&program, listener | killable) {
         Err(Errno::INVAL) => Ok(sys::install(&program, listener)?),
         other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+    const ASKED_ABOUT: u32 = libc::SECCOMP_RET_USER_NOTIF;
+
+    /// What the filter answers, by the rules of classic BPF.
+    fn answer(architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let mut seen = [number, architecture, 0, 0].map(u32::to_le_bytes).concat();
+        seen.extend(arguments.iter().flat_map(|argument| argument.to_le_bytes()));
+        let program = program();
+        let (mut accumulator, mut at) = (0, 0);
+        loop {
+            let instruction = program[at];
+            at += 1;
+            let holds = match u32::from(instruction.code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => {
+                    let offset = instruction.k as usize;
+                    accumulator = u32::from_le_bytes(seen[offset..offset + 4].try_into().unwrap());
+                    continue;
+                }
+                code if code == BPF_RET | BPF_K => return instruction.k,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => accumulator == instruction.k,
+                code if code == BPF_JMP | BPF_JSET | BPF_K => accumulator & instruction.k != 0,
+                code => panic!("unknown instruction {code:#x}"),
+            };
+            at += usize::from(if holds { instruction.jt } else { instruction.jf });
+        }
+    }
+
+    fn native(number: i64, arguments: [u64; 6]) -> u32 {
+        answer(ARCHITECTURE, number as u32, arguments)
+    }
+
+    #[test]
+    fn only_what_speaks_of_users_is_asked_about() {
+        for number in [libc::SYS_read, libc::SYS_close, libc::SYS_mmap, libc::SYS_seccomp, libc::SYS_sendmsg] {
+            assert_eq!(native(number, [u64::MAX; 6]), ALLOWED, "call {number}");
+        }
+        for number in ASKED.iter().chain(ASKED_LEGACY) {
+            assert_eq!(native(*number, [0; 6]), ASKED_ABOUT, "call {number}");
+        }
+        let open = |flags: i32| native(libc::SYS_openat, [0, 0, flags as u64, 0, 0, 0]);
+        assert_eq!(open(libc::O_RDWR | libc::O_DIRECTORY | libc::O_TRUNC), ALLOWED);
+        assert_eq!(open(libc::O_WRONLY | libc::O_CREAT), ASKED_ABOUT);
+        assert_eq!(open(libc::O_RDWR | libc::O_TMPFILE), ASKED_ABOUT);
+        let prctl = |option: i32| native(libc::SYS_prctl, [option as u64, 0, 0, 0, 0, 0]);
+        assert_eq!(prctl(libc::PR_SET_NAME), ALLOWED);
+        assert_eq!([prctl(libc::PR_SET_KEEPCAPS), prctl(libc::PR_SET_SECUREBITS)], [ASKED_ABOUT; 2]);
+    }
+
+    #[test]
+    fn the_limit_that_carries_the_identity_is_only_read() {
+        let new = |pointer: u64| native(libc::SYS_prlimit64, [0, u64::from(RLIMIT_RTTIME), pointer, 0, 0, 0]);
+        assert_eq!(new(0), ALLOWED);
+        // A pointer may have a lower half of zeros.
+        assert_eq!([new(8), new(1 << 32)], [libc::SECCOMP_RET_ERRNO; 2]);
+        assert_eq!(native(libc::SYS_prlimit64, [0, 7, 8, 0, 0, 0]), ALLOWED);
+        assert_eq!(native(sys::SYS_SETRLIMIT, [u64::from(RLIMIT_RTTIME), 8, 0, 0, 0, 0]), libc::SECCOMP_RET_ERRNO);
+        assert_eq!(native(sys::SYS_SETRLIMIT, [7, 8, 0, 0, 0, 0]), ALLOWED);
+    }
+
+    #[test]
+    fn ways_around_are_closed() {
+        assert_eq!(answer(0x4000_0003, 5, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+        let unknown = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        for number in UNKNOWN.chain([libc::SYS_io_uring_setup]) {
+            assert_eq!(native(number, [0; 6]), unknown, "call {number}");
+        }
+        #[cfg(target_arch = "x86_64")]
+        assert_eq!(native(0x4000_0000 | libc::SYS_chown, [0; 6]), unknown);
     }
 }

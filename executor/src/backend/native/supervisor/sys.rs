@@ -12,6 +12,16 @@ use rustix::io::Errno;
 /// The result of a call made on behalf of a task: what is refused is refused to the task with the same error.
 pub(super) type Result<T, E = Errno> = std::result::Result<T, E>;
 
+/// Numbers that libc's tables lack on some architecture.
+#[cfg(target_arch = "x86_64")]
+pub(super) const SYS_RENAMEAT: i64 = 264;
+#[cfg(target_arch = "x86_64")]
+pub(super) const SYS_SETRLIMIT: i64 = 160;
+#[cfg(target_arch = "aarch64")]
+pub(super) const SYS_RENAMEAT: i64 = 38;
+#[cfg(target_arch = "aarch64")]
+pub(super) const SYS_SETRLIMIT: i64 = 164;
+
 /// One system call that waits for an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call {
@@ -144,16 +154,10 @@ pub(super) fn write_memory(task: u32, address: u64, bytes: &[u8]) -> Result<()> 
 
 /// The limit on a task's real-time processor use, soft and hard.
 pub(super) fn real_time_limit(task: u32) -> Result<(u64, u64)> {
-    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the kernel writes one `rlimit64`.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `rlimit`.
     let returned = unsafe {
-        libc::syscall(
-            libc::SYS_prlimit64,
-            task,
-            libc::RLIMIT_RTTIME,
-            std::ptr::null::<libc::rlimit64>(),
-            &raw mut limit,
-        )
+        libc::syscall(libc::SYS_prlimit64, task, libc::RLIMIT_RTTIME, std::ptr::null::<libc::rlimit>(), &raw mut limit)
     };
     check(returned)?;
     Ok((limit.rlim_cur, limit.rlim_max))
@@ -161,15 +165,15 @@ pub(super) fn real_time_limit(task: u32) -> Result<(u64, u64)> {
 
 /// Sets the limit on a task's real-time processor use.
 pub(super) fn set_real_time_limit(task: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
-    // SAFETY: the kernel reads one `rlimit64`.
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one `rlimit`.
     let returned = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
             task,
             libc::RLIMIT_RTTIME,
             &raw const limit,
-            std::ptr::null::<libc::rlimit64>(),
+            std::ptr::null::<libc::rlimit>(),
         )
     };
     check(returned)?;
