@@ -66,8 +66,7 @@ impl<'a> Transfer<'a> {
     ) -> Result<Self, Failure> {
         let host = split(&place.url).map_or("", |parts| parts.host);
         let pass = gate.enter(builder, host).map_err(|_| Failure::Interrupted)?;
-        let what = wanted.url.rsplit(['/', ':']).find(|part| !part.is_empty()).unwrap_or(wanted.url);
-        let span = Span::start(builder.reporter, "fetch", what, wanted.size);
+        let span = Span::start(builder.reporter, "fetch", label(wanted.url), wanted.size);
         let mut attempts = 0;
         let answer = ask(builder, client, place, accept, None, &mut attempts)?;
         let length = length_of(&answer);
@@ -199,6 +198,18 @@ impl Read for Transfer<'_> {
             self.failure = Some(failure);
             error
         })
+    }
+}
+
+/// What people call a file: its name; of a Debian archive's indexes also which suite they are of.
+fn label(url: &str) -> String {
+    let name = url.rsplit(['/', ':']).find(|part| !part.is_empty()).unwrap_or(url);
+    match url.split_once("/dists/") {
+        Some((_, path)) => match path.split_once("/by-hash/") {
+            Some((index, _)) => format!("index of {index}"),
+            None => path.to_owned(),
+        },
+        None => name.to_owned(),
     }
 }
 
