@@ -73,11 +73,14 @@ pub(super) fn write_indexed(bytes: &[u8], append: &mut Append<'_>) -> Result<u64
     append(&index)
 }
 
+/// Names and values of one node's attributes.
+type AttributeSet = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The extended attributes of an image; equal sets are stored once.
 #[derive(Default)]
 pub(super) struct Attributes {
-    sets: Vec<Vec<(Vec<u8>, Vec<u8>)>>,
-    known: BTreeMap<Vec<(Vec<u8>, Vec<u8>)>, u32>,
+    sets: Vec<AttributeSet>,
+    known: BTreeMap<AttributeSet, u32>,
 }
 
 impl Attributes {
@@ -86,7 +89,7 @@ impl Attributes {
         if metadata.attributes.is_empty() {
             return NONE_32;
         }
-        let set: Vec<_> = metadata.attributes.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let set: AttributeSet = metadata.attributes.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         *self.known.entry(set.clone()).or_insert_with(|| {
             self.sets.push(set);
             self.sets.len() as u32 - 1
