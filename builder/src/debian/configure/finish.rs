@@ -1,6 +1,6 @@
 //! What is normalised in a configured root, so that building it twice gives the same tree.
 //!
-//! Everything listed here is a cache, a log, a secret or an identity of one machine: it is gone, empty, or as the packages
+//! Everything listed here is a cache, a log, a secret, an identity of one machine or a database: it is gone, empty, or as the packages
 //! have it. Secrets (host keys, the self-signed certificate of `ssl-cert`) must not be shared by all who run the formation
 //! anyway; whoever needs them makes them at its first start.
 
@@ -28,7 +28,14 @@ const AS_UNPACKED: &[&str] = &[
     "var/lib/apt/lists/*",
     "var/lib/dbus/machine-id",
     "var/lib/dpkg/*-old",
+    "var/lib/mysql/*",
     "var/lib/systemd/random-seed",
+    "var/lib/texmf/web2c/*.log",
+    "var/lib/texmf/web2c/*/*.log",
+    // These engines write the time of day, or their tables in the order of addresses. kpathsea makes a missing format at first use.
+    "var/lib/texmf/web2c/luahbtex/*.fmt",
+    "var/lib/texmf/web2c/luatex/*.fmt",
+    "var/lib/texmf/web2c/tex/tex.fmt",
     "var/log/*.log",
     "var/log/*/*.log",
     "var/tmp",

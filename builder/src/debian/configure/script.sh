@@ -10,6 +10,8 @@ room=/var/lib/dpkg/forge
 export DEBIAN_FRONTEND=noninteractive DEBIAN_PRIORITY=critical DEBCONF_NONINTERACTIVE_SEEN=true
 # What hashes in an order of their own would write in that order.
 export PYTHONHASHSEED=0 PERL_HASH_SEED=0 PERL_PERTURB_KEYS=0
+# TeX puts the day into its formats, unless it is told that SOURCE_DATE_EPOCH is meant for it too.
+export FORCE_SOURCE_DATE=1
 # Bytecode is what packages compile, with the digest of its source in it; what an import would leave has its time.
 export PYTHONDONTWRITEBYTECODE=1
 
