@@ -54,6 +54,22 @@ fn a_misspelt_function_is_guessed() {
 }
 
 #[test]
+fn what_newcomers_write_is_answered_with_what_to_write() {
+    let mistakes = [
+        ("forge.formation { }\n".to_owned(), "a runtime expression begins with `{ forge }:`"),
+        (formation("forge.files { }"), "in a list a call stands in parentheses: [ (forge.debian { … }) ]"),
+        ("{ forge, version }:\nforge.formation { }\n".to_owned(), "give it with --argstr NAME TEXT"),
+        (formation("(forge.files { \"/p\" = /etc/passwd; })"), "an expression reads only its project"),
+        (formation("").replace("];", "];\n  command = \"jq .\";"), "`command` is a list of strings, for instance"),
+        (formation("").replace("];", "];\n  ports = [ \"80\" ];"), "`ports` is a list of numbers, for instance"),
+    ];
+    for (expression, answer) in mistakes {
+        let words = fails(&World::new(), &expression, 1);
+        assert!(words.contains(answer), "{expression}\n{words}");
+    }
+}
+
+#[test]
 fn a_wrong_setting_is_shown_where_it_stands() {
     let expression =
         "{ forge }:\nforge.formation {\n  name = \"x\";\n  layers = [ ];\n  limits.memory = \"lots\";\n}\n";

@@ -58,11 +58,11 @@ pub enum Command {
     Build(BuildArguments),
     /// Runs a formation, by digest, prefix or name, or an expression, which is built first
     Run(RunArguments),
-    /// Opens a shell in a formation
+    /// Opens a shell in a formation; for one command: `forge run FORMATION -- CMD`
     Shell(ShellArguments),
     /// Evaluates an expression and prints its value
     Eval(EvalArguments),
-    /// Reports everything that is wrong with an expression, without building it
+    /// Reports every mistake of syntax and names at once, without evaluating or building
     Check(CheckArguments),
     /// Writes forge.lock: the exact packages that an expression's wishes stand for
     Lock(LockArguments),
@@ -183,7 +183,7 @@ pub enum NetworkChoice {
 /// `forge run`
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// A digest, a prefix of 6 digits or more, a name, or an expression's file
+    /// A digest, a prefix of 6 digits or more, a name, or an expression's file: ./runtime.expr
     #[arg(value_name = "FORMATION")]
     pub formation: String,
     /// Which of the file's formations
@@ -203,7 +203,7 @@ pub struct RunArguments {
 /// `forge shell`
 #[derive(Debug, Args)]
 pub struct ShellArguments {
-    /// A digest, a prefix of 6 digits or more, a name, or an expression's file
+    /// A digest, a prefix of 6 digits or more, a name, or an expression's file: ./runtime.expr
     #[arg(value_name = "FORMATION")]
     pub formation: String,
     /// Which of the file's formations
@@ -266,7 +266,7 @@ pub struct LockArguments {
     /// What to lock.
     #[command(flatten)]
     pub expression: ExpressionArguments,
-    /// Asks again: for everything, or for what has one of these packages
+    /// Asks again: for everything, or with `--update=PACKAGE` for what has one of these packages
     #[arg(long, value_name = "PACKAGE", num_args = 0.., require_equals = true, value_delimiter = ',')]
     pub update: Option<Vec<String>>,
     /// Refuses to change forge.lock; fails if it does not answer everything

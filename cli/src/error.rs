@@ -203,7 +203,7 @@ impl From<store::Error> for Failure {
         use store::Error::*;
         match &error {
             NotFound { kind: "formation", .. } => plain(code::NOT_FOUND, &error)
-                .hint("`forge list` shows what is here; `forge build FILE` makes it again"),
+                .hint("`forge list` shows what is here; an expression's file is given with a slash or its suffix: ./runtime.expr"),
             NotFound { .. } => plain(code::DAMAGED, &error).hint("`forge verify` says what is missing"),
             Ambiguous { given, candidates } => {
                 let mut failure = Failure::new(code::USAGE, format!("`{given}` fits {} formations", candidates.len()));
@@ -286,7 +286,9 @@ impl From<builder::Error> for Failure {
                 for (place, answer) in tried {
                     failure = failure.cause(format!("{place}: {answer}"));
                 }
-                if gone {
+                if gone && what.starts_with("index of suite") {
+                    failure.hint("is that the suite's name? A mirror has it under dists/; FORGE_DEBIAN_MIRROR names another mirror")
+                } else if gone {
                     failure.hint("the mirror has moved on: `forge lock --update` takes what it has now, a snapshot mirror keeps old files")
                 } else {
                     failure.hint("`forge doctor --network` tests the mirrors; FORGE_DEBIAN_MIRROR and FORGE_PYTHON_INDEX name others")

@@ -24,6 +24,7 @@ let
     head
     isAttrs
     isFloat
+    isFunction
     isInt
     isList
     isPath
@@ -217,18 +218,24 @@ let
       inherit name version specification;
       platform = "linux/${architecture}";
       layers =
-        if isList layers then
-          realiseLayers name (flatten layers)
+        if !isList layers then
+          fail specification "layers" "formation ${name}: `layers` is a list, not a ${typeOf layers}"
+        else if builtins.any isFunction layers then
+          fail specification "layers" "formation ${name}: a function is no layer; in a list a call stands in parentheses: [ (forge.debian { … }) ]"
         else
-          fail specification "layers" "formation ${name}: `layers` is a list, not a ${typeOf layers}";
+          realiseLayers name (flatten layers);
       launch = {
-        inherit
-          command
-          directory
-          user
-          ports
-          network
-          ;
+        inherit directory user network;
+        command =
+          if isList command && all isString command then
+            command
+          else
+            fail specification "command" "formation ${name}: `command` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
+        ports =
+          if isList ports && all isInt ports then
+            ports
+          else
+            fail specification "ports" "formation ${name}: `ports` is a list of numbers, for instance [ 8080 ]";
         environment = defaultEnvironment // mapAttrs (_: toString) environment;
         limits = parseLimits limits;
       };

@@ -15,6 +15,20 @@ pub fn did_you_mean(suggestions: &[String]) -> Option<String> {
     })
 }
 
+/// What to do about a mistake that newcomers make.
+fn remedy(message: &str) -> Option<String> {
+    let text = if message == "undefined variable 'forge'" {
+        "a runtime expression begins with `{ forge }:`"
+    } else if message.starts_with("the expression wants an argument") {
+        "give it with --argstr NAME TEXT or --arg NAME EXPR, or give it a default: `NAME ? \"1.0\"`"
+    } else if message.ends_with("is forbidden in pure evaluation mode") {
+        "an expression reads only its project: the nearest directory above it with a forge.toml or a .git, else its own"
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
 /// What a failure tells the user.
 pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
     if let Sort::Parse(finding) = failure.sort {
@@ -35,7 +49,7 @@ pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
         message: failure.message.to_string(),
         place,
         trace,
-        hint: did_you_mean(&failure.suggestions),
+        hint: did_you_mean(&failure.suggestions).or_else(|| remedy(&failure.message)),
     };
     Error { findings: std::iter::once(first).chain(failure.more).collect() }
 }
