@@ -84,6 +84,23 @@ fn a_wrong_setting_is_shown_where_it_stands() {
 }
 
 #[test]
+fn a_name_that_is_none_is_shown_where_it_stands() {
+    let words = fails(&World::new(), "{ forge }:\nforge.formation {\n  name = \"a/b\";\n  layers = [ ];\n}\n", 1);
+    assert!(words.contains("--> PROJECT/runtime.expr:3:3"), "{words}");
+}
+
+#[test]
+fn an_interrupt_ends_an_evaluation_that_would_not_end() {
+    let world = World::new();
+    let numbers = "builtins.genList (x: x) 100000";
+    let sum = |each: &str| format!("builtins.foldl' (a: b: {each}) 0 ({numbers})");
+    world.write("runtime.expr", &format!("{{ forge }}:\n{}\n", sum(&sum("a + b"))));
+    let begun = Instant::now();
+    interrupted(&world, Duration::from_millis(500));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
 fn an_unknown_package_has_near_names() {
     let words = fails(&World::new(), &formation("(forge.debian { packages = [ \"pyton3\" ]; })"), 10);
     assert!(words.contains("error: Debian bookworm has no package `pyton3`"), "{words}");

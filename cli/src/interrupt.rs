@@ -1,10 +1,15 @@
-//! Ctrl-C and its like: the first asks everything to stop and leave nothing, the second ends forge at once.
+//! Ctrl-C and its like: the first asks everything to stop and leave nothing, the second ends forge at once. While an
+//! expression is evaluated there is nothing to put away, and the first ends forge.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+
+/// The signal that was noted, and whether forge only evaluates.
+static NOTED: AtomicI32 = AtomicI32::new(0);
+static EVALUATING: AtomicBool = AtomicBool::new(false);
 
 /// Notes the signals from now on in `interrupt`.
 pub fn watch(interrupt: &Arc<AtomicI32>) {
@@ -12,9 +17,27 @@ pub fn watch(interrupt: &Arc<AtomicI32>) {
     let interrupt = Arc::clone(interrupt);
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if interrupt.swap(signal, Ordering::Relaxed) != 0 {
-                std::process::exit(128 + signal);
+            NOTED.store(signal, Ordering::SeqCst);
+            if interrupt.swap(signal, Ordering::Relaxed) != 0 || EVALUATING.load(Ordering::SeqCst) {
+                end(signal);
             }
         }
     });
+}
+
+/// Evaluates: an expression may never end, and asks for no signal.
+pub fn ends<T>(evaluate: impl FnOnce() -> T) -> T {
+    EVALUATING.store(true, Ordering::SeqCst);
+    let noted = NOTED.load(Ordering::SeqCst);
+    if noted != 0 {
+        end(noted);
+    }
+    let result = evaluate();
+    EVALUATING.store(false, Ordering::SeqCst);
+    result
+}
+
+fn end(signal: i32) -> ! {
+    eprintln!("error: interrupted");
+    std::process::exit(128 + signal)
 }

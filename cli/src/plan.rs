@@ -13,6 +13,7 @@ use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
 use crate::args::ExpressionArguments;
 use crate::error::{Failure, Result, code};
+use crate::interrupt;
 
 /// What may be done to the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl Expression {
             self.lock.entries.retain(|_, entry| !names.is_empty() && !has_package(entry, names));
         }
         loop {
-            match expressions::evaluate(&self.request, &self.lock)? {
+            match interrupt::ends(|| expressions::evaluate(&self.request, &self.lock))? {
                 Evaluated::Plan(plan) => {
                     self.write_lock()?;
                     return Ok(*plan);

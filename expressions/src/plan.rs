@@ -290,13 +290,26 @@ struct Fields<'a> {
     evaluator: &'a Evaluator,
     set: std::rc::Rc<Set>,
     of: String,
+    /// What the user wrote for it: a wrong setting is shown there and not where the library passes it on.
+    written: Option<std::rc::Rc<Set>>,
 }
 
 impl<'a> Fields<'a> {
     fn new(evaluator: &'a Evaluator, value: &Value, of: impl Into<String>) -> Result<Self> {
         let of = of.into();
         let set = evaluator.force_set(value, PlaceId::NONE, &format!("while evaluating {of}"))?;
-        Ok(Self { evaluator, set, of })
+        Ok(Self { evaluator, set, of, written: None })
+    }
+
+    fn written(self, written: Option<std::rc::Rc<Set>>) -> Self {
+        Self { written, ..self }
+    }
+
+    /// Where it is written.
+    fn place(&self, name: &str, passed_on: PlaceId) -> PlaceId {
+        let symbol = self.evaluator.symbols.intern(name.as_bytes());
+        let written = self.written.as_ref().and_then(|set| set.get(symbol));
+        written.map_or(PlaceId::NONE, |attribute| attribute.place).or(passed_on)
     }
 
     fn find(&self, name: &str) -> Option<&Attribute> {
@@ -316,7 +329,7 @@ impl<'a> Fields<'a> {
         let Some(attribute) = self.find(name) else { return Ok(None) };
         let value = self.evaluator.force(&attribute.value, attribute.place);
         let value = value.map_err(|failure| failure.during(attribute.place, self.what(name)))?;
-        Ok(if let Value::Null = value { None } else { Some((value, attribute.place)) })
+        Ok(if let Value::Null = value { None } else { Some((value, self.place(name, attribute.place))) })
     }
 
     fn bytes(&self, value: &Value, name: &str, place: PlaceId) -> Result<Vec<u8>> {
@@ -326,9 +339,9 @@ impl<'a> Fields<'a> {
 
     fn text(&self, name: &str) -> Result<String> {
         let attribute = self.get(name)?;
-        let bytes = self.bytes(&attribute.value, name, attribute.place)?;
-        String::from_utf8(bytes)
-            .map_err(|_| Failure::new(format!("`{name}` of {} is not UTF-8", self.of)).at(attribute.place))
+        let place = self.place(name, attribute.place);
+        let bytes = self.bytes(&attribute.value, name, place)?;
+        String::from_utf8(bytes).map_err(|_| Failure::new(format!("`{name}` of {} is not UTF-8", self.of)).at(place))
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>> {
@@ -341,12 +354,17 @@ impl<'a> Fields<'a> {
 
 fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
     let fields = Fields::new(evaluator, value, "the formation")?;
+    let written = match fields.optional("specification") {
+        Ok(Some((Value::Set(set), _))) => Some(set),
+        _ => None,
+    };
+    let fields = fields.written(written.clone());
     let name = fields.text("name")?;
     if !store::formation::is_name(&name) {
         let message = format!(
             "`{name}` is no name for a formation: letters, digits, `.`, `_`, `+` and `-`, and nothing that reads as a digest"
         );
-        return Err(Failure::new(message).at(fields.get("name")?.place));
+        return Err(Failure::new(message).at(fields.place("name", fields.get("name")?.place)));
     }
     let layers = fields.get("layers")?;
     let list = evaluator.force_list(&layers.value, layers.place, &fields.what("layers"))?;
@@ -376,7 +394,7 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
         goal_layers.push(GoalLayer { label: layer.text("label")?, derivation, output });
     }
     let launch = fields.get("launch")?;
-    let launch = launch_of(&Fields::new(evaluator, &launch.value, "`launch`")?)?;
+    let launch = launch_of(&Fields::new(evaluator, &launch.value, "`launch`")?.written(written))?;
     let (version, platform) = (fields.text("version")?, fields.text("platform")?);
     Ok(Goal { name, version, platform, layers: goal_layers, launch })
 }
