@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,7 +41,9 @@ fn formation(
     context: &Context,
 ) -> Result<FormationId> {
     let path = Path::new(given);
-    let like_path = given.contains('/') || path.extension().is_some_and(|suffix| suffix == "expr" || suffix == "nix");
+    let like_path = given.contains('/')
+        || [".", ".."].contains(&given)
+        || path.extension().is_some_and(|suffix| suffix == "expr" || suffix == "nix");
     if !like_path {
         return Ok(store.find(given)?);
     }
@@ -173,6 +175,10 @@ fn bind(text: &str) -> Result<Bind> {
         }
         _ => return Err(bad("--bind", text, "SOURCE[:TARGET[:ro]] with an absolute TARGET")),
     };
+    if target.components().all(|part| !matches!(part, Component::Normal(_))) {
+        let failure = Failure::new(code::USAGE, format!("--bind `{text}` would hide the formation"));
+        return Err(failure.hint("choose a directory below `/`, for instance /host"));
+    }
     if !source.exists() {
         let failure = Failure::new(code::NOT_FOUND, format!("--bind: there is no `{}`", source.display()));
         return Err(failure.hint(format!("make it first: mkdir -p {}", source.display())));
