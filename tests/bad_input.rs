@@ -367,3 +367,26 @@ fn wrong_use_has_its_code() {
     let ran = Ran::of(command.arg("list").env_clear().output().unwrap());
     assert!(is_root() || ran.stderr.contains("set FORGE_STORE"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_path_that_goes_up_is_followed() {
+    let world = World::new();
+    world.write("tools/runtime.expr", "{ forge }: { a = 1; b = ./x; }");
+    world.write("elsewhere/note", "");
+    let mut command = world.command(["eval", "../tools/runtime.expr", "-A", "a"]);
+    let ran = Ran::of(command.current_dir(world.path("project/elsewhere")).output().unwrap());
+    assert_eq!(ran.stdout, "1\n", "{}", ran.stderr);
+    assert_eq!(world.forge(["check", "elsewhere/../tools"]).code, Some(0));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_bug() {
+    let (world, id) = small();
+    let mut child = world.command(["export", id, "--format", "tar", "-o", "-", "--json"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut words = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut words).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{words}");
+    assert!(words.contains("standard output was closed"), "{words}");
+}

@@ -266,7 +266,7 @@ pub struct LockArguments {
     /// What to lock.
     #[command(flatten)]
     pub expression: ExpressionArguments,
-    /// Asks again: for everything, or with `--update=PACKAGE` for what has one of these packages
+    /// Asks again: for everything, or for what has one of these packages (`--update=NAME`); with -A, the answers of the file's other formations stay
     #[arg(long, value_name = "PACKAGE", num_args = 0.., require_equals = true, value_delimiter = ',')]
     pub update: Option<Vec<String>>,
     /// Refuses to change forge.lock; fails if it does not answer everything

@@ -36,7 +36,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
     };
     let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
     if json && !in_run {
-        println!("{}", failure.to_json());
+        // Whoever reads may have gone.
+        let _ = print(&format!("{}\n", failure.to_json()));
     }
     ExitCode::from(if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code })
 }

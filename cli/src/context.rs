@@ -116,7 +116,9 @@ impl Context {
         if let Some(setting) = below("XDG_DATA_HOME", "forge/store") {
             return Ok(setting);
         }
-        if rustix::process::geteuid().is_root() {
+        // Who is root only in a user namespace of its own is an ordinary user.
+        let home = self.variable("HOME").is_some();
+        if rustix::process::geteuid().is_root() && (!home || executor::backend::native::has_every_user()) {
             return Ok(Setting { value: "/var/lib/forge/store".into(), origin: "built in".to_owned() });
         }
         below("HOME", ".local/share/forge/store").ok_or_else(|| {

@@ -54,11 +54,24 @@ impl Expression {
     pub fn plan<'a>(&mut self, mode: &LockMode, answerer: &mut dyn FnMut() -> Result<&'a Builder<'a>>) -> Result<Plan> {
         let before = self.lock.clone();
         if let LockMode::Update(names) = mode {
-            self.lock.entries.retain(|_, entry| !names.is_empty() && !has_package(entry, names));
+            for name in names {
+                if !before.entries.values().any(|entry| has_package(entry, name)) {
+                    let failure = Failure::new(code::NOT_FOUND, format!("the lock has no package `{name}`"));
+                    return Err(failure.hint("`forge lock --update` without a name asks again for everything"));
+                }
+            }
+            let asked_again = |entry: &LockEntry| names.is_empty() || names.iter().any(|name| has_package(entry, name));
+            self.lock.entries.retain(|_, entry| !asked_again(entry));
         }
         loop {
             match interrupt::ends(|| expressions::evaluate(&self.request, &self.lock))? {
                 Evaluated::Plan(plan) => {
+                    // Of a file with several formations, the others' answers stay.
+                    if !self.request.attribute.is_empty() {
+                        for (key, entry) in before.entries {
+                            self.lock.entries.entry(key).or_insert(entry);
+                        }
+                    }
                     self.write_lock()?;
                     return Ok(*plan);
                 }
@@ -121,7 +134,9 @@ pub fn expression_file(given: &Path) -> Result<PathBuf> {
         file.push(DEFAULT_FILE);
     }
     if file.is_file() {
-        return Ok(file);
+        // `..` and links on the way are resolved once, so that the project below is the one that is meant.
+        let directory = file.parent().unwrap_or(Path::new("/")).canonicalize()?;
+        return Ok(file.file_name().map_or(directory.clone(), |name| directory.join(name)));
     }
     let failure = Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display()));
     Err(failure.hint("give the path of a runtime expression, for instance ./runtime.expr"))
@@ -203,11 +218,8 @@ pub fn read_lock(path: &Path) -> Result<(Lock, String)> {
     }
 }
 
-fn has_package(entry: &LockEntry, names: &[String]) -> bool {
-    entry.records.iter().any(|record| {
-        let name = record.get("name").and_then(serde_json::Value::as_str);
-        name.is_some_and(|name| names.iter().any(|wanted| wanted == name))
-    })
+fn has_package(entry: &LockEntry, name: &str) -> bool {
+    entry.records.iter().any(|record| record.get("name").and_then(serde_json::Value::as_str) == Some(name))
 }
 
 /// A request in words: `debian bookworm: git, python3`.

@@ -21,7 +21,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
                 .hint("redirect it, or give a file: -o FILE"));
         }
         let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
-        format.pack(&store, id, &mut output)?;
+        format.pack(&store, id, &mut output).map_err(closed)?;
         output.flush().map_err(|error| {
             Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string())
         })?;
@@ -63,6 +63,16 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         super::print(&format!("{}\n", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever read standard output has gone: the artifact is not whole, and that is not the disk's fault.
+fn closed(error: store::Error) -> Failure {
+    match &error {
+        store::Error::File { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            Failure::new(code::NEGATIVE, "standard output was closed before the artifact's end")
+        }
+        _ => error.into(),
+    }
 }
 
 /// `NAME-VERSION-linux-ARCH.SUFFIX`.
