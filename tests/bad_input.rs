@@ -275,6 +275,12 @@ fn an_id_that_nobody_has_is_said_to_be_so() {
     }
     assert_eq!(world.forge(["info", "no/such"]).code, Some(2));
     assert_eq!(world.forge(["run", "./no-such.expr"]).code, Some(125));
+    let (ready, id) = small();
+    for option in [["--pids", "0"], ["--memory", "0"], ["--timeout", "x"], ["--cpus", "0"]] {
+        let ran = ready.forge(["run", option[0], option[1], id.as_str(), "--", "true"]);
+        assert_eq!(ran.code, Some(125), "{option:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("is expected"), "{}", ran.stderr);
+    }
     assert_eq!(world.forge(["build", "./no-such.expr"]).code, Some(10));
 }
 

@@ -218,6 +218,11 @@ fn limits(own: &Limits, options: &RunOptions) -> Result<Limits> {
         limits.timeout_millis = Some(units::millis(text).ok_or_else(|| bad("--timeout", text, "a time such as 90s"))?);
     }
     limits.pids = options.pids.or(limits.pids);
+    for (option, value) in [("--memory", options.memory.as_ref().and(limits.memory)), ("--pids", options.pids)] {
+        if value == Some(0) {
+            return Err(bad(option, "0", "more than 0"));
+        }
+    }
     Ok(limits)
 }
 
