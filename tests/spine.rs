@@ -134,7 +134,7 @@ fn a_run_sees_nothing_of_the_host_that_was_not_named() {
 fn binds_variables_and_directory_are_what_was_asked_for() {
     let (world, id) = small();
     let out = world.path("out");
-    let bind = format!("{}:/work/here", out.display());
+    let bind = format!("{}:/data/here", out.display());
     world
         .forge([
             "run",
@@ -148,12 +148,12 @@ fn binds_variables_and_directory_are_what_was_asked_for() {
             "--",
             "sh",
             "-c",
-            "echo $A $(pwd) > /work/here/a",
+            "echo $A $(pwd) > /data/here/a",
         ])
         .ok();
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "b c /var/lib\n");
     let read_only = format!("{bind}:ro");
-    let ran = world.forge(["run", id, "-B", &read_only, "--", "sh", "-c", "echo x > /work/here/a"]);
+    let ran = world.forge(["run", id, "-B", &read_only, "--", "sh", "-c", "echo x > /data/here/a"]);
     assert_ne!(ran.code, Some(0));
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "b c /var/lib\n");
     assert_eq!(world.forge(["run", id, "-B", "/no/such:/a"]).code, Some(125));
