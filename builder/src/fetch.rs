@@ -15,6 +15,7 @@ mod forward;
 mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;
+mod names;
 pub mod resolver;
 mod transfer;
 

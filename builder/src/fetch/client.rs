@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::{Connector, DefaultConnector, TcpConnector};
 use ureq::{Agent, Body, Proxy};
 
 use super::Place;
 use super::address::{Parts, join, percent_encode, redact, split};
 use super::forward::Forward;
+use super::names::Names;
 use crate::Machine;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,7 +91,7 @@ impl From<ureq::Error> for Failure {
                 // Nobody listens; a certificate is wrong (rustls). Neither changes within seconds.
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidData
             ),
-            ureq::Error::Timeout(timeout) => !matches!(timeout, ureq::Timeout::Connect | ureq::Timeout::Resolve),
+            ureq::Error::Timeout(timeout) => !matches!(timeout, ureq::Timeout::Connect),
             ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
             _ => false,
         };
@@ -99,6 +99,9 @@ impl From<ureq::Error> for Failure {
             ureq::Error::Io(error) => error.to_string(),
             ureq::Error::Timeout(ureq::Timeout::Connect) => {
                 format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+            }
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => {
+                format!("no name server answered within {} s", CONNECT_TIMEOUT.as_secs())
             }
             ureq::Error::Timeout(_) => format!("silent for {} s", IDLE_TIMEOUT.as_secs()),
             error => error.to_string(),
@@ -220,7 +223,7 @@ impl Client {
         let agent: Agent = match &route {
             Route::Forward => {
                 let connector = ().chain(TcpConnector::default()).chain(Forward);
-                Agent::with_parts(config.build(), connector, DefaultResolver::default())
+                Agent::with_parts(config.build(), connector, Names::default())
             }
             Route::Through(proxy, secure) => {
                 if let Some(proxy) = proxy {
@@ -230,7 +233,7 @@ impl Client {
                 if *secure {
                     config = config.tls_config(self.tls()?);
                 }
-                config.build().into()
+                Agent::with_parts(config.build(), DefaultConnector::default(), Names::default())
             }
         };
         agents.insert(route, agent.clone());
