@@ -180,9 +180,9 @@ pub enum NetworkChoice {
     Host,
 }
 
-/// `forge run`
+/// What is run, and how: the same for `run` and `shell`.
 #[derive(Debug, Args)]
-pub struct RunArguments {
+pub struct Target {
     /// A digest, a prefix of 6 digits or more, a name, or an expression's file: ./runtime.expr
     #[arg(value_name = "FORMATION")]
     pub formation: String,
@@ -195,6 +195,14 @@ pub struct RunArguments {
     /// How the run differs.
     #[command(flatten)]
     pub options: RunOptions,
+}
+
+/// `forge run`
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// What is run, and how.
+    #[command(flatten)]
+    pub target: Target,
     /// Replaces the formation's command
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -203,18 +211,9 @@ pub struct RunArguments {
 /// `forge shell`
 #[derive(Debug, Args)]
 pub struct ShellArguments {
-    /// A digest, a prefix of 6 digits or more, a name, or an expression's file: ./runtime.expr
-    #[arg(value_name = "FORMATION")]
-    pub formation: String,
-    /// Which of the file's formations
-    #[arg(short = 'A', long = "attribute", value_name = "PATH")]
-    pub attribute: Option<String>,
-    /// How an expression is built.
+    /// What is run, and how.
     #[command(flatten)]
-    pub build: BuildOptions,
-    /// How the run differs.
-    #[command(flatten)]
-    pub options: RunOptions,
+    pub target: Target,
 }
 
 /// `forge eval`

@@ -11,35 +11,26 @@ use executor::{Backend, Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams
 use store::directory::Ownership;
 use store::{Formation, FormationId, Limits, Store};
 
-use crate::args::{BuildOptions, ExpressionArguments, NetworkChoice, RunArguments, RunOptions, ShellArguments};
+use crate::args::{ExpressionArguments, NetworkChoice, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
 use crate::{render, units};
 
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
-    let store = context.store()?;
-    let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
-    execute(store, id, &arguments.options, arguments.command.clone(), context)
+    execute(&arguments.target, arguments.command.clone(), context)
 }
 
 /// `forge shell`
 pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> {
-    let store = context.store()?;
-    let id = formation(&store, &arguments.formation, arguments.attribute.as_deref(), &arguments.build, context)?;
     let command =
         vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
-    execute(store, id, &arguments.options, command, context)
+    execute(&arguments.target, command, context)
 }
 
 /// The formation that was meant: an expression's file is built first.
-fn formation(
-    store: &Store,
-    given: &str,
-    attribute: Option<&str>,
-    options: &BuildOptions,
-    context: &Context,
-) -> Result<FormationId> {
+fn formation(store: &Store, target: &Target, context: &Context) -> Result<FormationId> {
+    let given = target.formation.as_str();
     let path = Path::new(given);
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
@@ -47,25 +38,17 @@ fn formation(
     if !like_path {
         return Ok(store.find(given)?);
     }
-    let expression = ExpressionArguments {
-        file: path.to_owned(),
-        attribute: attribute.map(str::to_owned),
-        arg: Vec::new(),
-        argstr: Vec::new(),
-    };
-    Ok(super::build::build(store, &expression, options, context)?.id)
+    let (file, attribute) = (path.to_owned(), target.attribute.clone());
+    let expression = ExpressionArguments { file, attribute, arg: Vec::new(), argstr: Vec::new() };
+    Ok(super::build::build(store, &expression, &target.build, context)?.id)
 }
 
-fn execute(
-    store: Store,
-    id: FormationId,
-    options: &RunOptions,
-    command: Vec<OsString>,
-    context: &Context,
-) -> Result<ExitCode> {
+fn execute(target: &Target, command: Vec<OsString>, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
     check_platform(&formation)?;
-    let sandbox = prepare(&store, &formation, options, command, context)?;
+    let sandbox = prepare(&store, &formation, &target.options, command, context)?;
     // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
     let _lease = store.hold(&[formation.root])?;
     drop(store);

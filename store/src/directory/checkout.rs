@@ -123,8 +123,19 @@ impl Store {
     }
 
     fn make_file(&self, place: &Place, file: &File, ownership: Ownership) -> Result<()> {
-        let inode = self.inode(file, ownership)?;
-        let linked = rustix::fs::linkat(&self.directory, &inode, place.base(), place.relative(), AtFlags::empty());
+        let link = || {
+            let inode = self.inode(file, ownership)?;
+            Ok(rustix::fs::linkat(&self.directory, &inode, place.base(), place.relative(), AtFlags::empty()))
+        };
+        let mut linked = link()?;
+        // Who makes the same inode at the same time renames it over ours. linkat(2) then fails with ENOENT if it had found the
+        // one that lost its name; the other is there by now.
+        for _ in 0..LINK_ATTEMPTS {
+            if linked != Err(Errno::NOENT) {
+                break;
+            }
+            linked = link()?;
+        }
         match linked {
             Ok(()) => Ok(()),
             // As many links as the file system has (65,000 for ext4), or none at all.
@@ -170,6 +181,9 @@ impl Store {
             .map_err(place.failed("change the mode of"))
     }
 }
+
+/// How often a link is tried again whose source was replaced meanwhile.
+const LINK_ATTEMPTS: usize = 100;
 
 /// A directory whose entries are all there.
 struct Made {
@@ -252,6 +266,19 @@ mod tests {
         assert!(look("fifo").file_type().is_fifo());
         assert_eq!(std::fs::read_link(root.join("link")).unwrap().as_os_str().as_encoded_bytes(), b"../\xff");
         assert!(OWNER_ATTRIBUTE.starts_with("user.forge.") && DEVICE_ATTRIBUTE.starts_with("user.forge."));
+    }
+
+    #[test]
+    fn equal_files_of_an_unusual_mode_are_made_at_once() {
+        for round in 0..20 {
+            let world = world();
+            let file = world.file(&round.to_string(), 0o664);
+            let names: Vec<String> = (0..64).map(|number| format!("file-{number}")).collect();
+            let entries = names.iter().map(|text| (name(text), file.clone())).collect();
+            let id = world.store.put_tree(&Tree { entries, ..Tree::empty() }).unwrap();
+            let root = world.store.checkout(id, Ownership::Caller).unwrap();
+            assert_eq!(std::fs::read_dir(root).unwrap().count(), 64);
+        }
     }
 
     #[test]
