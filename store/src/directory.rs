@@ -35,6 +35,7 @@ mod claims;
 mod collect;
 mod ingest;
 mod inodes;
+mod look;
 mod merge;
 mod objects;
 mod place;
