@@ -220,7 +220,11 @@ impl From<store::Error> for Failure {
                 let ids = processes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
                 plain(code::LOCKED, &error).cause(format!("processes {ids}")).hint("try again when they have ended")
             }
-            Archive { .. } | Unsupported { .. } => plain(code::NEGATIVE, &error),
+            Claim { expected, actual, .. } => plain(code::DAMAGED, &error)
+                .cause(format!("its root is {actual}, that of the formation {expected}"))
+                .hint("it was changed, or damaged on its way: get it again from where it was made"),
+            Archive { .. } => plain(code::DAMAGED, &error),
+            UnknownFormat { .. } | Unsupported { .. } => plain(code::NEGATIVE, &error),
             File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")
             }

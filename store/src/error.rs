@@ -105,6 +105,24 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// A file that is none of the formats that are read.
+    #[error("`{}` is no artifact: neither squashfs, SIF, OCI nor tar", .path.display())]
+    UnknownFormat {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// An artifact holds something else than the formation that it claims to be.
+    #[error("`{}` claims to be formation {formation}, and is not", .path.display())]
+    Claim {
+        /// Which file.
+        path: PathBuf,
+        /// What it claims to be.
+        formation: crate::FormationId,
+        /// The root of that formation.
+        expected: crate::TreeId,
+        /// The root that it holds.
+        actual: crate::TreeId,
+    },
     /// An archive from outside is not what it says.
     #[error("bad {format} archive `{from}`: {reason}")]
     Archive {

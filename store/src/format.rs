@@ -1,17 +1,25 @@
-//! Files that a formation is packed into.
+//! Files that a formation is packed into, and read back from.
 //!
 //! Each is a deterministic projection: the same formation gives the same bytes on every machine, whatever its core count,
-//! clock, locale or umask, and carries the formation's encoding, so that it can be read back to the same id. To add one, write
-//! a file, implement [`Format`], and add a line to [`ALL`].
+//! clock, locale or umask, and carries the formation's encoding, so that it is read back to the same id. What a file claims
+//! is not believed: [`read`] hashes what it holds, and compares. To add a format, write a file, implement [`Format`], and add a
+//! line to [`ALL`].
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use crate::{Error, FormationId, Result, Store};
+use crate::directory::LayerRecord;
+use crate::{Error, Formation, FormationId, Launch, Result, Store, TreeId};
 
+mod artifact;
+mod growing;
 pub mod sif;
 pub mod squashfs;
 pub mod tar;
+
+pub use artifact::{Artifact, HEAD_LENGTH};
+pub use growing::{Growing, Links};
 
 /// The time that every file of every artifact shows: 1980-01-02 00:00 UTC, in seconds since 1970.
 pub const TIME: u32 = 315_619_200;
@@ -24,10 +32,162 @@ pub trait Format: Sync {
     fn extension(&self) -> &'static str;
     /// Writes the formation, front to back, so that a pipe will do.
     fn pack(&self, store: &Store, formation: FormationId, output: &mut dyn Write) -> Result<()>;
+
+    /// Whether this is of the format, as far as its beginning (or, of a directory, its entries) tells.
+    fn recognises(&self, _artifact: &Artifact) -> bool {
+        false
+    }
+
+    /// What the artifact says of itself. Nothing is unpacked, and nothing it says is checked.
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
+        Err(artifact.bad(self.name(), "forge writes this format and does not read it"))
+    }
+
+    /// Takes what the artifact holds into the store. Callers want [`read`], which checks the claim as well.
+    fn read(&self, _store: &Store, artifact: &Artifact, _bounds: &Bounds) -> Result<Imported> {
+        Err(artifact.bad(self.name(), "forge writes this format and does not read it"))
+    }
 }
 
-/// Every format.
+/// Every format. The first that recognises an artifact reads it: what is a special case of another comes before it.
 pub const ALL: &[&dyn Format] = &[&squashfs::Squashfs, &sif::Sif, &tar::Tar];
+
+/// How much an artifact may hold. What holds more is refused, so that a few bytes cannot fill a disk or the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes in files, each counted once per entry.
+    pub bytes: u64,
+    /// Files, directories and everything else.
+    pub entries: u64,
+    /// Directories above an entry.
+    pub depth: usize,
+}
+
+impl Bounds {
+    /// What is sane for an artifact of this size: 64 GiB or, if that is more, twenty times what it is; ten million entries.
+    pub fn for_size(size: u64) -> Self {
+        Self { bytes: size.saturating_mul(20).max(64 << 30), entries: 10_000_000, depth: 4096 }
+    }
+}
+
+/// What an artifact says of itself: plain values, none of them checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspection {
+    /// [`Format::name`], or a finer word for the same (`oci-archive`).
+    pub format: &'static str,
+    /// Bytes of the artifact.
+    pub size: u64,
+    /// How the most of it is compressed: `zstd`, `gzip`, `xz`, …; `none`; empty if that is not known without reading it.
+    pub compression: String,
+    /// The formation whose encoding it carries; none if forge did not make it.
+    pub formation: Option<Formation>,
+    /// What a foreign artifact says that it is called.
+    pub name: Option<String>,
+    /// What a foreign artifact says of its version.
+    pub version: Option<String>,
+    /// What a foreign artifact says of its platform, for instance `linux/amd64`.
+    pub platform: Option<String>,
+    /// How a foreign artifact wants to be run.
+    pub launch: Launch,
+    /// Partitions, layers, descriptors, in their order.
+    pub parts: Vec<Part>,
+    /// What else is worth knowing, by name: `block size`, `entries`, `signed by`. Of one line each.
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A piece of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Part {
+    /// `partition`, `labels`, `layer`, …
+    pub kind: String,
+    /// What it is called inside, or its digest.
+    pub name: String,
+    /// Where it begins, if it lies in one file.
+    pub offset: Option<u64>,
+    /// Its bytes as stored.
+    pub size: u64,
+    /// What else is worth knowing, in a few words.
+    pub detail: String,
+}
+
+/// What an artifact held; it is in the store now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its file system.
+    pub root: TreeId,
+    /// The formation whose encoding it carries; none if forge did not make it.
+    pub formation: Option<Formation>,
+    /// What a foreign artifact says that it is called.
+    pub name: Option<String>,
+    /// What a foreign artifact says of its version.
+    pub version: Option<String>,
+    /// What a foreign artifact says of its platform.
+    pub platform: Option<String>,
+    /// How a foreign artifact wants to be run.
+    pub launch: Launch,
+    /// Its layers, lowest first, if it has any; their deltas are in the store.
+    pub layers: Vec<LayerRecord>,
+    /// What it held that no tree can hold.
+    pub dropped: Dropped,
+}
+
+impl Imported {
+    /// A file system about which nothing else is known.
+    pub fn bare(root: TreeId) -> Self {
+        let (formation, name, version, platform) = (None, None, None, None);
+        let (launch, layers, dropped) = (Launch::default(), Vec::new(), Dropped::default());
+        Self { root, formation, name, version, platform, launch, layers, dropped }
+    }
+}
+
+/// What an artifact held that no tree can hold, by kind: how often, and where first. Times are not counted: nothing keeps them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Dropped(pub BTreeMap<String, (u64, Vec<u8>)>);
+
+impl Dropped {
+    /// Notes one more: `kind` in the singular, for instance `socket`, and the path of the entry.
+    pub fn add(&mut self, kind: impl Into<String>, path: &[u8]) {
+        self.0.entry(kind.into()).or_insert_with(|| (0, path.to_vec())).0 += 1;
+    }
+
+    /// Notes all of another's.
+    pub fn extend(&mut self, other: Self) {
+        for (kind, (count, path)) in other.0 {
+            self.0.entry(kind).or_insert_with(|| (0, path)).0 += count;
+        }
+    }
+}
+
+/// The format of an artifact.
+pub fn of(artifact: &Artifact) -> Result<&'static dyn Format> {
+    let found = ALL.iter().copied().find(|format| format.recognises(artifact));
+    found.ok_or_else(|| Error::UnknownFormat { path: artifact.path().to_owned() })
+}
+
+/// What a file says of itself.
+pub fn inspect(path: &Path) -> Result<Inspection> {
+    let artifact = Artifact::open(path)?;
+    of(&artifact)?.inspect(&artifact)
+}
+
+/// Takes what an artifact holds into the store. If it claims to hold a formation, that is what it holds, or this fails.
+pub fn read(store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+    let imported = of(artifact)?.read(store, artifact, bounds)?;
+    check_claim(artifact.path(), imported)
+}
+
+/// Compares what was read with what it claims to be.
+fn check_claim(path: &Path, imported: Imported) -> Result<Imported> {
+    match &imported.formation {
+        Some(formation) if formation.root != imported.root => Err(Error::Claim {
+            path: path.to_owned(),
+            formation: formation.id(),
+            expected: formation.root,
+            actual: imported.root,
+        }),
+        _ => Ok(imported),
+    }
+}
 
 /// For `map_err`: the artifact could not be written.
 fn write_failed(source: std::io::Error) -> Error {
