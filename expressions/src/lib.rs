@@ -20,8 +20,6 @@ pub mod lexer;
 mod library;
 mod locking;
 pub mod modulo;
-pub mod nar;
-pub mod nix_hash;
 pub mod parser;
 mod paths;
 mod places;
@@ -33,11 +31,12 @@ mod settings;
 mod show;
 pub mod sources;
 mod stack;
-pub mod store_path;
 pub mod symbols;
 mod text;
 mod value;
 pub mod version;
+
+pub use store::nix::{hash as nix_hash, nar, path as store_path};
 
 pub use check::{check, check_text};
 pub use error::{Error, Finding};

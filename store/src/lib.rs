@@ -12,6 +12,7 @@ pub mod format;
 pub mod formation;
 pub mod lock;
 pub mod name;
+pub mod nix;
 pub mod tree;
 
 pub use delta::{Delta, RelativePath};

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::io;
 
+pub use crate::derivation::HashAlgorithm;
+use crate::digest::to_hex;
 use sha2::Digest;
-pub use store::derivation::HashAlgorithm;
-use store::digest::to_hex;
 
 /// Digits of Nix's base 32.
 const NIX32_DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
@@ -358,7 +358,7 @@ pub fn from_base64(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn from_base16(text: &[u8]) -> Option<Vec<u8>> {
-    store::digest::from_hex(&std::str::from_utf8(text).ok()?.to_ascii_lowercase())
+    crate::digest::from_hex(&std::str::from_utf8(text).ok()?.to_ascii_lowercase())
 }
 
 fn lossy(bytes: &[u8]) -> String {

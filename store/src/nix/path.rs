@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use store::StorePath;
-use store::derivation::{HashAlgorithm, STORE_DIRECTORY};
+use crate::StorePath;
+use crate::derivation::{HashAlgorithm, STORE_DIRECTORY};
 
-use crate::nix_hash::{HashFormat, NixHash, fold, to_nix32};
+use super::hash::{HashFormat, NixHash, fold, to_nix32};
 
 /// The longest name, without the hash.
 pub const LONGEST_NAME: usize = 211;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::nix_hash::{HashAlgorithm, Hasher, NixHash};
+use super::hash::{HashAlgorithm, Hasher, NixHash};
 
 /// Directories may nest this deep; Nix sets the same limit.
 pub const DEEPEST: usize = 64;
@@ -276,7 +276,7 @@ impl Files for Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store_path::fixed_output_path;
+    use crate::nix::path::fixed_output_path;
     use std::os::unix::fs::symlink;
 
     /// A tree with one of everything; the expected paths below are what Nix 2.34.8 gives for the same tree.
