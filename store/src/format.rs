@@ -1,28 +1,42 @@
 //! Files that a formation is packed into, and read back from.
 //!
-//! Each is a deterministic projection: the same formation gives the same bytes on every machine, whatever its core count,
-//! clock, locale or umask, and carries the formation's encoding, so that it is read back to the same id. What a file claims
+//! Each is a deterministic projection: the same formation and [`Options`] give the same bytes on every machine, whatever its
+//! core count, clock, locale or umask, and carry the formation's encoding, so that it is read back to the same id. What a file claims
 //! is not believed: [`read`] hashes what it holds, and compares. To add a format, write a file, implement [`Format`], and add a
 //! line to [`ALL`].
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use crate::directory::LayerRecord;
 use crate::{Error, Formation, FormationId, Launch, Result, Store, TreeId};
 
 mod artifact;
+mod compression;
 mod growing;
 pub mod sif;
 pub mod squashfs;
 pub mod tar;
 
 pub use artifact::{Artifact, HEAD_LENGTH};
+pub use compression::{Compression, CompressionError, Compressor};
 pub use growing::{Growing, Links};
 
 /// The time that every file of every artifact shows: 1980-01-02 00:00 UTC, in seconds since 1970.
 pub const TIME: u32 = 315_619_200;
+
+/// Of everything that decides which bytes a formation gives: layouts, defaults, and the exact versions of the compressors
+/// ([`Compression::version`]). A change that shows in the bytes raises it.
+pub const VERSION: u32 = 1;
+
+/// What shapes an artifact's bytes beside the formation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Of what is compressed in it; a tar has nothing that is.
+    pub compression: Compression,
+}
 
 /// A way to pack a formation.
 pub trait Format: Sync {
@@ -31,7 +45,14 @@ pub trait Format: Sync {
     /// The file name suffix, without dot.
     fn extension(&self) -> &'static str;
     /// Writes the formation, front to back, so that a pipe will do.
-    fn pack(&self, store: &Store, formation: FormationId, output: &mut dyn Write) -> Result<()>;
+    fn pack(&self, store: &Store, formation: FormationId, options: &Options, output: &mut dyn Write) -> Result<()>;
+
+    /// Writes the same bytes to an empty file, open for reading too: what is not made front to back needs no copy then.
+    fn pack_file(&self, store: &Store, formation: FormationId, options: &Options, file: &File) -> Result<()> {
+        let mut output = BufWriter::with_capacity(1 << 20, file);
+        self.pack(store, formation, options, &mut output)?;
+        output.flush().map_err(write_failed)
+    }
 
     /// Whether this is of the format, as far as its beginning (or, of a directory, its entries) tells.
     fn recognises(&self, _artifact: &Artifact) -> bool {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use store::directory::Record;
-use store::format;
+use store::format::{self, Options};
 use store::{File, Formation, FormationId, Launch, Metadata, Name, Node, Store, Tree, TreeId};
 
 /// Sizes around what squashfs treats differently: nothing, a fragment, a block, a block and a fragment, several blocks.
@@ -114,7 +114,7 @@ impl World {
     fn pack(&self, format: &str) -> Vec<u8> {
         let format = format::ALL.iter().find(|known| known.name() == format).unwrap();
         let mut bytes = Vec::new();
-        format.pack(&self.store, self.formation, &mut bytes).unwrap();
+        format.pack(&self.store, self.formation, &Options::default(), &mut bytes).unwrap();
         bytes
     }
 
@@ -263,7 +263,7 @@ fn an_empty_root_can_be_packed() {
     let formation = formation(&store, store.put_tree(&Tree::empty()).unwrap());
     for format in format::ALL {
         let mut bytes = Vec::new();
-        format.pack(&store, formation, &mut bytes).unwrap();
+        format.pack(&store, formation, &Options::default(), &mut bytes).unwrap();
         assert!(!bytes.is_empty());
     }
 }

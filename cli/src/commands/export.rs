@@ -4,6 +4,8 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use store::format::Options;
+
 use crate::args::ExportArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
@@ -21,7 +23,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
                 .hint("redirect it, or give a file: -o FILE"));
         }
         let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
-        format.pack(&store, id, &mut output).map_err(closed)?;
+        format.pack(&store, id, &Options::default(), &mut output).map_err(closed)?;
         output.flush().map_err(|error| {
             Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string())
         })?;
@@ -45,7 +47,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".forge-export").tempfile_in(directory).map_err(failed)?;
     let mut output = BufWriter::with_capacity(1 << 20, file);
-    format.pack(&store, id, &mut output)?;
+    format.pack(&store, id, &Options::default(), &mut output)?;
     let file = output.into_inner().map_err(|error| failed(error.into_error()))?;
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;

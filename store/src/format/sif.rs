@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufReader, Seek, SeekFrom, Write};
 
-use super::{Format, TIME, squashfs, write_failed};
+use super::{Format, Options, TIME, squashfs, write_failed};
 use crate::{File, Formation, FormationId, Launch, Metadata, Name, Node, Result, Store, Tree, TreeId};
 
 /// `sif`
@@ -36,10 +36,10 @@ impl Format for Sif {
         "sif"
     }
 
-    fn pack(&self, store: &Store, id: FormationId, output: &mut dyn Write) -> Result<()> {
+    fn pack(&self, store: &Store, id: FormationId, options: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(id)?;
         let root = with_singularity_files(store, &formation, id)?;
-        let mut partition = squashfs::image(store, root, &formation.encode())?;
+        let mut partition = squashfs::image(store, root, &formation.encode(), options)?;
         let partition_length = partition.seek(SeekFrom::End(0)).map_err(write_failed)?;
         let definition = definition(&formation, id).into_bytes();
         let labels = labels(&formation, id).into_bytes();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 
-use super::{Format, TIME, write_failed};
+use super::{Format, Options, TIME, write_failed};
 use crate::{BlobId, FormationId, Metadata, Name, Node, Result, Store, Tree, TreeId};
 
 mod data;
@@ -46,9 +46,9 @@ impl Format for Squashfs {
         "squashfs"
     }
 
-    fn pack(&self, store: &Store, formation: FormationId, output: &mut dyn Write) -> Result<()> {
+    fn pack(&self, store: &Store, formation: FormationId, options: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(formation)?;
-        let mut file = image(store, formation.root, &formation.encode())?;
+        let mut file = image(store, formation.root, &formation.encode(), options)?;
         file.seek(SeekFrom::Start(0)).map_err(write_failed)?;
         std::io::copy(&mut BufReader::with_capacity(1 << 20, file), output).map_err(write_failed)?;
         Ok(())
@@ -57,7 +57,7 @@ impl Format for Squashfs {
 
 /// Writes an image of a tree to a file that vanishes when closed. The superblock comes first and is known last, so that a
 /// pipe cannot be written to directly.
-pub(super) fn image(store: &Store, root: TreeId, formation: &[u8]) -> Result<File> {
+pub(super) fn image(store: &Store, root: TreeId, formation: &[u8], _options: &Options) -> Result<File> {
     let scratch = store.scratch()?;
     let path = scratch.path().join("image");
     let open = File::options().read(true).write(true).create_new(true).open(&path);

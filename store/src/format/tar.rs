@@ -5,7 +5,7 @@
 
 use std::io::{Read, Write};
 
-use super::{Format, TIME, write_failed};
+use super::{Format, Options, TIME, write_failed};
 use crate::digest::to_hex;
 use crate::{FormationId, Metadata, Name, Node, Result, Store, TreeId};
 
@@ -21,7 +21,7 @@ impl Format for Tar {
         "tar"
     }
 
-    fn pack(&self, store: &Store, formation: FormationId, output: &mut dyn Write) -> Result<()> {
+    fn pack(&self, store: &Store, formation: FormationId, _: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(formation)?;
         let mut packer = Packer { store, output };
         let comment = format!("forge formation {}", to_hex(&formation.encode()));
