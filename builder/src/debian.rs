@@ -6,7 +6,6 @@ pub mod control;
 pub mod date;
 pub mod index;
 pub mod package;
-pub mod paragraph;
 pub mod relation;
 pub mod release;
 pub mod resolver;

@@ -42,7 +42,7 @@ mod place;
 mod roots;
 mod scratch;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verify;
 
 pub use collect::{Collected, Lease};

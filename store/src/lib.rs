@@ -13,6 +13,8 @@ pub mod formation;
 pub mod lock;
 pub mod name;
 pub mod nix;
+pub mod packages;
+pub mod paragraph;
 pub mod tree;
 
 pub use delta::{Delta, RelativePath};

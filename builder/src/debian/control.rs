@@ -2,7 +2,7 @@
 
 use store::{Name, RelativePath};
 
-use super::paragraph;
+use store::paragraph;
 
 /// A package's control paragraph, read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::io::Read;
 use store::BlobId;
 use store::digest::{from_hex, to_hex};
 
-use super::paragraph;
 use super::release::Release;
 use crate::fetch::Wanted;
 use crate::{Builder, Error, Result};
+use store::paragraph;
 
 /// Larger than any index; a compressed one could claim anything.
 const LARGEST: u64 = 1 << 30;

@@ -7,7 +7,9 @@ use store::digest::from_hex;
 
 use super::signature::Ring;
 use super::sources::{self, Source};
-use super::{date, paragraph};
+use store::paragraph;
+
+use super::date;
 use crate::{Builder, Error, Result};
 
 /// How far ahead of this machine's clock an archive's may be.

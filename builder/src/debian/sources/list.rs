@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{SignedBy, Source};
-use crate::debian::paragraph;
 use crate::{Error, Machine, Result};
+use store::paragraph;
 
 /// Every archive of binary packages that is enabled, in apt's order.
 pub fn read(machine: &Machine) -> Result<Vec<Source>> {

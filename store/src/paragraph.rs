@@ -1,4 +1,4 @@
-//! Paragraphs of `Name: value` lines (deb822(5)): package indexes, Release files, apt's sources, control files.
+//! Paragraphs of `Name: value` lines (deb822(5)): package indexes, Release files, apt's sources, control files, dpkg's status.
 //!
 //! An index has 60,000 paragraphs of 25 fields; it is read without copying.
 
