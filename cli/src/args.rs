@@ -62,6 +62,8 @@ pub enum Command {
     Shell(ShellArguments),
     /// Evaluates an expression and prints its value
     Eval(EvalArguments),
+    /// Does what Nix's `nix-instantiate` does, with its flags and its words
+    NixInstantiate(NixInstantiateArguments),
     /// Reports every mistake of syntax and names at once, without evaluating or building
     Check(CheckArguments),
     /// Writes forge.lock: the exact packages that an expression's wishes stand for
@@ -249,6 +251,16 @@ pub struct EvalArguments {
     /// Allows reading files outside the project
     #[arg(long)]
     pub impure: bool,
+}
+
+/// For test suites and scripts that were written for Nix: the same happens when forge is called as `nix-instantiate`, for
+/// instance by a symlink. In this mode alone an evaluation sees the environment, the clock, `<path>` and files anywhere, as
+/// in Nix. Nothing is written below /nix: store paths are printed and not made, with and without `--read-write-mode`.
+#[derive(Debug, Args)]
+pub struct NixInstantiateArguments {
+    /// What `nix-instantiate` takes: `--eval --strict --json --xml --raw --parse --find-file -E -A --arg --argstr -I --option …`
+    #[arg(value_name = "ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
 }
 
 /// `forge check`

@@ -18,6 +18,7 @@ mod gc;
 mod info;
 mod list;
 mod lock;
+pub mod nix_instantiate;
 mod run;
 mod tag;
 mod verify;
@@ -48,6 +49,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Shell(arguments) => run::shell(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),
+        Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Lock(arguments) => lock::run(&arguments, context),
         Command::List(_) => list::run(context),

@@ -78,10 +78,15 @@ struct PythonFile {
 impl Context {
     /// Reads the environment and the settings.
     pub fn new(global: Global) -> Result<Self> {
-        let environment: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let environment = Self::variables();
         let settings = Settings::read(&global, &environment)?;
         let (backend, interrupt) = (Native::default(), Arc::new(AtomicI32::new(0)));
         Ok(Self { global, environment, settings, backend, interrupt })
+    }
+
+    /// The caller's environment.
+    pub fn variables() -> BTreeMap<OsString, OsString> {
+        std::env::vars_os().collect()
     }
 
     /// A variable of the environment that is set and not empty.

@@ -14,6 +14,14 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(arguments) = commands::nix_instantiate::arguments() {
+        return guarded(|| {
+            commands::nix_instantiate::run(arguments).unwrap_or_else(|failure| {
+                eprint!("{}", failure.render(false, false));
+                ExitCode::from(failure.code)
+            })
+        });
+    }
     let arguments = match args::Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -25,8 +33,12 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    guarded(|| commands::run(arguments))
+}
+
+fn guarded(run: impl FnOnce() -> ExitCode + std::panic::UnwindSafe) -> ExitCode {
     // The panic itself has been printed, with its place.
-    std::panic::catch_unwind(|| commands::run(arguments)).unwrap_or_else(|_| {
+    std::panic::catch_unwind(run).unwrap_or_else(|_| {
         eprintln!("error: this is a bug in forge\nhint: please report it with the lines above and what you typed");
         ExitCode::from(error::code::BUG)
     })

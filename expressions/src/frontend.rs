@@ -2,6 +2,7 @@
 //!
 //! Nothing is printed here; what would be is given back.
 
+mod options;
 mod render;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::builtins::{derivation_path, to_json};
+use self::options::{Given, Options};
+use crate::builtins::{NIX_VERSION, derivation_path, to_json};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result, Sort, suggestions};
 use crate::places::PlaceId;
@@ -30,8 +32,10 @@ pub struct Invocation {
     pub directory: PathBuf,
     /// Its environment: `NIX_PATH` and `HOME` count, and `builtins.getEnv` sees all of it.
     pub environment: BTreeMap<OsString, OsString>,
-    /// What it reads when its argument is `-`.
+    /// What it reads if [`reads_input`] says so.
     pub input: Vec<u8>,
+    /// Whether its words go to a terminal: colours in them are left.
+    pub terminal: bool,
     /// `builtins.currentSystem`
     pub system: String,
     /// `builtins.currentTime`
@@ -49,97 +53,85 @@ pub struct Printed {
     pub code: u8,
 }
 
-/// What the arguments say.
-#[derive(Default)]
-struct Options {
-    read_input: bool,
-    expressions: bool,
-    evaluate: bool,
-    parse: bool,
-    find: bool,
-    strict: bool,
-    show_trace: bool,
-    pure: bool,
-    format: Option<Format>,
-    no_location: bool,
-    attributes: Vec<String>,
-    files: Vec<OsString>,
-    arguments: Vec<(String, bool, String)>,
-    search: Vec<String>,
-    settings: Vec<(String, String)>,
+/// Where something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Data.
+    Output,
+    /// Words.
+    Errors,
 }
 
-/// Carries out a call.
+/// Takes what is printed, when it is printed.
+pub type Sink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+
+/// Whether the arguments say that the input is read.
+pub fn reads_input(arguments: &[OsString]) -> bool {
+    let read =
+        |options: Options| options.read_input || options.arguments.iter().any(|(_, given, _)| *given == Given::Input);
+    options::read(arguments).is_ok_and(read)
+}
+
+/// Carries out a call, and collects what it prints.
 pub fn nix_instantiate(invocation: &Invocation) -> Printed {
-    let options = match options(&invocation.arguments) {
-        Ok(options) => options,
-        Err(message) => {
-            return Printed { errors: format!("error: {message}\n").into_bytes(), code: 1, ..Printed::default() };
-        }
-    };
     let printed = Arc::new(Mutex::new(Printed::default()));
     let inner = Arc::clone(&printed);
+    let code = nix_instantiate_to(
+        invocation,
+        &(Arc::new(move |stream, bytes: &[u8]| {
+            let mut printed = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            match stream {
+                Stream::Output => printed.output.extend_from_slice(bytes),
+                Stream::Errors => printed.errors.extend_from_slice(bytes),
+            }
+        }) as Sink),
+    );
+    let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+    printed.code = code;
+    std::mem::take(&mut *printed)
+}
+
+/// Carries out a call; gives its exit code, 0 or 1.
+pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> u8 {
+    let options = match options::read(&invocation.arguments) {
+        Ok(options) => options,
+        Err(misuse) => {
+            let text = format!("error: {}\nTry 'nix-instantiate --help' for more information.\n", misuse.0);
+            sink(Stream::Errors, text.as_bytes());
+            return 1;
+        }
+    };
+    if options.version {
+        // Scripts take the third word.
+        let text = format!("nix-instantiate (forge/{}) {NIX_VERSION}\n", env!("CARGO_PKG_VERSION"));
+        sink(Stream::Output, text.as_bytes());
+        return 0;
+    }
+    if options.setting("restrict-eval") == Some("true") {
+        sink(
+            Stream::Errors,
+            b"error: forge does not restrict an evaluation to the search path; it knows --pure-eval\n",
+        );
+        return 1;
+    }
+    for name in &options.unknown {
+        sink(Stream::Errors, format!("warning: unknown setting '{name}'\n").as_bytes());
+    }
+    let terminal = invocation.terminal;
     stack::deep(move || {
-        let words = Arc::clone(&inner);
+        let words = Arc::clone(sink);
         let listener: Listener = Arc::new(move |message: &Message| {
-            let text = render::message(message);
-            words.lock().unwrap_or_else(PoisonError::into_inner).errors.extend(text.bytes());
+            words(Stream::Errors, render::filtered(&render::message(message), terminal).as_bytes());
         });
         let evaluator = evaluator(invocation, &options, listener);
         let mut output = Vec::new();
         let result = run(&evaluator, invocation, &options, &mut output);
-        let mut printed = inner.lock().unwrap_or_else(PoisonError::into_inner);
-        printed.output = output;
-        if let Err(failure) = result {
-            printed.errors.extend(render::failure(&evaluator, &failure, options.show_trace).bytes());
-            printed.code = 1;
-        }
-    });
-    let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::take(&mut *printed)
-}
-
-fn options(arguments: &[OsString]) -> std::result::Result<Options, String> {
-    let mut options = Options::default();
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        let text = argument.to_string_lossy().into_owned();
-        let mut next = || -> std::result::Result<String, String> {
-            let value = arguments.next().ok_or_else(|| format!("flag '{text}' requires an argument"))?;
-            Ok(value.to_string_lossy().into_owned())
-        };
-        match text.as_str() {
-            "-" => options.read_input = true,
-            "--expr" | "-E" => options.expressions = true,
-            "--eval" | "--eval-only" => options.evaluate = true,
-            "--parse" | "--parse-only" => (options.parse, options.evaluate) = (true, true),
-            "--find-file" => options.find = true,
-            "--strict" => options.strict = true,
-            "--raw" => options.format = Some(Format::Raw),
-            "--xml" => options.format = Some(Format::XmlWithPlaces),
-            "--json" => options.format = Some(Format::Json),
-            "--no-location" => options.no_location = true,
-            "--show-trace" => options.show_trace = true,
-            "--no-show-trace" => options.show_trace = false,
-            "--pure-eval" => options.pure = true,
-            "--impure" | "--read-write-mode" | "--indirect" | "--dry-run" | "--quiet" | "-v" | "--verbose" => {}
-            "--attr" | "-A" => options.attributes.push(next()?),
-            "--add-root" => _ = next()?,
-            "--arg" => options.arguments.push((next()?, true, next()?)),
-            "--argstr" => options.arguments.push((next()?, false, next()?)),
-            "-I" | "--include" => options.search.push(next()?),
-            "--option" => options.settings.push((next()?, next()?)),
-            "--extra-experimental-features" | "--max-call-depth" => {
-                let name = text.trim_start_matches('-').to_owned();
-                options.settings.push((name, next()?));
-            }
-            _ if text.starts_with("--lint-") => options.settings.push((text[2..].to_owned(), next()?)),
-            _ if text.starts_with("-I") => options.search.push(text[2..].to_owned()),
-            _ if text.starts_with('-') => return Err(format!("unrecognised flag '{text}'")),
-            _ => options.files.push(argument.clone()),
-        }
-    }
-    Ok(options)
+        sink(Stream::Output, &output);
+        let Err(failure) = result else { return 0 };
+        let text = render::failure(&evaluator, &failure, options.show_trace);
+        sink(Stream::Errors, render::filtered(&text, terminal).as_bytes());
+        1
+    })
 }
 
 fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> Evaluator {
@@ -149,30 +141,52 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     sources.home = variable("HOME").map(PathBuf::from);
     sources.environment.clone_from(&invocation.environment);
     sources.time = Some(invocation.time);
-    let from_environment = variable("NIX_PATH").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    let entries = options.search.iter().map(String::as_str).chain(from_environment.split(':'));
-    for entry in entries.filter(|entry| !entry.is_empty()) {
+    let around = match (options.setting("nix-path"), variable("NIX_PATH")) {
+        (Some(paths), _) => paths.split_whitespace().map(str::to_owned).collect(),
+        (None, Some(paths)) => paths.to_string_lossy().split(':').map(str::to_owned).collect(),
+        (None, None) => channels(&sources),
+    };
+    for entry in options.search.iter().chain(&around).filter(|entry| !entry.is_empty()) {
         let (prefix, path) = entry.split_once('=').unwrap_or(("", entry));
         // A path that is there is made absolute; others stay as they were written.
         let absolute = invocation.directory.join(path);
         let absolute = OsString::from_vec(paths::normal(absolute.as_os_str().as_bytes()));
         sources.search_path.push((prefix.to_owned(), PathBuf::from(absolute)));
     }
-    let mut evaluator = Evaluator::new(sources, Some(invocation.system.clone()), Some(listener));
+    let system = options.setting("eval-system").filter(|system| !system.is_empty());
+    let system = system.or(options.setting("system")).unwrap_or(&invocation.system).to_owned();
+    let mut evaluator = Evaluator::new(sources, Some(system), Some(listener));
     for (name, value) in &options.settings {
         evaluator.settings.set(name, value);
     }
     evaluator
 }
 
-/// The arguments given by `--arg` and `--argstr`.
+/// Where `<nixpkgs>` is looked for where nobody says: the channels of the user and of root, as far as they are there.
+fn channels(sources: &Sources) -> Vec<String> {
+    let of_user = sources.home.as_ref().map(|home| home.join(".nix-defexpr/channels"));
+    let of_root = "/nix/var/nix/profiles/per-user/root/channels";
+    let candidates = [
+        ("", of_user.map(|path| path.display().to_string())),
+        ("nixpkgs=", Some(format!("{of_root}/nixpkgs"))),
+        ("", Some(of_root.to_owned())),
+    ];
+    let there = |(_, path): &(&str, Option<String>)| path.as_ref().is_some_and(|path| sources.exists(Path::new(path)));
+    candidates.into_iter().filter(there).map(|(prefix, path)| format!("{prefix}{}", path.unwrap_or_default())).collect()
+}
+
+/// The arguments given by `--arg`, `--argstr` and their like.
 fn given(evaluator: &Evaluator, invocation: &Invocation, options: &Options) -> Result<Vec<Attribute>> {
-    let arguments = options.arguments.iter().map(|(name, is_expression, text)| {
-        let value = if *is_expression {
-            let directory = invocation.directory.as_os_str().as_bytes();
-            evaluator.eval_text(PathBuf::from("«string»"), text.as_bytes().to_vec(), directory)?
-        } else {
-            Value::string(text.as_str())
+    let directory = invocation.directory.as_os_str().as_bytes();
+    let arguments = options.arguments.iter().map(|(name, sort, text)| {
+        let value = match sort {
+            Given::Expression => evaluator.eval_text(PathBuf::from("«string»"), text.as_bytes().to_vec(), directory)?,
+            Given::String => Value::string(text.as_bytes().to_vec()),
+            Given::File => {
+                let path = paths::join(directory, text.as_bytes());
+                Value::string(evaluator.sources.read(Path::new(OsStr::from_bytes(&path)))?)
+            }
+            Given::Input => Value::string(invocation.input.clone()),
         };
         Ok(Attribute::new(evaluator.symbols.intern(name.as_bytes()), value))
     });

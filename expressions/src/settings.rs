@@ -30,11 +30,13 @@ pub struct Settings {
     pub lints: Lints,
     /// How many calls may be nested.
     pub max_call_depth: usize,
+    /// `builtins.warn` ends the evaluation.
+    pub abort_on_warn: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lints: Lints::default(), max_call_depth: 10_000 }
+        Self { lints: Lints::default(), max_call_depth: 10_000, abort_on_warn: false }
     }
 }
 
@@ -50,6 +52,7 @@ impl Settings {
             "lint-url-literals" => self.lints.urls = lint,
             "lint-short-path-literals" => self.lints.short_paths = lint,
             "lint-absolute-path-literals" => self.lints.absolute_paths = lint,
+            "abort-on-warn" => self.abort_on_warn = value == "true",
             "max-call-depth" => self.max_call_depth = value.parse().unwrap_or(self.max_call_depth),
             _ => {}
         }

@@ -131,6 +131,7 @@ impl Sources {
     pub fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileKind)>> {
         self.guard_followed(path)?;
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+            let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             return Err(Failure::new(format!("'{}' is not a directory", path.display())));
         }
         let mut names = Disk.entries(path)?;

@@ -33,6 +33,7 @@ fn invocation(arguments: &[&str], directory: &Path) -> Invocation {
         directory: directory.to_owned(),
         environment: [("GIVEN".into(), "yes".into())].into(),
         input: b"{ a ? 1, ... }@all: -a".to_vec(),
+        terminal: false,
         system: "x86_64-linux".to_owned(),
         time: 1,
     }

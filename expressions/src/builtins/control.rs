@@ -79,6 +79,10 @@ fn warn(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
     let what = "while evaluating the first argument; the message passed to builtins.warn";
     let text = evaluator.force_string(&arguments[0], NOWHERE, what)?;
     evaluator.say(Message::EvaluationWarning(String::from_utf8_lossy(&text.bytes).into_owned()));
+    if evaluator.settings.abort_on_warn {
+        let message = "aborting to reveal stack trace of warning, as abort-on-warn is set";
+        return Err(Failure::of(Sort::Abort, message));
+    }
     evaluator.force(&arguments[1], NOWHERE)
 }
 

@@ -34,7 +34,12 @@ pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> St
         let one_of = if others.is_empty() { "" } else { "one of " };
         let _ = writeln!(body, "Did you mean {one_of}{list}?");
     }
-    indented("error: ", &body)
+    let mut text = indented("error: ", &body);
+    if message.starts_with("unknown hash algorithm '") {
+        // To Nix that is a word of the command line, wherever it stands.
+        text.push_str("Try 'nix-instantiate --help' for more information.\n");
+    }
+    text
 }
 
 fn trace(evaluator: &Evaluator, frames: &[&Frame], show_trace: bool, body: &mut String) {
@@ -122,4 +127,70 @@ fn warning(finding: &Finding) -> String {
         code(place, "", &mut body);
     }
     indented("warning: ", &body)
+}
+
+/// What of a text goes to stderr: a terminal's control sequences could do anything, so only colours are left, and those on
+/// terminals only. Tabs are filled up with blanks, as if all of the text were one line.
+pub fn filtered(text: &str, terminal: bool) -> String {
+    let mut output = String::with_capacity(text.len());
+    let mut column = 0;
+    let mut rest = text.chars().peekable();
+    let between = |next: Option<&char>, low: char, high: char| next.is_some_and(|sign| (low..=high).contains(sign));
+    while let Some(sign) = rest.next() {
+        match sign {
+            '\x1b' => {
+                let mut sequence = String::from(sign);
+                match rest.peek() {
+                    Some('[') => {
+                        sequence.extend(rest.next());
+                        while between(rest.peek(), '\x20', '\x3f') {
+                            sequence.extend(rest.next());
+                        }
+                        if between(rest.peek(), '\x40', '\x7e') {
+                            sequence.extend(rest.next());
+                        }
+                        if terminal && sequence.ends_with('m') {
+                            output.push_str(&sequence);
+                        }
+                    }
+                    Some(']') => {
+                        while rest.peek().is_some_and(|sign| *sign != '\x1b') {
+                            rest.next();
+                        }
+                        rest.next();
+                        rest.next_if_eq(&'\\');
+                    }
+                    Some('\x40'..='\x5f') => _ = rest.next(),
+                    _ => {}
+                }
+            }
+            '\t' => {
+                let blanks = 8 - column % 8;
+                output.extend(std::iter::repeat_n(' ', blanks));
+                column += blanks;
+            }
+            '\r' | '\x07' => {}
+            '\n' => output.push(sign),
+            _ => {
+                output.push(sign);
+                column += 1;
+            }
+        }
+    }
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filtered;
+
+    /// As Nix 2.34.8 writes it.
+    #[test]
+    fn control_sequences_do_not_reach_the_terminal() {
+        assert_eq!(filtered("trace: a\tb\nccc\tdd\te\rx\n", false), "trace: a        b\nccc    dd      ex\n");
+        let text = "trace: \x1b[1;35mred\x1b[0m \x07 bell \x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\ é\tz \x1bMq\n";
+        assert_eq!(filtered(text, false), "trace: red  bell link é z q\n");
+        assert_eq!(filtered("\x1b[1mbold\x1b[0m\x1b[2J", true), "\x1b[1mbold\x1b[0m");
+        assert_eq!(filtered("\x1b", false) + &filtered("\x1b[", false) + &filtered("\x1b]x", true), "");
+    }
 }

@@ -1,0 +1,64 @@
+//! `forge nix-instantiate`: for what was written for Nix. Its arguments are not forge's and never reach the parser of those.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use expressions::frontend::{Invocation, Sink, Stream, nix_instantiate_to, reads_input};
+
+use crate::args::Arguments;
+use crate::context::Context;
+use crate::error::{Result, code};
+use crate::plan;
+
+/// The name that another program of Nix is called by.
+const NAME: &str = "nix-instantiate";
+
+/// The arguments, if this is how forge was called: by that name, or with that word as its first.
+pub fn arguments() -> Option<Vec<OsString>> {
+    let mut words = std::env::args_os();
+    let program = words.next()?;
+    Some(match std::path::Path::new(&program).file_name() == Some(OsStr::new(NAME)) {
+        true => words.collect(),
+        false if words.next()? == NAME => words.collect(),
+        false => return None,
+    })
+}
+
+/// `forge nix-instantiate`
+pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
+    if arguments.iter().any(|word| word == "--help") {
+        let mut forge = Arguments::command();
+        forge.build();
+        let help = forge.find_subcommand_mut(NAME).map(|command| command.render_long_help().to_string());
+        super::print(&help.unwrap_or_default())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut input = Vec::new();
+    if reads_input(&arguments) {
+        std::io::stdin().read_to_end(&mut input)?;
+    }
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    let invocation = Invocation {
+        arguments,
+        directory: std::env::current_dir()?,
+        environment: Context::variables(),
+        input,
+        terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
+        system: plan::system(),
+        time: i64::try_from(now).unwrap_or(i64::MAX),
+    };
+    let sink: Sink = Arc::new(|stream, bytes: &[u8]| {
+        // Whoever reads may have gone.
+        let _ = match stream {
+            Stream::Output => std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()),
+            Stream::Errors => std::io::stderr().write_all(bytes),
+        };
+    });
+    Ok(match nix_instantiate_to(&invocation, &sink) {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(code::NEGATIVE),
+    })
+}
