@@ -61,7 +61,10 @@ fn what_newcomers_write_is_answered_with_what_to_write() {
         ("{ forge, version }:\nforge.formation { }\n".to_owned(), "give it with --argstr NAME TEXT"),
         (formation("(forge.files { \"/p\" = /etc/passwd; })"), "an expression reads only its project"),
         (formation("").replace("];", "];\n  command = \"jq .\";"), "`command` is a list of strings, for instance"),
-        (formation("").replace("];", "];\n  ports = [ \"80\" ];"), "`ports` is a list of numbers, for instance"),
+        (
+            formation("").replace("];", "];\n  ports = [ null ];"),
+            "`ports` is a list of numbers and texts, for instance",
+        ),
     ];
     for (expression, answer) in mistakes {
         let words = fails(&World::new(), &expression, 1);
@@ -292,6 +295,7 @@ fn an_ambiguous_prefix_lists_its_candidates() {
     let formation = |number: u32| Formation {
         name: "twin".to_owned(),
         version: number.to_string(),
+        variant: String::new(),
         platform: "linux/amd64".to_owned(),
         root,
         launch: Launch::default(),

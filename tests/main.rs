@@ -6,5 +6,6 @@ mod arrows;
 mod bad_input;
 mod nix_instantiate;
 mod pages;
+mod settings;
 mod spine;
 mod world;

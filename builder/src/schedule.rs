@@ -47,6 +47,7 @@ pub fn realise(builder: &Builder<'_>, plan: &Plan) -> Result<Built> {
     let formation = Formation {
         name: goal.name.clone(),
         version: goal.version.clone(),
+        variant: goal.variant.clone(),
         platform: goal.platform.clone(),
         root: builder.store.merge(&deltas)?,
         launch: goal.launch.clone(),

@@ -150,9 +150,15 @@ pub struct RunOptions {
     /// Working directory inside
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
-    /// User and group inside, `UID[:GID]`
+    /// User and group inside, `USER[:GROUP]`, names or numbers: without a group, those that the formation's own files say
     #[arg(short, long, value_name = "USER")]
     pub user: Option<String>,
+    /// A port that the program listens on, `PORT[/udp]`, beside the formation's own
+    #[arg(short, long = "port", value_name = "PORT")]
+    pub ports: Vec<String>,
+    /// The signal that asks the program to end when its time is over, for instance SIGINT
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
     /// The root cannot be written to
     #[arg(long)]
     pub read_only: bool,
@@ -205,7 +211,10 @@ pub struct RunArguments {
     /// What is run, and how.
     #[command(flatten)]
     pub target: Target,
-    /// Replaces the formation's command
+    /// Takes the place of the formation's entrypoint, and of its command too; `--entrypoint ''` takes it away
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<OsString>,
+    /// Replaces the formation's command; where it has an entrypoint, the arguments of that
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }

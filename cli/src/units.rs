@@ -44,12 +44,6 @@ pub fn thousandths(text: &str) -> Option<u64> {
     number(text).filter(|(value, unit)| unit.is_empty() && *value > 0).map(|(value, _)| value)
 }
 
-/// `UID` or `UID:GID`; a lone user id is also the group's.
-pub fn user(text: &str) -> Option<(u32, u32)> {
-    let (user, group) = text.split_once(':').unwrap_or((text, text));
-    Some((user.parse().ok()?, group.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +56,6 @@ mod tests {
         assert_eq!(millis("10m"), Some(600_000));
         assert_eq!(millis("0.25s"), Some(250));
         assert_eq!(thousandths("0.5"), Some(500));
-        assert_eq!(user("1000"), Some((1000, 1000)));
         for bad in ["", "M", "1X", "1.", ".5", "-1", "1.2345", "1 G", "99999999999999999999", "1é"] {
             assert_eq!(bytes(bad), None, "{bad}");
         }

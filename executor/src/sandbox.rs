@@ -79,12 +79,17 @@ pub struct Sandbox {
     pub directory: PathBuf,
     /// User and group id that it runs as.
     pub user: (u32, u32),
+    /// Further groups of that user. Where an ordinary user runs it there are none, and the outcome says so.
+    pub groups: Vec<u32>,
     /// Host name inside.
     pub hostname: String,
     /// What of the network it sees.
     pub network: Network,
     /// Bounds, in place before the command starts.
     pub limits: Limits,
+    /// The number of the signal that asks it to end, when its time is over or it is interrupted; SIGTERM, or the interrupt's own, if
+    /// absent.
+    pub stop_signal: Option<u8>,
     /// Its standard streams.
     pub streams: Streams,
     /// A build step: one mapped uid, and a supervisor that answers chown, mknod, set*id, setgroups, ACLs and stat as if the

@@ -147,3 +147,26 @@ fn a_host_that_forbids_user_namespaces_is_told_by_its_switch() {
     let text = inside("unshare -m");
     assert!(text.contains("ran\nmissing [\"user: no user namespace"), "{text}");
 }
+
+#[test]
+fn a_command_is_asked_to_end_by_the_signal_it_wants() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.timeout_millis = Some(300);
+    world.sandbox.stop_signal = Some(3);
+    let script = "trap 'echo quit; exit 0' QUIT; trap 'echo wrong' TERM; while true; do sleep 0.05; done";
+    let outcome = world.run(&["sh", "-c", script]).unwrap();
+    assert_eq!((outcome.ending, world.stdout().as_str()), (Ending::TimedOut, "quit\n"));
+}
+
+#[test]
+fn further_groups_are_given_or_said_to_be_missing() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.user = (33, 34);
+    world.sandbox.groups = vec![4, 5];
+    let outcome = world.run(&["sh", "-c", "grep Groups: /proc/self/status"]).unwrap();
+    let groups: Vec<String> = world.stdout().split_whitespace().skip(1).map(str::to_owned).collect();
+    match outcome.missing.iter().any(|missing| missing.starts_with("groups: ")) {
+        true => assert!(!groups.contains(&"4".to_owned()), "{groups:?}"),
+        false => assert_eq!(groups, ["4", "5"]),
+    }
+}

@@ -205,17 +205,29 @@ let
       name,
       layers,
       version ? "",
+      variant ? "",
       environment ? { },
+      entrypoint ? [ ],
       command ? [ ],
       directory ? null,
       user ? null,
       limits ? { },
       ports ? [ ],
       network ? false,
+      stopSignal ? null,
+      labels ? { },
     }:
+    let
+      words =
+        setting: value:
+        if isList value && all isString value then
+          value
+        else
+          fail specification setting "formation ${name}: `${setting}` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
+    in
     {
       _type = "formation";
-      inherit name version specification;
+      inherit name version variant specification;
       platform = "linux/${architecture}";
       layers =
         if !isList layers then
@@ -225,23 +237,21 @@ let
         else
           realiseLayers name (flatten layers);
       launch = {
-        inherit directory user network;
-        command =
-          if isList command && all isString command then
-            command
-          else
-            fail specification "command" "formation ${name}: `command` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
+        inherit directory user network stopSignal;
+        entrypoint = words "entrypoint" entrypoint;
+        command = words "command" command;
+        labels = mapAttrs (_: toString) labels;
         ports =
-          if isList ports && all isInt ports then
-            ports
+          if isList ports && all (port: isInt port || isString port) ports then
+            map toString ports
           else
-            fail specification "ports" "formation ${name}: `ports` is a list of numbers, for instance [ 8080 ]";
+            fail specification "ports" "formation ${name}: `ports` is a list of numbers and texts, for instance [ 8080 \"53/udp\" ]";
         environment = defaultEnvironment // mapAttrs (_: toString) environment;
         limits = parseLimits limits;
       };
     };
 
-  # A formation with more layers and other settings: environment and limits are joined, the rest is replaced.
+  # A formation with more layers and other settings: environment, labels and limits are joined, the rest is replaced.
   extend =
     base: changes:
     let
@@ -253,6 +263,7 @@ let
       // {
         layers = flatten old.layers ++ flatten (changes.layers or [ ]);
         environment = (old.environment or { }) // (changes.environment or { });
+        labels = (old.labels or { }) // (changes.labels or { });
         limits = (old.limits or { }) // (changes.limits or { });
       }
     );

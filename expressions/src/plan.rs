@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use store::derivation::{Goal, GoalLayer, Source};
-use store::formation::{Launch, Limits};
+use store::formation::{Launch, Limits, Port, is_variant};
 use store::lock::{Lock, LockRequest};
 use store::{Plan, StorePath};
 
@@ -395,17 +395,23 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
     }
     let launch = fields.get("launch")?;
     let launch = launch_of(&Fields::new(evaluator, &launch.value, "`launch`")?.written(written))?;
-    let (version, platform) = (fields.text("version")?, fields.text("platform")?);
-    Ok(Goal { name, version, platform, layers: goal_layers, launch })
+    let (version, variant, platform) = (fields.text("version")?, fields.text("variant")?, fields.text("platform")?);
+    if !is_variant(&variant) {
+        let message = format!("`{variant}` is no variant: letters, digits, `.`, `_` and `+`");
+        return Err(Failure::new(message).at(fields.place("variant", fields.get("variant")?.place)));
+    }
+    Ok(Goal { name, version, variant, platform, layers: goal_layers, launch })
 }
 
 fn launch_of(fields: &Fields) -> Result<Launch> {
     let evaluator = fields.evaluator;
     let mut launch = Launch::default();
     let nul = |name: &str, place| Failure::new(format!("`{name}` has a null byte")).at(place);
-    if let Some((value, place)) = fields.optional("command")? {
-        for word in evaluator.force_list(&value, place, &fields.what("command"))?.iter() {
-            launch.command.push(fields.bytes(word, "command", place)?);
+    for (name, words) in [("entrypoint", &mut launch.entrypoint), ("command", &mut launch.command)] {
+        if let Some((value, place)) = fields.optional(name)? {
+            for word in evaluator.force_list(&value, place, &fields.what(name))?.iter() {
+                words.push(fields.bytes(word, name, place)?);
+            }
         }
     }
     if let Some((value, place)) = fields.optional("environment")? {
@@ -429,9 +435,24 @@ fn launch_of(fields: &Fields) -> Result<Launch> {
     }
     if let Some((value, place)) = fields.optional("user")? {
         let text = String::from_utf8_lossy(&fields.bytes(&value, "user", place)?).into_owned();
-        let ids = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
-        let wrong = || Failure::new(format!("`user` is `UID:GID` in numbers, not `{text}`")).at(place);
-        launch.user = Some(ids.ok_or_else(wrong)?);
+        let wrong =
+            |_| Failure::new(format!("`user` is `USER` or `USER:GROUP`, names or numbers, not `{text}`")).at(place);
+        launch.user = Some(text.parse().map_err(wrong)?);
+    }
+    if let Some((value, place)) = fields.optional("stopSignal")? {
+        let text = String::from_utf8_lossy(&fields.bytes(&value, "stopSignal", place)?).into_owned();
+        let wrong = |_| Failure::new(format!("`{text}` is no signal: SIGTERM, SIGRTMIN+3")).at(place);
+        launch.stop_signal = Some(text.parse().map_err(wrong)?);
+    }
+    if let Some((value, place)) = fields.optional("labels")? {
+        let set = evaluator.force_set(&value, place, &fields.what("labels"))?;
+        for (name, value) in show::sorted(evaluator, &set) {
+            let value = fields.bytes(&value, "labels", place)?;
+            match (String::from_utf8(name.to_vec()), String::from_utf8(value)) {
+                (Ok(name), Ok(value)) if !name.is_empty() => _ = launch.labels.insert(name, value),
+                _ => return Err(Failure::new("a label has a name, and it and its value are UTF-8").at(place)),
+            }
+        }
     }
     if let Some((value, place)) = fields.optional("limits")? {
         let limits = Fields::new(evaluator, &value, "`limits`")
@@ -445,15 +466,18 @@ fn launch_of(fields: &Fields) -> Result<Launch> {
     }
     if let Some((value, place)) = fields.optional("ports")? {
         for port in evaluator.force_list(&value, place, &fields.what("ports"))?.iter() {
-            let port = evaluator.force_integer(port, place, &fields.what("ports"))?;
-            let wrong = || Failure::new(format!("{port} is no port: they go from 1 to 65535")).at(place);
-            launch.ports.insert(u16::try_from(port).ok().filter(|port| *port > 0).ok_or_else(wrong)?);
+            let text = String::from_utf8_lossy(&fields.bytes(port, "ports", place)?).into_owned();
+            let wrong = |_| {
+                Failure::new(format!("{text} is no port: they go from 1 to 65535, `53/udp` is one of UDP")).at(place)
+            };
+            launch.ports.insert(text.parse::<Port>().map_err(wrong)?);
         }
     }
     if let Some((value, place)) = fields.optional("network")? {
         launch.network = evaluator.force_boolean(&value, place, &fields.what("network"))?;
     }
-    let words = launch.command.iter().chain(launch.environment.values()).chain(&launch.directory);
+    let words =
+        launch.entrypoint.iter().chain(&launch.command).chain(launch.environment.values()).chain(&launch.directory);
     if words.into_iter().any(|word| word.contains(&0)) {
         return Err(nul("launch", PlaceId::NONE));
     }

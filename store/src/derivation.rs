@@ -145,6 +145,8 @@ pub struct Goal {
     pub name: String,
     /// Version of the formation, may be empty.
     pub version: String,
+    /// Variant of the formation, may be empty.
+    pub variant: String,
     /// `linux/amd64` or `linux/arm64`, as OCI writes platforms.
     pub platform: String,
     /// Lowest first; merged they are the formation's root.

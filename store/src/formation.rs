@@ -9,6 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::{FORMATION_CONTEXT, FormationId, TreeId};
 use crate::encoding::{DecodeError, Reader, Writer};
 
+mod accounts;
+mod settings;
+
+pub use accounts::{Identity, UnknownAccount};
+pub use settings::{Account, Port, Protocol, SettingError, Signal, User};
+
 /// Bounds that a run is put in before its program starts. None means no bound.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Limits {
@@ -25,20 +31,26 @@ pub struct Limits {
 /// How a formation wants to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Launch {
-    /// Program and arguments; bytes, without NUL.
+    /// What always comes first: program and arguments; bytes, without NUL. What a run is given takes the command's place behind it.
+    pub entrypoint: Vec<Vec<u8>>,
+    /// Program and arguments, or arguments alone where there is an entrypoint; bytes, without NUL.
     pub command: Vec<Vec<u8>>,
     /// The whole environment: nothing of the host's is added but `TERM` on a terminal.
     pub environment: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Working directory, absolute; `/` if absent.
     pub directory: Option<Vec<u8>>,
-    /// User and group id; root if absent.
-    pub user: Option<(u32, u32)>,
+    /// Who runs it; root if absent. Names are looked up in the formation's own files when it is run.
+    pub user: Option<User>,
     /// Bounds of a run.
     pub limits: Limits,
-    /// TCP ports the program listens on.
-    pub ports: BTreeSet<u16>,
+    /// Ports the program listens on.
+    pub ports: BTreeSet<Port>,
     /// The program wants the host's network; none is given otherwise.
     pub network: bool,
+    /// What asks the program to end; SIGTERM if absent.
+    pub stop_signal: Option<Signal>,
+    /// For whoever looks, by the rules of OCI annotations: no empty key, and keys such as `org.example.team`.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One merged root and the way to run it.
@@ -48,6 +60,8 @@ pub struct Formation {
     pub name: String,
     /// May be empty.
     pub version: String,
+    /// Which of several of this name and version, for instance `cuda`, as [`is_variant`] checks; empty for the plain one.
+    pub variant: String,
     /// As OCI writes platforms, for instance `linux/amd64`.
     pub platform: String,
     /// The file system.
@@ -69,11 +83,17 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
 }
 
+/// Whether a text may be a variant: empty, or 64 letters, digits, `.`, `_` and `+` at most, as it stands between dashes in file names.
+pub fn is_variant(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+".contains(&byte))
+}
+
 const VERSION: u8 = 1;
 const NAME: u8 = 1;
 const VERSION_TEXT: u8 = 2;
 const PLATFORM: u8 = 3;
 const ROOT: u8 = 4;
+const VARIANT: u8 = 5;
 const COMMAND: u8 = 16;
 const ENVIRONMENT: u8 = 17;
 const DIRECTORY: u8 = 18;
@@ -84,6 +104,11 @@ const PIDS: u8 = 22;
 const TIMEOUT: u8 = 23;
 const PORTS: u8 = 24;
 const NETWORK: u8 = 25;
+const ENTRYPOINT: u8 = 26;
+const USER_BY_NAME: u8 = 27;
+const UDP_PORTS: u8 = 28;
+const STOP_SIGNAL: u8 = 29;
+const LABELS: u8 = 30;
 
 impl Formation {
     /// The digest of the canonical encoding.
@@ -113,6 +138,7 @@ impl Formation {
         field(VERSION_TEXT, !self.version.is_empty(), &|writer| _ = writer.bytes(self.version.as_bytes()));
         field(PLATFORM, true, &|writer| _ = writer.bytes(self.platform.as_bytes()));
         field(ROOT, true, &|writer| _ = writer.digest(self.root.as_bytes()));
+        field(VARIANT, !self.variant.is_empty(), &|writer| _ = writer.bytes(self.variant.as_bytes()));
         field(COMMAND, !launch.command.is_empty(), &|writer| {
             launch.command.iter().for_each(|word| _ = writer.bytes(word));
         });
@@ -122,16 +148,44 @@ impl Formation {
         field(DIRECTORY, launch.directory.is_some(), &|writer| {
             _ = writer.bytes(launch.directory.as_deref().unwrap_or_default());
         });
-        field(USER, launch.user.is_some(), &|writer| {
-            let (uid, gid) = launch.user.unwrap_or_default();
+        // Two numbers are what users were at first.
+        let ids = match &launch.user {
+            Some(User { user: Account::Id(uid), group: Some(Account::Id(gid)) }) => Some((*uid, *gid)),
+            _ => None,
+        };
+        field(USER, ids.is_some(), &|writer| {
+            let (uid, gid) = ids.unwrap_or_default();
             writer.u32(uid).u32(gid);
         });
         field(MEMORY, launch.limits.memory.is_some(), &number(launch.limits.memory));
         field(CPU, launch.limits.cpu_millis.is_some(), &number(launch.limits.cpu_millis));
         field(PIDS, launch.limits.pids.is_some(), &number(launch.limits.pids));
         field(TIMEOUT, launch.limits.timeout_millis.is_some(), &number(launch.limits.timeout_millis));
-        field(PORTS, !launch.ports.is_empty(), &|writer| launch.ports.iter().for_each(|port| _ = writer.u16(*port)));
+        let ports = |protocol| {
+            launch
+                .ports
+                .iter()
+                .filter(move |port| port.protocol == protocol)
+                .map(|port| port.number)
+                .collect::<Vec<u16>>()
+        };
+        let (tcp, udp) = (ports(Protocol::Tcp), ports(Protocol::Udp));
+        field(PORTS, !tcp.is_empty(), &|writer| tcp.iter().for_each(|port| _ = writer.u16(*port)));
         field(NETWORK, launch.network, &|_| {});
+        field(ENTRYPOINT, !launch.entrypoint.is_empty(), &|writer| {
+            launch.entrypoint.iter().for_each(|word| _ = writer.bytes(word));
+        });
+        let text = |value: Option<String>| {
+            move |writer: &mut Writer| _ = writer.bytes(value.as_deref().unwrap_or_default().as_bytes())
+        };
+        let by_name = launch.user.as_ref().filter(|_| ids.is_none()).map(User::to_string);
+        field(USER_BY_NAME, by_name.is_some(), &text(by_name.clone()));
+        field(UDP_PORTS, !udp.is_empty(), &|writer| udp.iter().for_each(|port| _ = writer.u16(*port)));
+        let stop_signal = launch.stop_signal.as_ref().map(Signal::to_string);
+        field(STOP_SIGNAL, stop_signal.is_some(), &text(stop_signal.clone()));
+        field(LABELS, !launch.labels.is_empty(), &|writer| {
+            launch.labels.iter().for_each(|(key, value)| _ = writer.bytes(key.as_bytes()).bytes(value.as_bytes()));
+        });
         writer.finish()
     }
 
@@ -142,6 +196,7 @@ impl Formation {
             return Err(DecodeError { what: "formation version", offset: 0 });
         }
         let (mut name, mut version, mut platform, mut root) = (None, String::new(), None, None);
+        let mut variant = String::new();
         let mut launch = Launch::default();
         while !reader.at_end() {
             let at = reader.bad("formation field");
@@ -152,6 +207,7 @@ impl Formation {
                 VERSION_TEXT => version = value.text("version")?,
                 PLATFORM => platform = Some(value.text("platform")?),
                 ROOT => root = Some(TreeId::from_bytes(value.digest("root")?)),
+                VARIANT => variant = Some(value.text("variant")?).filter(|text| is_variant(text)).ok_or(at)?,
                 COMMAND => {
                     while !value.at_end() {
                         launch.command.push(value.bytes("command")?.to_vec());
@@ -164,17 +220,35 @@ impl Formation {
                     }
                 }
                 DIRECTORY => launch.directory = Some(value.bytes("directory")?.to_vec()),
-                USER => launch.user = Some((value.u32("user")?, value.u32("group")?)),
+                USER => launch.user = Some(User::ids(value.u32("user")?, value.u32("group")?)),
                 MEMORY => launch.limits.memory = Some(value.u64("memory limit")?),
                 CPU => launch.limits.cpu_millis = Some(value.u64("cpu limit")?),
                 PIDS => launch.limits.pids = Some(value.u64("pids limit")?),
                 TIMEOUT => launch.limits.timeout_millis = Some(value.u64("timeout")?),
                 PORTS => {
                     while !value.at_end() {
-                        launch.ports.insert(value.u16("port")?);
+                        launch.ports.insert(Port { number: value.u16("port")?, protocol: Protocol::Tcp });
                     }
                 }
                 NETWORK => launch.network = true,
+                ENTRYPOINT => {
+                    while !value.at_end() {
+                        launch.entrypoint.push(value.bytes("entrypoint")?.to_vec());
+                    }
+                }
+                USER_BY_NAME => launch.user = Some(value.text("user")?.parse().map_err(|_| at)?),
+                UDP_PORTS => {
+                    while !value.at_end() {
+                        launch.ports.insert(Port { number: value.u16("port")?, protocol: Protocol::Udp });
+                    }
+                }
+                STOP_SIGNAL => launch.stop_signal = Some(value.text("stop signal")?.parse().map_err(|_| at)?),
+                LABELS => {
+                    while !value.at_end() {
+                        let key = Some(value.text("label")?).filter(|key| !key.is_empty()).ok_or_else(|| at.clone())?;
+                        launch.labels.insert(key, value.text("label")?);
+                    }
+                }
                 _ => return Err(at),
             }
             value.end()?;
@@ -183,6 +257,7 @@ impl Formation {
         let formation = Self {
             name: name.ok_or(missing("name"))?,
             version,
+            variant,
             platform: platform.ok_or(missing("platform"))?,
             root: root.ok_or(missing("root"))?,
             launch,
@@ -201,31 +276,51 @@ mod tests {
 
     fn formation(launch: Launch) -> Formation {
         let (name, platform) = ("hello".to_owned(), "linux/amd64".to_owned());
-        Formation { name, version: String::new(), platform, root: Tree::empty().id(), launch }
+        let (version, variant) = (String::new(), String::new());
+        Formation { name, version, variant, platform, root: Tree::empty().id(), launch }
     }
 
-    /// Every setting.
-    fn everything() -> Launch {
+    /// Every setting that there was in the beginning.
+    fn everything_at_first() -> Launch {
         Launch {
             command: vec![b"python3".to_vec(), vec![0xff]],
             environment: BTreeMap::from([(b"A".to_vec(), b"".to_vec())]),
             directory: Some(b"/app".to_vec()),
-            user: Some((1000, 1000)),
+            user: Some(User::ids(1000, 1000)),
             limits: Limits { memory: Some(1 << 29), cpu_millis: Some(1500), pids: Some(64), timeout_millis: Some(1) },
-            ports: BTreeSet::from([80, 8080]),
+            ports: BTreeSet::from(["80", "8080"].map(|port| port.parse().unwrap())),
             network: true,
+            ..Launch::default()
         }
+    }
+
+    /// Every setting.
+    fn everything() -> Launch {
+        let mut launch = everything_at_first();
+        launch.entrypoint = vec![b"/entry".to_vec(), b"".to_vec()];
+        launch.user = Some("web:4".parse().unwrap());
+        launch.ports.insert("53/udp".parse().unwrap());
+        launch.stop_signal = Some("SIGRTMIN+3".parse().unwrap());
+        launch.labels =
+            BTreeMap::from([("org.example.team".to_owned(), "söme".to_owned()), ("a".to_owned(), String::new())]);
+        launch
     }
 
     /// These digests are what people write down. A change here is a change of format.
     #[test]
     fn digests_are_pinned() {
-        let digests = [Launch::default(), everything()].map(|launch| formation(launch).id().to_string());
+        let mut variant = formation(everything());
+        variant.variant = "cuda".to_owned();
+        let at_first = [Launch::default(), everything_at_first()].map(formation);
+        let digests = [at_first.as_slice(), &[formation(everything()), variant]].concat();
+        let digests: Vec<String> = digests.iter().map(|formation| formation.id().to_string()).collect();
         assert_eq!(
             digests,
             [
                 "c739b4fbe89ceaedfe5a2b9738d8245e50744dc0bbc9ec39940c699f70541f18",
-                "0f5216d437280da4e69d1da5b778ba54017c1ac270fc4f1c13aafa0bbb25c4f8"
+                "0f5216d437280da4e69d1da5b778ba54017c1ac270fc4f1c13aafa0bbb25c4f8",
+                "fabfc42b2613d75637a5dc6608f0df7406d984ed7fdbf315c876004862f2a33c",
+                "eb5c8eebc284e8e4b997fda00f93b1041dc4eb1fb407c526e0fe1461b5d7373c",
             ]
         );
     }
@@ -268,6 +363,26 @@ mod tests {
         let network = encoded.split_off(encoded.len() - 5);
         encoded.splice(1..1, network);
         assert!(Formation::decode(&encoded).is_err());
+    }
+
+    #[test]
+    fn a_setting_has_one_spelling() {
+        let refused = [
+            (USER_BY_NAME, "1000:1000"),
+            (USER_BY_NAME, "01000"),
+            (STOP_SIGNAL, "TERM"),
+            (VARIANT, "a-b"),
+            (VARIANT, ""),
+        ];
+        for (tag, text) in refused {
+            let mut encoded = formation(Launch::default()).encode();
+            let mut value = Writer::default();
+            value.bytes(text.as_bytes());
+            let mut field = Writer::default();
+            field.u8(tag).bytes(&value.finish());
+            encoded.extend(field.finish());
+            assert!(Formation::decode(&encoded).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -94,7 +94,8 @@ fn everything(store: &Store) -> TreeId {
 fn formation(store: &Store, root: TreeId) -> FormationId {
     let launch = Launch { command: vec![b"/bin/true".to_vec()], ..Launch::default() };
     let (name, version, platform) = ("everything".to_owned(), "1".to_owned(), "linux/amd64".to_owned());
-    store.put_formation(&Formation { name, version, platform, root, launch }, &Record::default()).unwrap()
+    let variant = String::new();
+    store.put_formation(&Formation { name, version, variant, platform, root, launch }, &Record::default()).unwrap()
 }
 
 struct World {

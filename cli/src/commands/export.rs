@@ -77,9 +77,11 @@ fn closed(error: store::Error) -> Failure {
     }
 }
 
-/// `NAME-VERSION-linux-ARCH.SUFFIX`.
+/// `NAME-VERSION-VARIANT-linux-ARCH.SUFFIX`.
 fn default_name(formation: &store::Formation, extension: &str) -> PathBuf {
     let platform = formation.platform.replace('/', "-");
-    let version = if formation.version.is_empty() { String::new() } else { format!("-{}", formation.version) };
-    format!("{}{version}-{platform}.{extension}", formation.name).into()
+    let parts = [formation.name.as_str(), &formation.version, &formation.variant, &platform];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    // A formation that was made elsewhere may call itself anything.
+    format!("{}.{extension}", parts.join("-").replace('/', "-")).into()
 }

@@ -7,6 +7,7 @@ use crate::args::InfoArguments;
 use crate::context::Context;
 use crate::error::Result;
 use crate::render;
+use store::{Port, User};
 
 /// `forge info`
 pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
@@ -17,7 +18,11 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     let extent = store.extent(formation.root)?;
     let launch = &formation.launch;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let command: Vec<String> = launch.command.iter().map(|word| text(word)).collect();
+    let words = |words: &[Vec<u8>]| words.iter().map(|word| text(word)).collect::<Vec<String>>();
+    let (entrypoint, command) = (words(&launch.entrypoint), words(&launch.command));
+    let (user, stop_signal) =
+        (launch.user.as_ref().map(User::to_string), launch.stop_signal.map(|signal| signal.to_string()));
+    let ports: Vec<String> = launch.ports.iter().map(Port::to_string).collect();
     let environment: std::collections::BTreeMap<String, String> =
         launch.environment.iter().map(|(name, value)| (text(name), text(value))).collect();
     if context.global.json {
@@ -27,6 +32,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "names": names,
             "name": formation.name,
             "version": formation.version,
+            "variant": formation.variant,
             "platform": formation.platform,
             "root": formation.root.to_string(),
             "size": extent.bytes,
@@ -35,18 +41,21 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "built": record.built,
             "layers": record.layers,
             "launch": {
+                "entrypoint": entrypoint,
                 "command": command,
                 "environment": environment,
                 "directory": launch.directory.as_deref().map(text),
-                "user": launch.user.map(|(user, group)| format!("{user}:{group}")),
+                "user": user,
                 "limits": {
                     "memory": launch.limits.memory,
                     "cpu_millis": launch.limits.cpu_millis,
                     "pids": launch.limits.pids,
                     "timeout_millis": launch.limits.timeout_millis,
                 },
-                "ports": launch.ports,
+                "ports": ports,
                 "network": launch.network,
+                "stop_signal": stop_signal,
+                "labels": launch.labels,
             },
         }))?;
         return Ok(ExitCode::SUCCESS);
@@ -61,17 +70,23 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     line("names", names.join(", "));
     line("name", formation.name.clone());
     line("version", formation.version.clone());
+    line("variant", formation.variant.clone());
     line("platform", formation.platform.clone());
     line("root", formation.root.to_string());
     line("size", format!("{}, {} files, {} directories", render::size(extent.bytes), extent.files, extent.directories));
+    line("entrypoint", shell_words(&entrypoint));
     line("command", shell_words(&command));
     line("directory", launch.directory.as_deref().map(text).unwrap_or_default());
-    line("user", launch.user.map(|(user, group)| format!("{user}:{group}")).unwrap_or_default());
+    line("user", user.unwrap_or_default());
     line("limits", limits(&launch.limits));
-    line("ports", launch.ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", "));
+    line("ports", ports.join(", "));
+    line("stop signal", stop_signal.unwrap_or_default());
     line("network", if launch.network { "host".to_owned() } else { "none".to_owned() });
     for (name, value) in &environment {
         line("environment", format!("{name}={value}"));
+    }
+    for (name, value) in &launch.labels {
+        line("label", format!("{name}={value}"));
     }
     for layer in &record.layers {
         line(

@@ -1,6 +1,6 @@
 //! `forge run` and `forge shell`: find or build the formation, describe the sandbox, and become its command's exit status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use executor::{Backend, Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
 use store::directory::Ownership;
-use store::{Formation, FormationId, Limits, Store};
+use store::formation::Identity;
+use store::{Formation, FormationId, Launch, Limits, Port, Store};
 
 use crate::args::{ExpressionArguments, NetworkChoice, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::{Context, absolute};
@@ -18,14 +19,39 @@ use crate::{render, units};
 
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
-    execute(&arguments.target, arguments.command.clone(), context)
+    let words = Words { entrypoint: arguments.entrypoint.clone(), arguments: arguments.command.clone() };
+    execute(&arguments.target, &|launch| words.command(launch), context)
+}
+
+/// What the command line says is to be run.
+struct Words {
+    entrypoint: Option<OsString>,
+    arguments: Vec<OsString>,
+}
+
+impl Words {
+    /// As container engines put it together: entrypoint, then arguments, which the formation's command stands in for. With
+    /// another entrypoint the command, which was meant for the first one, does not count.
+    fn command(&self, launch: &Launch) -> Vec<OsString> {
+        let words = |words: &[Vec<u8>]| words.iter().cloned().map(OsString::from_vec).collect::<Vec<_>>();
+        let mut command = match &self.entrypoint {
+            Some(program) if program.is_empty() => Vec::new(),
+            Some(program) => vec![program.clone()],
+            None => words(&launch.entrypoint),
+        };
+        match self.arguments.is_empty() && self.entrypoint.is_none() {
+            true => command.extend(words(&launch.command)),
+            false => command.extend(self.arguments.iter().cloned()),
+        }
+        command
+    }
 }
 
 /// `forge shell`
 pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> {
     let command =
         vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
-    execute(&arguments.target, command, context)
+    execute(&arguments.target, &|_| command.clone(), context)
 }
 
 /// The formation that was meant: an expression's file is built first.
@@ -43,7 +69,10 @@ fn formation(store: &Store, target: &Target, context: &Context) -> Result<Format
     Ok(super::build::build(store, &expression, &target.build, context)?.id)
 }
 
-fn execute(target: &Target, command: Vec<OsString>, context: &Context) -> Result<ExitCode> {
+/// What a formation with these launch settings is to run.
+type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
+
+fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
@@ -58,7 +87,7 @@ fn execute(target: &Target, command: Vec<OsString>, context: &Context) -> Result
             eprintln!("forge: {missing}");
         }
     }
-    Ok(report(&outcome, &sandbox.limits, context))
+    Ok(report(&outcome, &sandbox.limits, &ports(&formation, &target.options)?, context))
 }
 
 fn check_platform(formation: &Formation) -> Result<()> {
@@ -83,12 +112,11 @@ fn prepare(
     store: &Store,
     formation: &Formation,
     options: &RunOptions,
-    command: Vec<OsString>,
+    command: Choose<'_>,
     context: &Context,
 ) -> Result<Sandbox> {
     let launch = &formation.launch;
-    let own_command = || launch.command.iter().cloned().map(OsString::from_vec).collect();
-    let command: Vec<OsString> = if command.is_empty() { own_command() } else { command };
+    let command = command(launch);
     if command.is_empty() {
         let failure = Failure::new(code::USAGE, format!("formation `{}` has no command", formation.name));
         return Err(failure.hint(format!("give one: forge run {} -- CMD", formation.name)));
@@ -102,6 +130,12 @@ fn prepare(
         None if launch.network => Network::Host,
         None => Network::None,
     };
+    if network == Network::None && !options.ports.is_empty() {
+        let failure = Failure::new(code::USAGE, "--port: nothing outside reaches a port of a run without network");
+        return Err(failure.hint("--network host gives it the host's"));
+    }
+    ports(formation, options)?;
+    let identity = identity(store, formation, options)?;
     let mut binds = Vec::new();
     if network == Network::Host {
         // Names are resolved as on the host; a formation has no resolver of its own.
@@ -125,18 +159,45 @@ fn prepare(
         command,
         environment: environment(formation, options, context)?,
         directory: directory.unwrap_or_else(|| PathBuf::from("/")),
-        user: match &options.user {
-            Some(text) => units::user(text).ok_or_else(|| bad("--user", text, "UID or UID:GID"))?,
-            None => launch.user.unwrap_or((0, 0)),
-        },
+        user: (identity.uid, identity.gid),
+        groups: identity.groups,
         hostname: formation.name.chars().take(63).collect(),
         network,
         limits: limits(&launch.limits, options)?,
+        stop_signal: match &options.stop_signal {
+            Some(text) => Some(text.parse().map_err(|_| bad("--stop-signal", text, "a name such as SIGINT"))?),
+            None => launch.stop_signal,
+        }
+        .map(store::Signal::number),
         streams: Streams::Inherit,
         pretend_root: false,
         require: options.require.clone(),
         interrupt: Some(Arc::clone(&context.interrupt)),
     })
+}
+
+/// The ids to run with, by the formation's own `/etc/passwd` and `/etc/group`.
+fn identity(store: &Store, formation: &Formation, options: &RunOptions) -> Result<Identity> {
+    let user = match &options.user {
+        Some(text) => Some(text.parse().map_err(|_| bad("--user", text, "USER or USER:GROUP, names or numbers,"))?),
+        None => formation.launch.user.clone(),
+    };
+    let Some(user): Option<store::User> = user else { return Ok(Identity::default()) };
+    // A file that is larger is none of users.
+    let read =
+        |path: &str| Ok::<_, Failure>(store.content_at(formation.root, path.as_bytes(), 16 << 20)?.unwrap_or_default());
+    user.resolve(&read("/etc/passwd")?, &read("/etc/group")?).map_err(|error| {
+        Failure::new(code::CANNOT_EXECUTE, error.to_string()).hint("--user UID:GID wants no name to be known")
+    })
+}
+
+/// The formation's ports and those given beside them.
+fn ports(formation: &Formation, options: &RunOptions) -> Result<BTreeSet<Port>> {
+    let mut ports = formation.launch.ports.clone();
+    for text in &options.ports {
+        ports.insert(text.parse().map_err(|_| bad("--port", text, "PORT, PORT/tcp or PORT/udp"))?);
+    }
+    Ok(ports)
 }
 
 fn bad(option: &str, text: &str, wanted: &str) -> Failure {
@@ -210,9 +271,10 @@ fn limits(own: &Limits, options: &RunOptions) -> Result<Limits> {
 }
 
 /// The exit status of a run, and one line naming the limit that ended it.
-fn report(outcome: &Outcome, limits: &Limits, context: &Context) -> ExitCode {
+fn report(outcome: &Outcome, limits: &Limits, ports: &BTreeSet<Port>, context: &Context) -> ExitCode {
     if context.global.json {
-        let record = serde_json::json!({ "schema": 1, "outcome": outcome });
+        let ports: Vec<String> = ports.iter().map(Port::to_string).collect();
+        let record = serde_json::json!({ "schema": 1, "outcome": outcome, "ports": ports });
         eprintln!("{record}");
     }
     match outcome.ending {

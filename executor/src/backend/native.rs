@@ -236,7 +236,7 @@ impl Run<'_> {
         let limit = self.sandbox.limits.timeout_millis.map(Duration::from_millis);
         if !self.timed_out && limit.is_some_and(|limit| now - self.start >= limit) {
             self.timed_out = true;
-            self.channel.order(Order::Signal(libc::SIGTERM as u8));
+            self.channel.order(Order::Signal(self.sandbox.stop_signal.unwrap_or(libc::SIGTERM as u8)));
             // A stopped command must run to hear of it.
             self.channel.order(Order::Signal(libc::SIGCONT as u8));
             self.kill_by(now + GRACE_AFTER_TIME);
@@ -246,7 +246,7 @@ impl Run<'_> {
             self.interrupted = signal;
             match u8::try_from(signal) {
                 Ok(signal @ 1..=64) => {
-                    self.channel.order(Order::Signal(signal));
+                    self.channel.order(Order::Signal(self.sandbox.stop_signal.unwrap_or(signal)));
                     self.kill_by(now + GRACE_AFTER_INTERRUPT);
                 }
                 _ => self.kill_by(now),

@@ -285,7 +285,8 @@ mod tests {
         let root = world.tree(0o755, [("directory", Node::Directory(below))]);
         let delta = world.store.put_delta(&Delta::whole(root)).unwrap();
         let (name, platform) = (content.to_owned(), "linux/amd64".to_owned());
-        let formation = Formation { name, version: String::new(), platform, root, launch: Launch::default() };
+        let (version, variant) = (String::new(), String::new());
+        let formation = Formation { name, version, variant, platform, root, launch: Launch::default() };
         let layer = LayerRecord { label: "layer".to_owned(), delta: delta.to_string(), size: 1, files: 1 };
         let record = Record { layers: vec![layer], ..Record::default() };
         (world.store.put_formation(&formation, &record).unwrap(), root, delta)

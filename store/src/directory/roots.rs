@@ -177,7 +177,8 @@ mod tests {
     fn formation(world: &World, version: &str) -> FormationId {
         let (name, platform) = ("hello".to_owned(), "linux/amd64".to_owned());
         let root = world.tree(0o755, []);
-        let formation = Formation { name, version: version.to_owned(), platform, root, launch: Launch::default() };
+        let (version, variant) = (version.to_owned(), String::new());
+        let formation = Formation { name, version, variant, platform, root, launch: Launch::default() };
         world.store.put_formation(&formation, &Record { built: 1, ..Record::default() }).unwrap()
     }
 

@@ -220,7 +220,21 @@ fn run_script(launch: &Launch) -> Vec<u8> {
     if let Some(directory) = &launch.directory {
         script.extend([b"cd ", quoted(directory).as_slice(), b" || exit\n"].concat());
     }
-    if launch.command.is_empty() {
+    if !launch.entrypoint.is_empty() {
+        // What is given takes the command's place behind the entrypoint.
+        if !launch.command.is_empty() {
+            script.extend(b"[ $# -gt 0 ] || set --");
+            for word in &launch.command {
+                script.extend([b" ", quoted(word).as_slice()].concat());
+            }
+            script.push(b'\n');
+        }
+        script.extend(b"exec");
+        for word in &launch.entrypoint {
+            script.extend([b" ", quoted(word).as_slice()].concat());
+        }
+        script.extend(b" \"$@\"\n");
+    } else if launch.command.is_empty() {
         script.extend(b"exec /bin/sh \"$@\"\n");
     } else {
         script.extend(b"exec");

@@ -156,6 +156,13 @@ impl Prepared<'_> {
         init::run(Init { command, channel: &self.channel, children, supervisor, owners: self.owners_file.take() })
     }
 
+    /// Says so where the command has not the further groups that it was to have.
+    fn report_missing_groups(&self, missing: bool) {
+        if missing && !self.sandbox.groups.is_empty() {
+            self.channel.report(&Report::Missing("groups: an ordinary user has no further ones to give".to_owned()));
+        }
+    }
+
     /// From here on there is nothing that the command could gain from process 1.
     fn give_up_power(&self) -> Result<()> {
         if self.namespace == UserNamespace::Last {
@@ -173,7 +180,12 @@ impl Prepared<'_> {
         }
         if self.namespace == UserNamespace::Last {
             let (uid, gid) = self.sandbox.user;
-            sys::set_user(uid, gid, userns::keeps_groups()).doing(format!("become user {uid}:{gid}"))?;
+            let keeps_groups = userns::keeps_groups();
+            sys::set_user(uid, gid, (!keeps_groups).then_some(self.sandbox.groups.as_slice()))
+                .doing(format!("become user {uid}:{gid}"))?;
+            self.report_missing_groups(keeps_groups);
+        } else if self.namespace == UserNamespace::First {
+            self.report_missing_groups(true);
         }
         if let Some(limit) = self.process_limit {
             let limit = Rlimit { current: Some(limit), maximum: Some(limit) };

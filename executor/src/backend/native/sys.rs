@@ -205,12 +205,12 @@ pub fn watch_children() -> io::Result<OwnedFd> {
     }
 }
 
-/// Becomes this user and group for good, without other groups unless those must be kept.
-pub fn set_user(uid: u32, gid: u32, keep_groups: bool) -> io::Result<()> {
-    // SAFETY: an empty list of groups needs no memory. The process has one thread, so the bare calls suffice.
+/// Becomes this user and group for good, with these further groups and no others; where none are given, the caller's stay.
+pub fn set_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
+    // SAFETY: the list is as long as it is said to be, and outlives the call. The process has one thread, so the bare calls suffice.
     unsafe {
-        if !keep_groups {
-            check(libc::syscall(libc::SYS_setgroups, 0usize, std::ptr::null::<libc::gid_t>()))?;
+        if let Some(groups) = groups {
+            check(libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()))?;
         }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
