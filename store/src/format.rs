@@ -19,6 +19,8 @@ mod growing;
 pub mod sif;
 pub mod squashfs;
 pub mod tar;
+#[cfg(test)]
+mod testing;
 
 pub use artifact::{Artifact, HEAD_LENGTH};
 pub use compression::{Compression, CompressionError, Compressor};
@@ -85,9 +87,10 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// What is sane for an artifact of this size: 64 GiB or, if that is more, twenty times what it is; ten million entries.
+    /// What is sane for an artifact of this size: 64 GiB or, if that is more, twenty times
+    /// what it is; a million entries or, if that is more, one for every 16 bytes.
     pub fn for_size(size: u64) -> Self {
-        Self { bytes: size.saturating_mul(20).max(64 << 30), entries: 10_000_000, depth: 4096 }
+        Self { bytes: size.saturating_mul(20).max(64 << 30), entries: (size / 16).max(1_000_000), depth: 4096 }
     }
 }
 
@@ -210,7 +213,25 @@ fn check_claim(path: &Path, imported: Imported) -> Result<Imported> {
     }
 }
 
+/// A time in seconds since 1970, as ISO 8601 writes it.
+pub(crate) fn time_text(seconds: u32) -> String {
+    let (days, rest) = (i64::from(seconds / 86_400), seconds % 86_400);
+    // Howard Hinnant's days_to_civil: years begin in March, so that the leap day is the last; eras have 400 years.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let (day, month) =
+        (day_of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
 /// For `map_err`: the artifact could not be written.
 fn write_failed(source: std::io::Error) -> Error {
     Error::File { action: "write", path: Path::new("artifact").to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

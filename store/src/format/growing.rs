@@ -96,6 +96,28 @@ impl Growing {
         Ok(())
     }
 
+    /// Gives a directory, by its number, another mode and owner. The root is number 0.
+    pub(super) fn set_metadata(&mut self, directory: usize, metadata: Metadata) {
+        self.directories[directory].metadata = metadata;
+    }
+
+    /// Puts anything but a directory into a directory, by its number.
+    pub(super) fn add(&mut self, directory: usize, name: Name, node: Node) {
+        self.directories[directory].entries.insert(name, Entry::Other(node));
+    }
+
+    /// Makes a directory in another, by its number; gives its own.
+    pub(super) fn add_directory(&mut self, parent: usize, name: Name, metadata: Metadata) -> usize {
+        let number = self.child(parent, &name);
+        self.directories[number].metadata = metadata;
+        number
+    }
+
+    /// Whether a directory, by its number, has an entry of this name.
+    pub(super) fn has(&self, directory: usize, name: &Name) -> bool {
+        self.directories[directory].entries.contains_key(name)
+    }
+
     /// What lies at a path, if it is not a directory; links on the way are followed if they may be, one at the end is not.
     pub fn get(&self, path: &RelativePath) -> Option<&Node> {
         let (name, parent) = path.0.split_last()?;

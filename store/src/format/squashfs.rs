@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 
-use super::{Format, Options, TIME, write_failed};
+use super::{Artifact, Bounds, Format, Imported, Inspection, Options, TIME, write_failed};
 use crate::{BlobId, FormationId, Metadata, Name, Node, Result, Store, Tree, TreeId};
 
 mod data;
+pub mod read;
 mod table;
 
 use data::{Content, DataWriter};
@@ -52,6 +53,18 @@ impl Format for Squashfs {
         file.seek(SeekFrom::Start(0)).map_err(write_failed)?;
         std::io::copy(&mut BufReader::with_capacity(1 << 20, file), output).map_err(write_failed)?;
         Ok(())
+    }
+
+    fn recognises(&self, artifact: &Artifact) -> bool {
+        read::is_magic(artifact.head())
+    }
+
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
+        Ok(Inspection { size: artifact.size(), ..read::Image::of(artifact)?.inspect()? })
+    }
+
+    fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+        read::Image::of(artifact)?.extract(store, bounds)
     }
 }
 
