@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex};
 use serde_json::Value;
 use store::derivation::Source;
 use store::digest::StepKey;
-use store::directory::{Claim, LayerRecord, Record};
+use store::directory::{Claim, FetchRecord, LayerRecord, Record, StepRecord};
 use store::{DeltaId, Derivation, Formation, FormationId, Node, Plan, StorePath, Tree};
 
 use crate::builtin::{self, Builtin, Input, Job};
@@ -52,7 +52,7 @@ pub fn realise(builder: &Builder<'_>, plan: &Plan) -> Result<Built> {
         root: builder.store.merge(&deltas)?,
         launch: goal.launch.clone(),
     };
-    let formation = keep(builder, &formation, &layers)?;
+    let formation = keep(builder, plan, &formation, &layers)?;
     Ok(Built { formation, layers, made })
 }
 
@@ -61,18 +61,56 @@ fn not_a_layer(label: &str) -> Error {
 }
 
 /// Keeps the formation; what is known of it is only worked out the first time.
-fn keep(builder: &Builder<'_>, formation: &Formation, layers: &[(String, DeltaId)]) -> Result<FormationId> {
+fn keep(
+    builder: &Builder<'_>,
+    plan: &Plan,
+    formation: &Formation,
+    layers: &[(String, DeltaId)],
+) -> Result<FormationId> {
     let id = formation.id();
-    if builder.store.formation(id).is_ok() && builder.store.record(id).is_ok() {
+    if builder.store.formation(id).is_ok() && builder.store.record(id).is_ok_and(|record| !record.steps.is_empty()) {
         return Ok(id);
     }
-    let mut record = Record { built: now(), ..Record::default() };
+    let mut record = Record { built: now(), fetched: fetched(plan), steps: steps(plan), ..Record::default() };
     for (label, delta) in layers {
         let extent = builder.store.extent(builder.store.delta(*delta)?.tree)?;
         let (label, delta) = (label.clone(), delta.to_string());
         record.layers.push(LayerRecord { label, delta, size: extent.bytes, files: extent.files });
     }
     Ok(builder.store.put_formation(formation, &record)?)
+}
+
+/// What a plan fetches, sorted.
+fn fetched(plan: &Plan) -> Vec<FetchRecord> {
+    let fetches = plan.derivations.values().filter_map(|derivation| {
+        let fixed = derivation.outputs.values().find_map(|output| output.fixed.as_ref())?;
+        let environment = |name: &str| derivation.environment.get(name.as_bytes());
+        let parameters: Option<Value> = environment("parameters").and_then(|text| serde_json::from_slice(text).ok());
+        let url = parameters.as_ref().and_then(|parameters| parameters.get("url")?.as_str().map(str::to_owned));
+        let url = url.or_else(|| environment("url").map(|url| String::from_utf8_lossy(url).into_owned()));
+        Some(FetchRecord {
+            name: derivation.name.clone(),
+            url: url.unwrap_or_default(),
+            algorithm: format!("{}{}", if fixed.recursive { "nar-" } else { "" }, fixed.algorithm.as_str()),
+            digest: store::digest::to_hex(&fixed.hash),
+        })
+    });
+    let fetches: BTreeSet<FetchRecord> = fetches.filter(|fetch| !fetch.digest.is_empty()).collect();
+    fetches.into_iter().collect()
+}
+
+/// The steps of a plan, sorted.
+fn steps(plan: &Plan) -> Vec<StepRecord> {
+    let step = |(path, derivation): (&StorePath, &Derivation)| {
+        let inputs = derivation.input_derivations.keys().chain(&derivation.input_sources);
+        let inputs: BTreeSet<String> = inputs.map(StorePath::to_string).collect();
+        StepRecord {
+            derivation: path.to_string(),
+            builder: String::from_utf8_lossy(&derivation.builder).into_owned(),
+            inputs: inputs.into_iter().collect(),
+        }
+    };
+    plan.derivations.iter().map(step).collect()
 }
 
 fn now() -> u64 {

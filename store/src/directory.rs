@@ -17,7 +17,6 @@
 //! place only after the file system has been told to write them out: once for thousands of objects, not once for each.
 //! The whole directory is mode 0700. More in `docs/formats/store.md`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -97,6 +96,30 @@ pub struct LayerRecord {
     pub files: u64,
 }
 
+/// Something that was fetched for a formation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct FetchRecord {
+    /// Its file name.
+    pub name: String,
+    /// Relative to a mirror or an index where it is of one (`debian:bookworm/pool/…`, `python:numpy/…`), else an address.
+    pub url: String,
+    /// The hash that it had to have: `sha256`, `sha512`, `sha1`, `md5`; `nar-` in front if it is of a NAR.
+    pub algorithm: String,
+    /// Its digits, in hexadecimal.
+    pub digest: String,
+}
+
+/// A step that led to a formation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct StepRecord {
+    /// The `.drv` path: a digest of the step and of everything that leads to it.
+    pub derivation: String,
+    /// What makes it, for instance `builtin:wheel`.
+    pub builder: String,
+    /// `.drv` paths of steps, and store paths of sources, that go in; sorted.
+    pub inputs: Vec<String>,
+}
+
 /// What is known of a formation beside its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Record {
@@ -104,9 +127,12 @@ pub struct Record {
     pub layers: Vec<LayerRecord>,
     /// When it was first built here, in seconds since 1970.
     pub built: u64,
-    /// Packages in it, as the lock has them.
+    /// What was fetched for it; sorted.
     #[serde(default)]
-    pub packages: Vec<BTreeMap<String, serde_json::Value>>,
+    pub fetched: Vec<FetchRecord>,
+    /// How it was made, by the path of the derivation; empty if it was not built but came from elsewhere.
+    #[serde(default)]
+    pub steps: Vec<StepRecord>,
 }
 
 /// Who owns the files of a checkout.

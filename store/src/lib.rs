@@ -4,6 +4,7 @@
 
 pub mod delta;
 pub mod derivation;
+pub mod diff;
 pub mod digest;
 pub mod directory;
 mod encoding;
@@ -15,6 +16,8 @@ pub mod name;
 pub mod nix;
 pub mod packages;
 pub mod paragraph;
+pub mod provenance;
+pub mod sbom;
 pub mod tree;
 
 pub use delta::{Delta, RelativePath};

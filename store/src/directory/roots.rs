@@ -10,7 +10,8 @@ use crate::formation::is_name;
 use crate::{Error, Formation, FormationId, Result};
 
 impl Store {
-    /// Keeps a formation and what is known of it; an earlier record of the same formation is kept.
+    /// Keeps a formation and what is known of it. An earlier record of the same formation is kept, unless only this one says
+    /// how it was made.
     pub fn put_formation(&self, formation: &Formation, record: &Record) -> Result<FormationId> {
         let encoded = formation.encode();
         let id = Formation::id_of(&encoded);
@@ -18,14 +19,18 @@ impl Store {
         Formation::decode(&encoded).map_err(damaged)?;
         let (formation_path, record_path) = (object_path("formations", &id.to_string()), record_path(id));
         let here = self.size_of(&formation_path)? == Some(encoded.len() as u64);
-        if !here || !self.is_there(&record_path) {
+        let kept = self.is_there(&record_path)
+            && (record.steps.is_empty() || self.record(id).is_ok_and(|known| !known.steps.is_empty()));
+        if !here || !kept {
             self.sync()?;
             let mut text = serde_json::to_string_pretty(record).expect("a record is plain values");
             text.push('\n');
-            if !self.is_there(&record_path) {
+            if !kept {
                 self.replace(&record_path, text.as_bytes())?;
             }
-            self.replace(&formation_path, &encoded)?;
+            if !here {
+                self.replace(&formation_path, &encoded)?;
+            }
         }
         Ok(id)
     }
