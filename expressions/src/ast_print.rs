@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::ast::{Attributes, Expression, Kind, Name, Origin};
+use crate::ast::{Attributes, Kind, List, Name, Node, Origin, Tree};
 use crate::symbols::{Symbol, Symbols};
-use crate::text;
+use crate::{stack, text};
 
 /// The text of an expression.
-pub fn expression(symbols: &Symbols, expression: &Expression) -> String {
-    let mut printer = Printer { symbols, text: String::new() };
+pub fn expression(symbols: &Symbols, tree: &Tree, expression: Node) -> String {
+    let mut printer = Printer { symbols, tree, text: String::new() };
     printer.expression(expression);
     printer.text
 }
@@ -20,6 +20,7 @@ pub fn symbol(symbols: &Symbols, symbol: Symbol) -> String {
 
 struct Printer<'a> {
     symbols: &'a Symbols,
+    tree: &'a Tree,
     text: String,
 }
 
@@ -41,19 +42,24 @@ impl Printer<'_> {
         self.push(end);
     }
 
-    fn expression(&mut self, expression: &Expression) {
-        match &expression.kind {
+    fn expression(&mut self, expression: Node) {
+        if !stack::has_room() {
+            // Whoever compiles it refuses it.
+            return self.push("…");
+        }
+        let tree = self.tree;
+        match tree.kind(expression) {
             Kind::Integer(integer) => _ = write!(self.text, "{integer}"),
-            Kind::Float(float) => self.push(&text::float(*float)),
-            Kind::String(text) => self.push(&text::quoted(text)),
-            Kind::Path(path) => self.push(&String::from_utf8_lossy(path)),
-            Kind::Variable(name) => self.symbol(*name),
+            Kind::Float(float) => self.push(&text::float(float)),
+            Kind::String(text) => self.push(&text::quoted(tree.text(text))),
+            Kind::Path(path) => self.push(&String::from_utf8_lossy(tree.text(path))),
+            Kind::Variable(name) => self.symbol(name),
             Kind::Position => self.push("__curPos"),
             Kind::Concatenation { parts, .. } => {
                 self.push("(");
-                for (number, (_, part)) in parts.iter().enumerate() {
+                for (number, part) in tree.parts(parts).enumerate() {
                     self.push(if number > 0 { " + " } else { "" });
-                    self.expression(part);
+                    self.expression(part.node);
                 }
                 self.push(")");
             }
@@ -70,27 +76,29 @@ impl Printer<'_> {
                 self.push(")");
             }
             Kind::Attributes(attributes) => {
+                let attributes = tree.attributes(attributes);
                 self.push(if attributes.recursive { "rec { " } else { "{ " });
                 self.attributes(attributes);
                 self.push("}");
             }
             Kind::List(items) => {
                 self.push("[ ");
-                for item in items {
+                for item in tree.items(items) {
                     self.joined("(", &[&|printer| printer.expression(item)], ") ");
                 }
                 self.push("]");
             }
-            Kind::Lambda(lambda) => {
+            Kind::Lambda(number) => {
+                let lambda = tree.lambda(number);
                 self.push("(");
-                if let Some(formals) = &lambda.formals {
+                if let Some(formals) = lambda.formals {
                     self.push("{ ");
-                    let mut sorted: Vec<_> = formals.list.iter().collect();
+                    let mut sorted: Vec<_> = tree.formals(formals).iter().collect();
                     sorted.sort_by_key(|formal| self.symbols.bytes(formal.name));
                     for (number, formal) in sorted.iter().enumerate() {
                         self.push(if number > 0 { ", " } else { "" });
                         self.symbol(formal.name);
-                        if let Some(default) = &formal.default {
+                        if let Some(default) = formal.default {
                             self.push(" ? ");
                             self.expression(default);
                         }
@@ -104,12 +112,12 @@ impl Printer<'_> {
                 if let Some((name, _)) = lambda.argument {
                     self.symbol(name);
                 }
-                self.joined(": ", &[&|printer| printer.expression(&lambda.body)], ")");
+                self.joined(": ", &[&|printer| printer.expression(lambda.body)], ")");
             }
             Kind::Call { function, arguments } => {
                 self.push("(");
                 self.expression(function);
-                for argument in arguments {
+                for argument in tree.items(arguments) {
                     self.push(" ");
                     self.expression(argument);
                 }
@@ -117,17 +125,17 @@ impl Printer<'_> {
             }
             Kind::Let(attributes, body) => {
                 self.push("(let ");
-                self.attributes(attributes);
+                self.attributes(tree.attributes(attributes));
                 self.joined("in ", &[&|printer| printer.expression(body)], ")");
             }
             Kind::With(set, body) => {
                 self.joined("(with ", &[&|printer| printer.expression(set)], "; ");
                 self.joined("", &[&|printer| printer.expression(body)], ")");
             }
-            Kind::If(parts) => {
-                self.joined("(if ", &[&|printer| printer.expression(&parts[0])], " then ");
-                self.joined("", &[&|printer| printer.expression(&parts[1])], " else ");
-                self.joined("", &[&|printer| printer.expression(&parts[2])], ")");
+            Kind::If(condition, yes, no) => {
+                self.joined("(if ", &[&|printer| printer.expression(condition)], " then ");
+                self.joined("", &[&|printer| printer.expression(yes)], " else ");
+                self.joined("", &[&|printer| printer.expression(no)], ")");
             }
             Kind::Assert(condition, body) => {
                 self.joined("assert ", &[&|printer| printer.expression(condition)], "; ");
@@ -142,11 +150,11 @@ impl Printer<'_> {
         }
     }
 
-    fn path(&mut self, path: &[Name]) {
-        for (number, name) in path.iter().enumerate() {
+    fn path(&mut self, path: List<Name>) {
+        for (number, name) in self.tree.names(path).enumerate() {
             self.push(if number > 0 { "." } else { "" });
             match name {
-                Name::Static(name) => self.symbol(*name),
+                Name::Static(name) => self.symbol(name),
                 Name::Dynamic(name) => self.joined("\"${", &[&|printer| printer.expression(name)], "}\""),
             }
         }
@@ -164,12 +172,12 @@ impl Printer<'_> {
             }
             self.push("; ");
         }
-        for (number, source) in attributes.sources.iter().enumerate() {
+        for (number, source) in (0..).zip(&attributes.sources) {
             let from: Vec<_> = sorted.iter().filter(|entry| entry.origin == Origin::InheritedFrom(number)).collect();
             if from.is_empty() {
                 continue;
             }
-            self.joined("inherit (", &[&|printer| printer.expression(source)], ")");
+            self.joined("inherit (", &[&|printer| printer.expression(*source)], ")");
             for entry in from {
                 self.push(" ");
                 self.symbol(entry.name);
@@ -178,11 +186,11 @@ impl Printer<'_> {
         }
         for entry in sorted.iter().filter(|entry| entry.origin == Origin::Plain) {
             self.symbol(entry.name);
-            self.joined(" = ", &[&|printer| printer.expression(&entry.value)], "; ");
+            self.joined(" = ", &[&|printer| printer.expression(entry.value)], "; ");
         }
         for (name, value, _) in &attributes.dynamic {
-            self.joined("\"${", &[&|printer| printer.expression(name)], "}\" = ");
-            self.joined("", &[&|printer| printer.expression(value)], "; ");
+            self.joined("\"${", &[&|printer| printer.expression(*name)], "}\" = ");
+            self.joined("", &[&|printer| printer.expression(*value)], "; ");
         }
     }
 }

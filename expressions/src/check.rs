@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ast::{Attributes, Expression, Kind, Name, Origin, Span};
+use crate::ast::{Attributes, Kind, List, Name, Node, Origin, Span, Tree};
 use crate::error::{Finding, Place, Severity, SourceText};
 use crate::eval::Evaluator;
 use crate::symbols::{Symbol, Symbols};
@@ -62,7 +62,7 @@ fn check_one(
     directory: &[u8],
     findings: &mut Vec<Finding>,
 ) -> Vec<Vec<u8>> {
-    let (expression, warnings) = match evaluator.parse(text, directory) {
+    let (tree, warnings) = match evaluator.parse(text, directory) {
         Ok(parsed) => parsed,
         Err(failure) => {
             findings.extend(report::error(evaluator, *failure).findings);
@@ -70,12 +70,12 @@ fn check_one(
         }
     };
     let mut found = warnings;
-    if let Err(failure) = evaluator.compile(Arc::clone(text), &expression, None) {
+    if let Err(failure) = evaluator.compile(&tree, None) {
         found.extend(report::error(evaluator, *failure).findings);
     }
     let symbols = &evaluator.symbols;
-    let mut walk = Walk { symbols, text, scopes: Vec::new(), findings: &mut found, imports: Vec::new() };
-    walk.expression(&expression);
+    let mut walk = Walk { symbols, text, tree: &tree, scopes: Vec::new(), findings: &mut found, imports: Vec::new() };
+    walk.expression(tree.root);
     let imports = walk.imports;
     found.sort_by_key(|finding| finding.place.as_ref().map_or(0, |place| place.start));
     findings.append(&mut found);
@@ -92,6 +92,7 @@ struct Binding {
 struct Walk<'a> {
     symbols: &'a Symbols,
     text: &'a Arc<SourceText>,
+    tree: &'a Tree,
     /// Innermost last.
     scopes: Vec<BTreeMap<Symbol, Binding>>,
     findings: &'a mut Vec<Finding>,
@@ -125,60 +126,70 @@ impl Walk<'_> {
         }
     }
 
-    fn path(&mut self, path: &[Name]) {
-        for name in path {
+    fn path(&mut self, path: List<Name>) {
+        for name in self.tree.names(path) {
             if let Name::Dynamic(name) = name {
                 self.expression(name);
             }
         }
     }
 
-    fn expression(&mut self, expression: &Expression) {
-        match &expression.kind {
+    fn expression(&mut self, expression: Node) {
+        if !stack::has_room() {
+            // Whoever compiles it refuses it.
+            return;
+        }
+        let tree = self.tree;
+        match tree.kind(expression) {
             Kind::Integer(_) | Kind::Float(_) | Kind::String(_) | Kind::Path(_) | Kind::Position => {}
-            Kind::Variable(name) => self.uses(*name),
-            Kind::Concatenation { parts, .. } => parts.iter().for_each(|(_, part)| self.expression(part)),
+            Kind::Variable(name) => self.uses(name),
+            Kind::Concatenation { parts, .. } => tree.parts(parts).for_each(|part| self.expression(part.node)),
             Kind::Select { from, path, fallback } => {
                 self.expression(from);
                 self.path(path);
-                fallback.iter().for_each(|fallback| self.expression(fallback));
+                fallback.into_iter().for_each(|fallback| self.expression(fallback));
             }
             Kind::Has { from, path } => {
                 self.expression(from);
                 self.path(path);
             }
-            Kind::Attributes(attributes) if attributes.recursive => {
-                let scope = names(attributes, "");
-                self.within(scope, |walk| walk.attributes(attributes, true));
+            Kind::Attributes(number) => {
+                let attributes = tree.attributes(number);
+                if attributes.recursive {
+                    let scope = names(attributes, "");
+                    self.within(scope, |walk| walk.attributes(attributes, true));
+                } else {
+                    self.attributes(attributes, false);
+                }
             }
-            Kind::Attributes(attributes) => self.attributes(attributes, false),
-            Kind::List(items) => items.iter().for_each(|item| self.expression(item)),
-            Kind::Lambda(lambda) => {
+            Kind::List(items) => tree.items(items).for_each(|item| self.expression(item)),
+            Kind::Lambda(number) => {
+                let lambda = tree.lambda(number);
+                let formals = lambda.formals.map_or(&[][..], |formals| tree.formals(formals));
                 let mut scope = BTreeMap::new();
                 if let Some((name, span)) = lambda.argument {
                     scope.insert(name, Binding { span, what: "", used: false });
                 }
-                for formal in lambda.formals.iter().flat_map(|formals| &formals.list) {
+                for formal in formals {
                     scope.insert(formal.name, Binding { span: formal.span, what: "argument", used: false });
                 }
                 self.within(scope, |walk| {
-                    for formal in lambda.formals.iter().flat_map(|formals| &formals.list) {
-                        formal.default.iter().for_each(|default| walk.expression(default));
-                    }
-                    walk.expression(&lambda.body);
+                    formals.iter().filter_map(|formal| formal.default).for_each(|default| walk.expression(default));
+                    walk.expression(lambda.body);
                 });
             }
             Kind::Call { function, arguments } => {
-                if let (Kind::Variable(name), [Expression { kind: Kind::Path(path), .. }, ..]) =
-                    (&function.kind, &arguments[..])
-                    && &self.symbols.bytes(*name)[..] == b"import"
+                if let Kind::Variable(name) = tree.kind(function)
+                    && let Some(Kind::Path(path)) = tree.items(arguments).next().map(|first| tree.kind(first))
+                    && &self.symbols.bytes(name)[..] == b"import"
                 {
-                    self.imports.push(path.clone());
+                    self.imports.push(tree.text(path).to_vec());
                 }
                 self.expression(function);
-                arguments.iter().for_each(|argument| self.expression(argument));
+                tree.items(arguments).for_each(|argument| self.expression(argument));
             }
-            Kind::Let(attributes, body) => {
+            Kind::Let(number, body) => {
+                let attributes = tree.attributes(number);
                 let scope = names(attributes, "binding");
                 self.within(scope, |walk| {
                     walk.attributes(attributes, true);
@@ -189,16 +200,16 @@ impl Walk<'_> {
                 self.expression(first);
                 self.expression(second);
             }
-            Kind::If(parts) => parts.iter().for_each(|part| self.expression(part)),
+            Kind::If(condition, yes, no) => [condition, yes, no].into_iter().for_each(|part| self.expression(part)),
             Kind::Not(operand) => self.expression(operand),
         }
     }
 
     fn attributes(&mut self, attributes: &Attributes, recursive: bool) {
-        attributes.sources.iter().for_each(|source| self.expression(source));
+        attributes.sources.iter().for_each(|source| self.expression(*source));
         for entry in &attributes.entries {
             match entry.origin {
-                Origin::Plain => self.expression(&entry.value),
+                Origin::Plain => self.expression(entry.value),
                 Origin::InheritedFrom(_) => {}
                 Origin::Inherited if recursive => {
                     // The name of the scope around, not this set's own.
@@ -210,8 +221,8 @@ impl Walk<'_> {
             }
         }
         for (name, value, _) in &attributes.dynamic {
-            self.expression(name);
-            self.expression(value);
+            self.expression(*name);
+            self.expression(*value);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::ast::{Attributes, Expression, Formals, Kind, Lambda, Name, Origin, Span};
+use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Origin, Span, Tree};
 use crate::code::{
     Code, ConcatenationCode, EntryCode, FormalCode, FormalsCode, LambdaCode, NameCode, SelectCode, SetCode, Where,
 };
@@ -30,6 +31,7 @@ pub struct Compiler<'a> {
     symbols: &'a Symbols,
     places: &'a Places,
     globals: &'a Globals,
+    tree: &'a Tree,
     text: u32,
     /// What nothing explained.
     pub undefined: Vec<Undefined>,
@@ -48,17 +50,18 @@ enum Visible<'a> {
 
 impl<'a> Compiler<'a> {
     /// For one text.
-    pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, text: u32) -> Self {
-        Self { symbols, places, globals, text, undefined: Vec::new(), too_deep: false }
+    pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, tree: &'a Tree) -> Self {
+        let text = places.text(Arc::clone(&tree.source));
+        Self { symbols, places, globals, tree, text, undefined: Vec::new(), too_deep: false }
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
-    pub fn whole(&mut self, expression: &Expression, extra: Option<&[Symbol]>) -> Rc<Code> {
+    pub fn whole(&mut self, extra: Option<&[Symbol]>) -> Rc<Code> {
         match extra {
-            None => self.code(expression, &Visible::Nothing),
+            None => self.code(self.tree.root, &Visible::Nothing),
             Some(names) => {
                 let names = numbered(names.iter().copied());
-                self.code(expression, &Visible::Names(&names, &Visible::Nothing))
+                self.code(self.tree.root, &Visible::Names(&names, &Visible::Nothing))
             }
         }
     }
@@ -68,48 +71,52 @@ impl<'a> Compiler<'a> {
         if span == Span::default() { PlaceId::NONE } else { self.places.add(self.text, span) }
     }
 
-    fn code(&mut self, expression: &Expression, visible: &Visible) -> Rc<Code> {
-        let span = expression.span;
+    fn code(&mut self, expression: Node, visible: &Visible) -> Rc<Code> {
+        let tree = self.tree;
+        let span = tree.span(expression);
         if !stack::has_room() {
             self.too_deep = true;
             return Rc::new(Code::Constant(Value::Null));
         }
-        Rc::new(match &expression.kind {
-            Kind::Integer(integer) => Code::Constant(Value::Integer(*integer)),
-            Kind::Float(float) => Code::Constant(Value::Float(*float)),
-            Kind::String(text) => Code::Constant(Value::string(text.clone())),
-            Kind::Path(path) => Code::Constant(Value::path(path.clone())),
-            Kind::Variable(name) => self.variable(*name, span, visible),
+        Rc::new(match tree.kind(expression) {
+            Kind::Integer(integer) => Code::Constant(Value::Integer(integer)),
+            Kind::Float(float) => Code::Constant(Value::Float(float)),
+            Kind::String(text) => Code::Constant(Value::string(tree.text(text))),
+            Kind::Path(path) => Code::Constant(Value::path(tree.text(path))),
+            Kind::Variable(name) => self.variable(name, span, visible),
             Kind::Position => Code::Position(self.place(span)),
             Kind::Concatenation { forced, parts } => {
-                let parts = parts.iter().map(|(span, part)| (self.place(*span), self.code(part, visible))).collect();
-                Code::Concatenation(Box::new(ConcatenationCode { forced: *forced, parts, place: self.place(span) }))
+                let parts = tree.parts(parts);
+                let parts = parts.map(|part| (self.place(part.span), self.code(part.node, visible))).collect();
+                Code::Concatenation(Box::new(ConcatenationCode { forced, parts, place: self.place(span) }))
             }
             Kind::Select { from, path, fallback } => {
                 let from = self.code(from, visible);
                 let path = self.path(path, visible);
-                let fallback = fallback.as_ref().map(|fallback| self.code(fallback, visible));
+                let fallback = fallback.map(|fallback| self.code(fallback, visible));
                 Code::Select(Box::new(SelectCode { from, path, fallback, place: self.place(span) }))
             }
             Kind::Has { from, path } => {
                 let from = self.code(from, visible);
                 Code::Has(from, self.path(path, visible))
             }
-            Kind::Attributes(attributes) => {
+            Kind::Attributes(number) => {
+                let attributes = tree.attributes(number);
                 let names = if attributes.recursive { slots(attributes) } else { Vec::new() };
                 let inside = Visible::Names(&names, visible);
                 let inside = if attributes.recursive { &inside } else { visible };
                 Code::Set(Box::new(self.set(attributes, attributes.recursive, inside, visible, span)))
             }
-            Kind::List(items) if items.is_empty() => Code::Constant(Value::list(Vec::new())),
-            Kind::List(items) => Code::List(items.iter().map(|item| self.code(item, visible)).collect()),
-            Kind::Lambda(lambda) => Code::Lambda(Rc::new(self.lambda(lambda, span, visible))),
+            Kind::List(items) if tree.items(items).len() == 0 => Code::Constant(Value::list(Vec::new())),
+            Kind::List(items) => Code::List(tree.items(items).map(|item| self.code(item, visible)).collect()),
+            Kind::Lambda(number) => Code::Lambda(Rc::new(self.lambda(tree.lambda(number), span, visible))),
             Kind::Call { function, arguments } => {
                 let function = self.code(function, visible);
-                let arguments = arguments.iter().map(|argument| self.code(argument, visible)).collect();
+                let arguments = tree.items(arguments).map(|argument| self.code(argument, visible)).collect();
                 Code::Call(function, arguments, self.place(span))
             }
-            Kind::Let(attributes, body) => {
+            Kind::Let(number, body) => {
+                let attributes = tree.attributes(number);
                 let names = slots(attributes);
                 let inside = Visible::Names(&names, visible);
                 let set = self.set(attributes, true, &inside, visible, span);
@@ -120,28 +127,28 @@ impl<'a> Compiler<'a> {
                 let place = self.place(span);
                 Code::With(set, self.code(body, &Visible::With(place, visible)), place)
             }
-            Kind::If(parts) => {
-                let parts = [&parts[0], &parts[1], &parts[2]].map(|part| self.code(part, visible));
+            Kind::If(condition, yes, no) => {
+                let parts = [condition, yes, no].map(|part| self.code(part, visible));
                 Code::If(Box::new(parts), self.place(span))
             }
             Kind::Assert(condition, body) => {
-                let text = ast_print::expression(self.symbols, condition);
+                let text = ast_print::expression(self.symbols, tree, condition);
                 let condition = self.code(condition, visible);
                 Code::Assert(condition, self.code(body, visible), self.place(span), text.into())
             }
             Kind::Not(operand) => Code::Not(self.code(operand, visible)),
             Kind::Binary(operator, left, right) => {
                 let left = self.code(left, visible);
-                Code::Binary(*operator, left, self.code(right, visible), self.place(span))
+                Code::Binary(operator, left, self.code(right, visible), self.place(span))
             }
         })
     }
 
-    fn path(&mut self, path: &[Name], visible: &Visible) -> Box<[NameCode]> {
-        let names = path.iter().map(|name| match name {
-            Name::Static(name) => NameCode::Static(*name),
+    fn path(&mut self, path: List<Name>, visible: &Visible) -> Box<[NameCode]> {
+        let names = self.tree.names(path).map(|name| match name {
+            Name::Static(name) => NameCode::Static(name),
             Name::Dynamic(name) => {
-                let text = format!("\"${{{}}}\"", ast_print::expression(self.symbols, name));
+                let text = format!("\"${{{}}}\"", ast_print::expression(self.symbols, self.tree, name));
                 NameCode::Dynamic(self.code(name, visible), text.into())
             }
         });
@@ -205,16 +212,16 @@ impl<'a> Compiler<'a> {
         outside: &Visible,
         span: Span,
     ) -> SetCode {
-        let sources: Vec<_> = attributes.sources.iter().map(|source| self.code(source, inside)).collect();
+        let sources: Vec<_> = attributes.sources.iter().map(|source| self.code(*source, inside)).collect();
         let mut entries: Vec<_> = attributes.entries.iter().collect();
         entries.sort_by_key(|entry| entry.name);
         let overrides = entries.iter().position(|entry| recursive && entry.name == known::OVERRIDES);
         let entries = entries.iter().map(|entry| {
             let (sees, code) = match entry.origin {
-                Origin::Plain => (Where::Inside, self.code(&entry.value, inside)),
-                Origin::Inherited => (Where::Outside, self.code(&entry.value, outside)),
+                Origin::Plain => (Where::Inside, self.code(entry.value, inside)),
+                Origin::Inherited => (Where::Outside, self.code(entry.value, outside)),
                 Origin::InheritedFrom(source) => {
-                    let from = Rc::new(Code::Variable(0, source as u32, self.place(entry.value.span)));
+                    let from = Rc::new(Code::Variable(0, source, self.place(self.tree.span(entry.value))));
                     let path = Box::new([NameCode::Static(entry.name)]);
                     let place = self.place(entry.span);
                     (Where::Sources, Rc::new(Code::Select(Box::new(SelectCode { from, path, fallback: None, place }))))
@@ -224,8 +231,8 @@ impl<'a> Compiler<'a> {
         });
         let entries = entries.collect();
         let dynamic = attributes.dynamic.iter().map(|(name, value, span)| {
-            let name = self.code(name, inside);
-            (name, self.code(value, inside), self.place(*span))
+            let name = self.code(*name, inside);
+            (name, self.code(*value, inside), self.place(*span))
         });
         let dynamic = dynamic.collect();
         SetCode { recursive, entries, dynamic, sources, overrides, place: self.place(span) }
@@ -235,13 +242,13 @@ impl<'a> Compiler<'a> {
         let place = self.place(span);
         let argument = lambda.argument.map(|(name, _)| name);
         let offset = u32::from(argument.is_some());
-        let Some(formals) = &lambda.formals else {
+        let Some(formals) = lambda.formals else {
             let names: Vec<_> = argument.into_iter().map(|name| (name, 0)).collect();
-            let body = self.code(&lambda.body, &Visible::Names(&names, visible));
+            let body = self.code(lambda.body, &Visible::Names(&names, visible));
             return LambdaCode { name: lambda.name, argument, formals: None, slots: 1, body, place };
         };
-        let Formals { list, ellipsis } = formals;
-        let mut sorted: Vec<_> = list.iter().collect();
+        let ellipsis = formals.ellipsis;
+        let mut sorted: Vec<_> = self.tree.formals(formals).iter().collect();
         sorted.sort_by_key(|formal| formal.name);
         let mut names: Vec<_> = sorted.iter().zip(offset..).map(|(formal, slot)| (formal.name, slot)).collect();
         names.extend(argument.map(|name| (name, 0)));
@@ -249,11 +256,11 @@ impl<'a> Compiler<'a> {
         let inside = Visible::Names(&names, visible);
         let formals = sorted.iter().map(|formal| FormalCode {
             name: formal.name,
-            default: formal.default.as_ref().map(|default| self.code(default, &inside)),
+            default: formal.default.map(|default| self.code(default, &inside)),
             place: self.place(formal.span),
         });
-        let formals = FormalsCode { list: formals.collect(), ellipsis: *ellipsis };
-        let body = self.code(&lambda.body, &inside);
+        let formals = FormalsCode { list: formals.collect(), ellipsis };
+        let body = self.code(lambda.body, &inside);
         LambdaCode { name: lambda.name, argument, formals: Some(formals), slots: names.len(), body, place }
     }
 }

@@ -249,8 +249,8 @@ fn find(evaluator: &Evaluator, name: &str) -> Result<Vec<u8>> {
 }
 
 fn parse(evaluator: &Evaluator, name: PathBuf, text: Vec<u8>, directory: &[u8], output: &mut Vec<u8>) -> Result<()> {
-    let expression = evaluator.check_text(name, text, directory)?;
-    output.extend(ast_print::expression(&evaluator.symbols, &expression).bytes());
+    let tree = evaluator.check_text(name, text, directory)?;
+    output.extend(ast_print::expression(&evaluator.symbols, &tree, tree.root).bytes());
     output.push(b'\n');
     Ok(())
 }

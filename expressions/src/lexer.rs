@@ -2,11 +2,17 @@
 //!
 //! As in Nix, the longest token wins: `a/b` is a path, `a:b` a URI, `a / b` a division. Texts and paths with
 //! interpolations have their own rules; the parser asks for their pieces with [`Lexer::string_piece`] and its siblings.
+//!
+//! What is common is decided by one or two bytes; the rest, where several rules compete, by [`rules`].
+
+mod rules;
 
 use crate::ast::Span;
+use rules::{count, is_identifier_part, is_path_byte};
 
 /// One token outside of texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the signs are written beside their names in `Token::sign`")]
 pub enum Token {
     /// `abc`
     Identifier,
@@ -26,39 +32,119 @@ pub enum Token {
     Quote,
     /// `''`, with the rest of the line if it is blank.
     IndentedQuote,
-    /// Keywords.
     If,
-    /// `then`
     Then,
-    /// `else`
     Else,
-    /// `assert`
     Assert,
-    /// `with`
     With,
-    /// `let`
     Let,
-    /// `in`
     In,
-    /// `rec`
     Rec,
-    /// `inherit`
     Inherit,
-    /// `or`
     Or,
-    /// Anything made of signs.
-    Sign(&'static str),
+    Ellipsis,
+    Equal,
+    NotEqual,
+    LessOrEqual,
+    GreaterOrEqual,
+    And,
+    Either,
+    Arrow,
+    Update,
+    Append,
+    PipeLeft,
+    PipeRight,
+    DollarBrace,
+    BraceOpen,
+    BraceClose,
+    ParenthesisOpen,
+    ParenthesisClose,
+    BracketOpen,
+    BracketClose,
+    Semicolon,
+    Colon,
+    Comma,
+    Dot,
+    Assign,
+    Less,
+    Greater,
+    Plus,
+    Minus,
+    Times,
+    Slash,
+    Not,
+    Question,
+    At,
     /// A byte that begins nothing.
     Unknown(u8),
     /// The end of the text.
     End,
 }
 
+impl Token {
+    /// How a sign or keyword is written.
+    pub fn sign(self) -> Option<&'static str> {
+        Some(match self {
+            Self::If => "if",
+            Self::Then => "then",
+            Self::Else => "else",
+            Self::Assert => "assert",
+            Self::With => "with",
+            Self::Let => "let",
+            Self::In => "in",
+            Self::Rec => "rec",
+            Self::Inherit => "inherit",
+            Self::Or => "or",
+            Self::Ellipsis => "...",
+            Self::Equal => "==",
+            Self::NotEqual => "!=",
+            Self::LessOrEqual => "<=",
+            Self::GreaterOrEqual => ">=",
+            Self::And => "&&",
+            Self::Either => "||",
+            Self::Arrow => "->",
+            Self::Update => "//",
+            Self::Append => "++",
+            Self::PipeLeft => "<|",
+            Self::PipeRight => "|>",
+            Self::DollarBrace => "${",
+            Self::BraceOpen => "{",
+            Self::BraceClose => "}",
+            Self::ParenthesisOpen => "(",
+            Self::ParenthesisClose => ")",
+            Self::BracketOpen => "[",
+            Self::BracketClose => "]",
+            Self::Semicolon => ";",
+            Self::Colon => ":",
+            Self::Comma => ",",
+            Self::Dot => ".",
+            Self::Assign => "=",
+            Self::Less => "<",
+            Self::Greater => ">",
+            Self::Plus => "+",
+            Self::Minus => "-",
+            Self::Times => "*",
+            Self::Slash => "/",
+            Self::Not => "!",
+            Self::Question => "?",
+            Self::At => "@",
+            _ => return None,
+        })
+    }
+}
+
 /// A piece of a text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// Characters; whether they count for the indentation.
-    Text(Vec<u8>, bool),
+    /// Characters.
+    Text {
+        /// Where they are in the file.
+        text: Span,
+        /// They want [`unescape`].
+        escaped: bool,
+        /// They count for the indentation.
+        indents: bool,
+    },
     /// `${`
     Interpolation,
     /// The closing quote.
@@ -67,110 +153,17 @@ pub enum Piece {
     End,
 }
 
-/// Longest first, where one begins another.
-const SIGNS: &[&str] = &[
-    "...", "==", "!=", "<=", ">=", "&&", "||", "->", "//", "++", "<|", "|>", "${", "{", "}", "(", ")", "[", "]", ";",
-    ":", ",", ".", "=", "<", ">", "+", "-", "*", "/", "!", "?", "@",
-];
-
 /// A place in the text.
 #[derive(Debug, Clone, Copy)]
 pub struct Lexer<'a> {
     bytes: &'a [u8],
     offset: usize,
-}
-
-fn is_identifier_start(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_'
-}
-
-fn is_identifier_part(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"_'-".contains(&byte)
-}
-
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"._-+".contains(&byte)
-}
-
-fn is_uri_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"%/?:@&=+$,-_.!~*'".contains(&byte)
-}
-
-fn count(bytes: &[u8], test: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().take_while(|byte| test(**byte)).count()
-}
-
-/// The length of `(/SEGMENT)+/?`, or 0.
-fn segments(bytes: &[u8]) -> usize {
-    let mut length = 0;
-    while bytes.get(length) == Some(&b'/') {
-        let segment = count(&bytes[length + 1..], is_path_byte);
-        if segment == 0 {
-            // A slash at the end belongs to the path, if there is a path.
-            return if length > 0 { length + 1 } else { 0 };
-        }
-        length += 1 + segment;
-    }
-    length
-}
-
-fn path_length(bytes: &[u8]) -> usize {
-    let first = count(bytes, is_path_byte);
-    match segments(&bytes[first..]) {
-        0 => 0,
-        rest => first + rest,
-    }
-}
-
-/// The length of the part before an interpolation that follows a slash directly, as in `a/${b}`.
-fn path_before_interpolation(bytes: &[u8]) -> usize {
-    let first = count(bytes, is_path_byte);
-    if bytes[first..].starts_with(b"/${") { first + 1 } else { 0 }
-}
-
-fn float_length(bytes: &[u8]) -> usize {
-    let whole = count(bytes, |byte| byte.is_ascii_digit());
-    if bytes.get(whole) != Some(&b'.') {
-        return 0;
-    }
-    let fraction = count(&bytes[whole + 1..], |byte| byte.is_ascii_digit());
-    let good = if whole > 0 && bytes[0] != b'0' { true } else { (whole == 0 || whole == 1) && fraction > 0 };
-    if !good {
-        return 0;
-    }
-    let mut length = whole + 1 + fraction;
-    if matches!(bytes.get(length), Some(b'e' | b'E')) {
-        let sign = usize::from(matches!(bytes.get(length + 1), Some(b'+' | b'-')));
-        let digits = count(&bytes[(length + 1 + sign).min(bytes.len())..], |byte| byte.is_ascii_digit());
-        if digits > 0 {
-            length += 1 + sign + digits;
-        }
-    }
-    length
-}
-
-fn uri_length(bytes: &[u8]) -> usize {
-    if !bytes.first().is_some_and(u8::is_ascii_alphabetic) {
-        return 0;
-    }
-    let scheme = count(bytes, |byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    if bytes.get(scheme) != Some(&b':') {
-        return 0;
-    }
-    match count(&bytes[scheme + 1..], is_uri_byte) {
-        0 => 0,
-        rest => scheme + 1 + rest,
-    }
-}
-
-fn search_path_length(bytes: &[u8]) -> usize {
-    let first = count(&bytes[1..], is_path_byte);
-    if first == 0 {
-        return 0;
-    }
-    let rest = segments(&bytes[1 + first..]);
-    let end = 1 + first + rest;
-    if bytes[end - 1] != b'/' && bytes.get(end) == Some(&b'>') { end + 1 } else { 0 }
+    /// No path begins before this, as was found out already; else a long row of names with dots would be looked over again for each.
+    no_path: usize,
+    /// Likewise for URIs.
+    no_uri: usize,
+    /// No comment ends from here on.
+    no_comment: bool,
 }
 
 fn keyword(word: &[u8]) -> Token {
@@ -190,8 +183,7 @@ fn keyword(word: &[u8]) -> Token {
 }
 
 /// Undoes the escapes of a text: `\n`, `\r`, `\t`, and `\` before anything else; line ends become `\n`.
-pub fn unescape(raw: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(raw.len());
+pub fn unescape(raw: &[u8], text: &mut Vec<u8>) {
     let mut bytes = raw.iter().copied().peekable();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -209,13 +201,12 @@ pub fn unescape(raw: &[u8]) -> Vec<u8> {
             _ => text.push(byte),
         }
     }
-    text
 }
 
 impl<'a> Lexer<'a> {
-    /// Begins at the front.
+    /// Begins at the front of a text of less than 4 GiB.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0 }
+        Self { bytes, offset: 0, no_path: 0, no_uri: 0, no_comment: false }
     }
 
     /// Where it is.
@@ -223,82 +214,136 @@ impl<'a> Lexer<'a> {
         self.offset
     }
 
-    /// Goes to another place.
-    pub fn seek(&mut self, offset: usize) {
-        self.offset = offset;
-    }
-
     /// The bytes of a stretch.
+    #[inline]
     pub fn slice(&self, span: Span) -> &'a [u8] {
         &self.bytes[span.start as usize..span.end as usize]
     }
 
+    #[inline]
     fn span(&self, start: usize) -> Span {
-        // Texts of more than 4 GiB are refused where they are read.
         Span { start: start as u32, end: self.offset as u32 }
     }
 
+    #[inline]
+    fn at(&self, offset: usize) -> u8 {
+        // A zero byte begins nothing and is part of nothing, as is the end.
+        self.bytes.get(offset).copied().unwrap_or(0)
+    }
+
+    #[inline]
     fn skip_blanks(&mut self) {
         loop {
-            let rest = &self.bytes[self.offset..];
-            match rest {
-                [b' ' | b'\t' | b'\r' | b'\n', ..] => self.offset += 1,
-                [b'#', ..] => self.offset += count(rest, |byte| byte != b'\r' && byte != b'\n'),
-                [b'/', b'*', comment @ ..] => match comment.windows(2).position(|pair| pair == b"*/") {
-                    Some(length) => self.offset += length + 4,
-                    None => return,
-                },
+            match self.at(self.offset) {
+                b' ' | b'\t' | b'\r' | b'\n' => self.offset += 1,
+                b'#' => {
+                    let line = &self.bytes[self.offset..];
+                    self.offset += line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len());
+                }
+                b'/' if self.at(self.offset + 1) == b'*' && !self.no_comment => {
+                    let comment = &self.bytes[self.offset + 2..];
+                    match comment.windows(2).position(|pair| pair == b"*/") {
+                        Some(length) => self.offset += length + 4,
+                        None => self.no_comment = true,
+                    }
+                }
                 _ => return,
             }
         }
     }
 
+    /// The next byte that is no blank and not in a comment; 0 at the end.
+    #[inline]
+    pub fn peek(&self) -> u8 {
+        let mut lexer = *self;
+        lexer.skip_blanks();
+        lexer.at(lexer.offset)
+    }
+
+    /// Whether what follows an opening brace is what a function wants, not the attributes of a set.
+    pub fn formals_follow(&self) -> bool {
+        let mut lexer = *self;
+        lexer.skip_blanks();
+        match lexer.at(lexer.offset) {
+            b'.' => lexer.bytes[lexer.offset..].starts_with(b"..."),
+            b'}' => {
+                lexer.offset += 1;
+                matches!(lexer.peek(), b':' | b'@')
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                let length = count(&lexer.bytes[lexer.offset..], is_identifier_part);
+                let word = &lexer.bytes[lexer.offset..][..length];
+                lexer.offset += length;
+                // None of these continues a path or URI, nor does a blank.
+                matches!(lexer.peek(), b',' | b'?' | b'}') && keyword(word) == Token::Identifier
+            }
+            _ => false,
+        }
+    }
+
     /// The next token outside of texts.
+    #[inline]
     pub fn token(&mut self) -> (Token, Span) {
         self.skip_blanks();
         let start = self.offset;
-        let rest = &self.bytes[start..];
-        let Some(&first) = rest.first() else { return (Token::End, self.span(start)) };
-        let (mut token, mut length) = (Token::Unknown(first), 1);
-        let mut offer = |candidate: Token, size: usize| {
-            // The earlier rule wins among equally long ones.
-            if size > length || size == length && matches!(token, Token::Unknown(_)) {
-                (token, length) = (candidate, size);
+        let (first, second) = (self.at(start), self.at(start + 1));
+        let (token, length) = match first {
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
+                let rest = &self.bytes[start..];
+                let length = 1 + count(&rest[1..], is_identifier_part);
+                // A path or URI would go on with one of these.
+                match self.at(start + length) {
+                    b'.' | b'/' | b'+' | b':' => self.contested(start),
+                    _ => (keyword(&rest[..length]), length),
+                }
             }
+            b'0'..=b'9' | b'~' => self.contested(start),
+            b'.' if second == b'.' || second == b'/' || second.is_ascii_digit() || start >= self.no_path => {
+                self.contested(start)
+            }
+            b'.' => (Token::Dot, 1),
+            b'/' | b'-' | b'+' if is_path_byte(second) || second == b'$' || second == b'/' => self.contested(start),
+            b'/' => (Token::Slash, 1),
+            b'-' if second == b'>' => (Token::Arrow, 2),
+            b'-' => (Token::Minus, 1),
+            b'+' => (Token::Plus, 1),
+            b'<' => match second {
+                b'=' => (Token::LessOrEqual, 2),
+                b'|' => (Token::PipeLeft, 2),
+                _ if is_path_byte(second) => self.contested(start),
+                _ => (Token::Less, 1),
+            },
+            b'{' => (Token::BraceOpen, 1),
+            b'}' => (Token::BraceClose, 1),
+            b'(' => (Token::ParenthesisOpen, 1),
+            b')' => (Token::ParenthesisClose, 1),
+            b'[' => (Token::BracketOpen, 1),
+            b']' => (Token::BracketClose, 1),
+            b';' => (Token::Semicolon, 1),
+            b':' => (Token::Colon, 1),
+            b',' => (Token::Comma, 1),
+            b'=' if second == b'=' => (Token::Equal, 2),
+            b'=' => (Token::Assign, 1),
+            b'>' if second == b'=' => (Token::GreaterOrEqual, 2),
+            b'>' => (Token::Greater, 1),
+            b'*' => (Token::Times, 1),
+            b'!' if second == b'=' => (Token::NotEqual, 2),
+            b'!' => (Token::Not, 1),
+            b'?' => (Token::Question, 1),
+            b'@' => (Token::At, 1),
+            b'&' if second == b'&' => (Token::And, 2),
+            b'|' if second == b'|' => (Token::Either, 2),
+            b'|' if second == b'>' => (Token::PipeRight, 2),
+            b'$' if second == b'{' => (Token::DollarBrace, 2),
+            b'"' => (Token::Quote, 1),
+            b'\'' if second == b'\'' => {
+                let blank = count(&self.bytes[start + 2..], |byte| byte == b' ');
+                let whole_line = self.at(start + 2 + blank) == b'\n';
+                (Token::IndentedQuote, if whole_line { 3 + blank } else { 2 })
+            }
+            _ if start >= self.bytes.len() => (Token::End, 0),
+            _ => (Token::Unknown(first), 1),
         };
-        if is_identifier_start(first) {
-            let size = count(rest, is_identifier_part);
-            offer(keyword(&rest[..size]), size);
-            offer(Token::Uri, uri_length(rest));
-        }
-        if first.is_ascii_digit() {
-            offer(Token::Integer, count(rest, |byte| byte.is_ascii_digit()));
-        }
-        if first.is_ascii_digit() || first == b'.' {
-            offer(Token::Float, float_length(rest));
-        }
-        if is_path_byte(first) || first == b'/' {
-            offer(Token::Path, path_before_interpolation(rest));
-            offer(Token::Path, path_length(rest));
-        }
-        if first == b'~' {
-            let size = segments(&rest[1..]);
-            offer(Token::HomePath, if size > 0 { size + 1 } else { 2 * usize::from(rest.starts_with(b"~/${")) });
-        }
-        if first == b'<' {
-            offer(Token::SearchPath, search_path_length(rest));
-        }
-        if first == b'"' {
-            offer(Token::Quote, 1);
-        }
-        if rest.starts_with(b"''") {
-            let blank = count(&rest[2..], |byte| byte == b' ');
-            let whole_line = rest.get(2 + blank) == Some(&b'\n');
-            offer(Token::IndentedQuote, if whole_line { 3 + blank } else { 2 });
-        }
-        if let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(sign.as_bytes())) {
-            offer(Token::Sign(sign), sign.len());
-        }
         self.offset += length;
         (token, self.span(start))
     }
@@ -308,7 +353,9 @@ impl<'a> Lexer<'a> {
         let start = self.offset;
         let rest = &self.bytes[start..];
         let mut length = 0;
+        let mut escaped = false;
         loop {
+            length += count(&rest[length..], |byte| !matches!(byte, b'"' | b'$' | b'\\' | b'\r'));
             match rest[length..] {
                 [] => break,
                 [b'"', ..] if length == 0 => {
@@ -320,14 +367,14 @@ impl<'a> Lexer<'a> {
                     return (Piece::Interpolation, self.span(start));
                 }
                 [b'"', ..] | [b'$', b'{', ..] => break,
-                [b'\\', _, ..] => length += 2,
-                [b'$', b'\\', _, ..] => length += 3,
+                [b'\\', _, ..] => (escaped, length) = (true, length + 2),
+                [b'$', b'\\', _, ..] => (escaped, length) = (true, length + 3),
                 [b'$', b'"', ..] => length += 1,
                 // A dollar takes the next sign along: `$${` is no interpolation.
-                [b'$', next, ..] if next != b'\\' => length += 2,
+                [b'$', next, ..] if next != b'\\' => (escaped, length) = (escaped | (next == b'\r'), length + 2),
                 // A backslash or dollar before the end of everything.
                 [b'\\' | b'$', ..] => break,
-                _ => length += 1,
+                _ => (escaped, length) = (true, length + 1),
             }
         }
         if length == 0 {
@@ -335,7 +382,8 @@ impl<'a> Lexer<'a> {
             return (Piece::End, self.span(start));
         }
         self.offset += length;
-        (Piece::Text(unescape(&rest[..length]), true), self.span(start))
+        let text = self.span(start);
+        (Piece::Text { text, escaped, indents: true }, text)
     }
 
     /// The next piece of an indented text.
@@ -344,25 +392,32 @@ impl<'a> Lexer<'a> {
         let rest = &self.bytes[start..];
         let mut length = 0;
         loop {
+            length += count(&rest[length..], |byte| !matches!(byte, b'\'' | b'$'));
             match rest[length..] {
                 [b'$', next, ..] if next != b'{' && next != b'\'' => length += 2,
                 [b'\'', next, ..] if next != b'\'' && next != b'$' => length += 2,
-                [] | [b'$' | b'\'', ..] => break,
-                _ => length += 1,
+                _ => break,
             }
         }
-        let (piece, length) = match (length, rest) {
-            (1.., _) => (Piece::Text(rest[..length].to_vec(), true), length),
-            (_, [b'\'', b'\'', b'$', ..]) => (Piece::Text(b"$".to_vec(), false), 3),
-            (_, [b'\'', b'\'', b'\'', ..]) => (Piece::Text(b"''".to_vec(), false), 3),
-            (_, [b'\'', b'\'', b'\\', _, ..]) => (Piece::Text(unescape(&rest[2..4]), false), 4),
-            (_, [b'\'', b'\'', ..]) => (Piece::Close, 2),
-            (_, [b'$', b'{', ..]) => (Piece::Interpolation, 2),
-            (_, [sign @ (b'$' | b'\''), ..]) => (Piece::Text(vec![*sign], false), 1),
-            _ => (Piece::End, 0),
+        // How long, and which part of it is meant.
+        let (length, from, escaped, indents) = match (length, rest) {
+            (1.., _) => (length, 0, false, true),
+            (_, [b'\'', b'\'', b'$', ..]) => (3, 2, false, false),
+            (_, [b'\'', b'\'', b'\'', ..]) => (3, 1, false, false),
+            (_, [b'\'', b'\'', b'\\', _, ..]) => (4, 2, true, false),
+            (_, [b'\'', b'\'', ..]) => {
+                self.offset += 2;
+                return (Piece::Close, self.span(start));
+            }
+            (_, [b'$', b'{', ..]) => {
+                self.offset += 2;
+                return (Piece::Interpolation, self.span(start));
+            }
+            (_, [b'$' | b'\'', ..]) => (1, 0, false, false),
+            _ => return (Piece::End, self.span(start)),
         };
         self.offset += length;
-        (piece, self.span(start))
+        (Piece::Text { text: self.span(start + from), escaped, indents }, self.span(start))
     }
 
     /// What follows the beginning of a path, without a blank between: a piece, an interpolation, or the end of the path.
@@ -375,11 +430,12 @@ impl<'a> Lexer<'a> {
         }
         let word = count(rest, is_path_byte);
         let segment = if rest.get(word) == Some(&b'/') { word + 1 } else { 0 };
-        match path_length(rest).max(segment).max(word) {
+        match rules::path_length(rest).max(segment).max(word) {
             0 => (Piece::Close, self.span(start)),
             length => {
                 self.offset += length;
-                (Piece::Text(rest[..length].to_vec(), true), self.span(start))
+                let text = self.span(start);
+                (Piece::Text { text, escaped: false, indents: true }, text)
             }
         }
     }

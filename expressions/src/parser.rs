@@ -5,15 +5,19 @@
 mod attributes;
 mod formals;
 mod strings;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ast::{Expression, Formals, Kind, Lambda, Name, Operator, Span};
+use crate::ast::{Attribute, Formal, Formals, Kind, LONGEST, Lambda, List};
+use crate::ast::{Name, Node, Operator, Part, Span, Text, Tree};
 use crate::error::{Finding, Place, Severity, SourceText};
 use crate::lexer::{Lexer, Token};
 use crate::settings::{Lint, Lints};
+use crate::stack;
 use crate::symbols::{Symbol, Symbols, known};
-use crate::{paths, stack};
 
 /// A finding, and no tree.
 pub type Result<T> = std::result::Result<T, Box<Finding>>;
@@ -29,13 +33,29 @@ pub struct Parser<'a> {
     lexer: Lexer<'a>,
     token: Token,
     span: Span,
-    /// `a or` as the last thing read: `or` may yet be taken for a function's name.
+    tree: Tree,
     warnings: Vec<Finding>,
     lints: Lints,
     /// How deeply what is being read is nested.
     depth: usize,
     /// How many operators came late in a long row of them.
     late: usize,
+    /// There are zero bytes somewhere.
+    has_nul: bool,
+    /// Of what is being read: lists that are not whole yet, the innermost at the end.
+    open: Open,
+    /// What is where in large sets.
+    indices: HashMap<attributes::Set, HashMap<Symbol, u32>>,
+}
+
+#[derive(Default)]
+struct Open {
+    nodes: Vec<Node>,
+    names: Vec<Name>,
+    parts: Vec<Part>,
+    pieces: Vec<strings::Unstripped>,
+    entries: Vec<Attribute>,
+    formals: Vec<Formal>,
 }
 
 /// Nesting beyond this is refused: no person writes it, and a program that does would use up memory for stack.
@@ -46,6 +66,9 @@ const LONG_ROW: usize = 100;
 
 /// and so many of those are too many.
 const MOST_LATE: usize = 200_000;
+
+/// A call in parentheses that is called again takes the further arguments, up to so many.
+const MOST_ARGUMENTS: usize = 64;
 
 /// Binding strength and whether the operator may be repeated and groups to the right.
 #[derive(Clone, Copy, PartialEq)]
@@ -58,19 +81,19 @@ enum Grouping {
 const NOT: u8 = 7;
 const NEGATION: u8 = 12;
 
+#[inline]
 fn binary(token: Token) -> Option<(u8, Grouping)> {
-    let Token::Sign(sign) = token else { return None };
-    Some(match sign {
-        "->" => (1, Grouping::Right),
-        "||" => (2, Grouping::Left),
-        "&&" => (3, Grouping::Left),
-        "==" | "!=" => (4, Grouping::None),
-        "<" | ">" | "<=" | ">=" => (5, Grouping::None),
-        "//" => (6, Grouping::Right),
-        "+" | "-" => (8, Grouping::Left),
-        "*" | "/" => (9, Grouping::Left),
-        "++" => (10, Grouping::Right),
-        "?" => (11, Grouping::None),
+    Some(match token {
+        Token::Arrow => (1, Grouping::Right),
+        Token::Either => (2, Grouping::Left),
+        Token::And => (3, Grouping::Left),
+        Token::Equal | Token::NotEqual => (4, Grouping::None),
+        Token::Less | Token::Greater | Token::LessOrEqual | Token::GreaterOrEqual => (5, Grouping::None),
+        Token::Update => (6, Grouping::Right),
+        Token::Plus | Token::Minus => (8, Grouping::Left),
+        Token::Times | Token::Slash => (9, Grouping::Left),
+        Token::Append => (10, Grouping::Right),
+        Token::Question => (11, Grouping::None),
         _ => return None,
     })
 }
@@ -82,18 +105,31 @@ pub fn parse(
     directory: &[u8],
     home: Option<&[u8]>,
     lints: Lints,
-) -> Result<(Expression, Vec<Finding>)> {
-    let lexer = Lexer::new(&text.bytes);
-    let (token, span) = (Token::End, Span::default());
-    let mut parser =
-        Parser { text, symbols, directory, home, lexer, token, span, warnings: Vec::new(), lints, depth: 0, late: 0 };
-    if u32::try_from(text.bytes.len()).is_err() {
-        return Err(parser.error(Span::default(), "a text of more than 4 GiB cannot be read"));
+) -> Result<(Tree, Vec<Finding>)> {
+    let mut parser = Parser {
+        text,
+        symbols,
+        directory,
+        home,
+        lexer: Lexer::new(&text.bytes),
+        token: Token::End,
+        span: Span::default(),
+        tree: Tree::new(Arc::clone(text)),
+        warnings: Vec::new(),
+        lints,
+        depth: 0,
+        late: 0,
+        has_nul: text.bytes.contains(&0),
+        open: Open::default(),
+        indices: HashMap::new(),
+    };
+    if text.bytes.len() > LONGEST {
+        return Err(parser.error(Span::default(), "a text of more than 512 MiB cannot be read"));
     }
     parser.advance();
-    let expression = parser.expression()?;
+    parser.tree.root = parser.expression()?;
     match parser.token {
-        Token::End => Ok((expression, parser.warnings)),
+        Token::End => Ok((parser.tree, parser.warnings)),
         _ => Err(parser.unexpected(Some("end of file"))),
     }
 }
@@ -109,19 +145,9 @@ fn token_name(token: Token) -> String {
         Token::Uri => "URI".into(),
         Token::Quote => "'\"'".into(),
         Token::IndentedQuote => "start of an indented string".into(),
-        Token::If => "'if'".into(),
-        Token::Then => "'then'".into(),
-        Token::Else => "'else'".into(),
-        Token::Assert => "'assert'".into(),
-        Token::With => "'with'".into(),
-        Token::Let => "'let'".into(),
-        Token::In => "'in'".into(),
-        Token::Rec => "'rec'".into(),
-        Token::Inherit => "'inherit'".into(),
-        Token::Or => "'or'".into(),
-        Token::Sign(sign) => format!("'{sign}'"),
         Token::Unknown(_) => "invalid token".into(),
         Token::End => "end of file".into(),
+        _ => format!("'{}'", token.sign().unwrap_or_default()),
     }
 }
 
@@ -158,21 +184,14 @@ impl<'a> Parser<'a> {
         self.error(self.span, format!("syntax error, unexpected {}{expecting}", token_name(self.token)))
     }
 
-    fn is(&self, sign: &str) -> bool {
-        matches!(self.token, Token::Sign(found) if found == sign)
+    #[inline]
+    fn is(&self, token: Token) -> bool {
+        self.token == token
     }
 
-    /// Goes past a sign that must be there.
-    fn expect(&mut self, sign: &str) -> Result<Span> {
-        if !self.is(sign) {
-            return Err(self.unexpected(Some(&format!("'{sign}'"))));
-        }
-        let span = self.span;
-        self.advance();
-        Ok(span)
-    }
-
-    fn expect_keyword(&mut self, token: Token) -> Result<()> {
+    /// Goes past a sign or keyword that must be there.
+    #[inline]
+    fn expect(&mut self, token: Token) -> Result<()> {
         if self.token != token {
             return Err(self.unexpected(Some(&token_name(token))));
         }
@@ -180,9 +199,27 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The token after this one, without going there.
-    fn peek(&self) -> Token {
-        self.lexer.clone().token().0
+    #[inline]
+    fn add(&mut self, kind: Kind, span: Span) -> Node {
+        self.tree.add(kind, span)
+    }
+
+    /// What was put onto the open list since, as a list.
+    fn close_items(&mut self, start: usize) -> List<Node> {
+        let list = self.tree.add_items(&self.open.nodes[start..]);
+        self.open.nodes.truncate(start);
+        list
+    }
+
+    fn close_parts(&mut self, start: usize) -> List<Part> {
+        let list = self.tree.add_parts(&self.open.parts[start..]);
+        self.open.parts.truncate(start);
+        list
+    }
+
+    /// The text that was made from here to the end of all made ones.
+    fn made(&self, start: usize) -> Result<Text> {
+        self.tree.made(start).ok_or_else(|| self.error(self.span, "the texts in this file are too long"))
     }
 
     fn symbol(&mut self) -> Symbol {
@@ -200,30 +237,30 @@ impl<'a> Parser<'a> {
     }
 
     /// Functions, `let`, `if` and the like: whatever may stand where nothing is pending.
-    fn expression(&mut self) -> Result<Expression> {
+    fn expression(&mut self) -> Result<Node> {
         self.deeper(Self::whole_expression)
     }
 
-    fn whole_expression(&mut self) -> Result<Expression> {
+    fn whole_expression(&mut self) -> Result<Node> {
         let start = self.span;
         match self.token {
-            Token::Identifier if matches!(self.peek(), Token::Sign(":" | "@")) => {
+            Token::Identifier if matches!(self.lexer.peek(), b':' | b'@') => {
                 let argument = (self.symbol(), start);
                 self.advance();
-                if self.is(":") {
+                if self.is(Token::Colon) {
                     self.advance();
                     return self.lambda(start, Some(argument), None);
                 }
                 self.advance();
                 let formals = self.formals()?;
-                self.expect(":")?;
-                self.check_formals(&formals, Some(argument.0), start)?;
+                self.expect(Token::Colon)?;
+                self.check_formals(formals, Some(argument.0), start)?;
                 self.lambda(start, Some(argument), Some(formals))
             }
-            Token::Sign("{") if self.formals_follow() => {
+            Token::BraceOpen if self.lexer.formals_follow() => {
                 let formals = self.formals()?;
                 let mut argument = None;
-                if self.is("@") {
+                if self.is(Token::At) {
                     self.advance();
                     if self.token != Token::Identifier {
                         return Err(self.unexpected(Some("identifier")));
@@ -231,43 +268,46 @@ impl<'a> Parser<'a> {
                     argument = Some((self.symbol(), self.span));
                     self.advance();
                 }
-                self.expect(":")?;
-                self.check_formals(&formals, argument.map(|(name, _)| name), start)?;
+                self.expect(Token::Colon)?;
+                self.check_formals(formals, argument.map(|(name, _)| name), start)?;
                 self.lambda(start, argument, Some(formals))
             }
             Token::Assert => {
                 self.advance();
-                let condition = Box::new(self.expression()?);
-                self.expect(";")?;
-                Ok(Expression { kind: Kind::Assert(condition, Box::new(self.expression()?)), span: start })
+                let condition = self.expression()?;
+                self.expect(Token::Semicolon)?;
+                let body = self.expression()?;
+                Ok(self.add(Kind::Assert(condition, body), start))
             }
             Token::With => {
                 self.advance();
-                let set = Box::new(self.expression()?);
-                self.expect(";")?;
-                Ok(Expression { kind: Kind::With(set, Box::new(self.expression()?)), span: start })
+                let set = self.expression()?;
+                self.expect(Token::Semicolon)?;
+                let body = self.expression()?;
+                Ok(self.add(Kind::With(set, body), start))
             }
-            Token::Let if self.peek() != Token::Sign("{") => {
+            Token::Let if self.lexer.peek() != b'{' => {
                 self.advance();
-                let attributes = self.attributes(|parser| parser.token == Token::In)?;
-                self.expect_keyword(Token::In)?;
-                if let Some((_, _, _)) = attributes.dynamic.first() {
+                let attributes = self.attributes(Token::In, false)?;
+                self.expect(Token::In)?;
+                if !self.tree.attributes(attributes).dynamic.is_empty() {
                     return Err(self.error(start, "dynamic attributes not allowed in let"));
                 }
-                Ok(Expression { kind: Kind::Let(Box::new(attributes), Box::new(self.expression()?)), span: start })
+                let body = self.expression()?;
+                Ok(self.add(Kind::Let(attributes, body), start))
             }
             Token::If => {
                 self.advance();
                 let condition = self.expression()?;
-                self.expect_keyword(Token::Then)?;
+                self.expect(Token::Then)?;
                 let yes = self.expression()?;
-                self.expect_keyword(Token::Else)?;
+                self.expect(Token::Else)?;
                 let no = self.expression()?;
-                Ok(Expression { kind: Kind::If(Box::new([condition, yes, no])), span: start })
+                Ok(self.add(Kind::If(condition, yes, no), start))
             }
             _ => {
-                let expression = self.operation(0)?;
-                if let Token::Sign("<|" | "|>") = self.token {
+                let expression = self.operators(0)?;
+                if let Token::PipeLeft | Token::PipeRight = self.token {
                     let message = "experimental Nix feature 'pipe-operators' is disabled; add '--extra-experimental-features pipe-operators' to enable it";
                     return Err(self.error(self.span, message));
                 }
@@ -276,29 +316,32 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn lambda(&mut self, span: Span, argument: Option<(Symbol, Span)>, formals: Option<Formals>) -> Result<Expression> {
+    fn lambda(&mut self, span: Span, argument: Option<(Symbol, Span)>, formals: Option<Formals>) -> Result<Node> {
         let body = self.expression()?;
-        Ok(Expression { kind: Kind::Lambda(Box::new(Lambda { name: None, argument, formals, body })), span })
+        let number = self.tree.add_lambda(Lambda { name: None, argument, formals, body });
+        Ok(self.add(Kind::Lambda(number), span))
     }
 
     /// Operators of at least this strength.
-    fn operation(&mut self, minimum: u8) -> Result<Expression> {
+    fn operation(&mut self, minimum: u8) -> Result<Node> {
         self.deeper(|parser| parser.operators(minimum))
     }
 
-    fn operators(&mut self, minimum: u8) -> Result<Expression> {
+    fn operators(&mut self, minimum: u8) -> Result<Node> {
         let start = self.span;
-        let mut left = if self.is("!") {
-            self.advance();
-            let operand = self.operation(NOT)?;
-            Expression { span: operand.span, kind: Kind::Not(Box::new(operand)) }
-        } else if self.is("-") {
-            self.advance();
-            let operand = self.operation(NEGATION)?;
-            let zero = Expression { kind: Kind::Integer(0), span: start };
-            self.call(start, known::SUB, vec![zero, operand])
-        } else {
-            self.application()?
+        let mut left = match self.token {
+            Token::Not => {
+                self.advance();
+                let operand = self.operation(NOT)?;
+                self.not(operand)
+            }
+            Token::Minus => {
+                self.advance();
+                let operand = self.operation(NEGATION)?;
+                let zero = self.add(Kind::Integer(0), start);
+                self.call(start, known::SUB, &[zero, operand])
+            }
+            _ => self.application()?,
         };
         let mut left_span = start;
         let mut previous = None;
@@ -310,66 +353,78 @@ impl<'a> Parser<'a> {
             if grouping == Grouping::None && previous == Some(strength) {
                 return Err(self.unexpected(None));
             }
-            let Token::Sign(sign) = self.token else { break };
             row += 1;
             self.late += usize::from(row > LONG_ROW);
             if self.late > MOST_LATE {
                 return Err(self.error(self.span, "too many operators in a row"));
             }
-            let operator = self.span;
+            let (sign, operator) = (self.token, self.span);
             self.advance();
-            if sign == "?" {
+            previous = Some(strength);
+            if sign == Token::Question {
                 let path = self.attribute_path()?;
-                left = Expression { span: left.span, kind: Kind::Has { from: Box::new(left), path } };
-                previous = Some(strength);
+                let span = self.tree.span(left);
+                left = self.add(Kind::Has { from: left, path }, span);
                 continue;
             }
             let right_span = self.span;
             let right = self.operation(if grouping == Grouping::Right { strength } else { strength + 1 })?;
             left = self.combine(sign, operator, (left_span, left), (right_span, right));
             left_span = start;
-            previous = Some(strength);
         }
         Ok(left)
     }
 
+    fn not(&mut self, operand: Node) -> Node {
+        let span = self.tree.span(operand);
+        self.add(Kind::Not(operand), span)
+    }
+
     fn combine(
         &mut self,
-        sign: &str,
+        sign: Token,
         span: Span,
-        (left_span, left): (Span, Expression),
-        (right_span, right): (Span, Expression),
-    ) -> Expression {
-        let not = |operand: Expression| Expression { span: operand.span, kind: Kind::Not(Box::new(operand)) };
+        (left_span, left): (Span, Node),
+        (right_span, right): (Span, Node),
+    ) -> Node {
         let operator = match sign {
-            "<" => return self.call(span, known::LESS_THAN, vec![left, right]),
-            ">" => return self.call(span, known::LESS_THAN, vec![right, left]),
-            "<=" => return not(self.call(span, known::LESS_THAN, vec![right, left])),
-            ">=" => return not(self.call(span, known::LESS_THAN, vec![left, right])),
-            "-" => return self.call(span, known::SUB, vec![left, right]),
-            "*" => return self.call(span, known::MUL, vec![left, right]),
-            "/" => return self.call(span, known::DIV, vec![left, right]),
-            "+" => {
-                let parts = vec![(left_span, left), (right_span, right)];
-                return Expression { kind: Kind::Concatenation { forced: false, parts }, span };
+            Token::Less => return self.call(span, known::LESS_THAN, &[left, right]),
+            Token::Greater => return self.call(span, known::LESS_THAN, &[right, left]),
+            Token::LessOrEqual => {
+                let greater = self.call(span, known::LESS_THAN, &[right, left]);
+                return self.not(greater);
             }
-            "==" => Operator::Equal,
-            "!=" => Operator::NotEqual,
-            "&&" => Operator::And,
-            "||" => Operator::Or,
-            "->" => Operator::Implies,
-            "//" => Operator::Update,
+            Token::GreaterOrEqual => {
+                let less = self.call(span, known::LESS_THAN, &[left, right]);
+                return self.not(less);
+            }
+            Token::Minus => return self.call(span, known::SUB, &[left, right]),
+            Token::Times => return self.call(span, known::MUL, &[left, right]),
+            Token::Slash => return self.call(span, known::DIV, &[left, right]),
+            Token::Plus => {
+                let parts = [Part { span: left_span, node: left }, Part { span: right_span, node: right }];
+                let parts = self.tree.add_parts(&parts);
+                return self.add(Kind::Concatenation { forced: false, parts }, span);
+            }
+            Token::Equal => Operator::Equal,
+            Token::NotEqual => Operator::NotEqual,
+            Token::And => Operator::And,
+            Token::Either => Operator::Or,
+            Token::Arrow => Operator::Implies,
+            Token::Update => Operator::Update,
             _ => Operator::ConcatenateLists,
         };
-        Expression { kind: Kind::Binary(operator, Box::new(left), Box::new(right)), span }
+        self.add(Kind::Binary(operator, left, right), span)
     }
 
-    fn call(&self, span: Span, function: Symbol, arguments: Vec<Expression>) -> Expression {
+    fn call(&mut self, span: Span, function: Symbol, arguments: &[Node]) -> Node {
         // The function's own place is unknown, as it is not written.
-        let function = Expression { kind: Kind::Variable(function), span: Span::default() };
-        Expression { kind: Kind::Call { function: Box::new(function), arguments }, span }
+        let function = self.add(Kind::Variable(function), Span::default());
+        let arguments = self.tree.add_items(arguments);
+        self.add(Kind::Call { function, arguments }, span)
     }
 
+    #[inline]
     fn starts_operand(&self) -> bool {
         matches!(
             self.token,
@@ -384,29 +439,35 @@ impl<'a> Parser<'a> {
                 | Token::IndentedQuote
                 | Token::Rec
                 | Token::Let
-                | Token::Sign("(" | "{" | "[")
+                | Token::ParenthesisOpen
+                | Token::BraceOpen
+                | Token::BracketOpen
         )
     }
 
-    fn application(&mut self) -> Result<Expression> {
+    fn application(&mut self) -> Result<Node> {
         let start = self.span;
-        let (mut function, _) = self.selection()?;
+        let (function, _) = self.selection()?;
+        if !self.starts_operand() {
+            return Ok(function);
+        }
+        let open = self.open.nodes.len();
+        let (mut callee, mut span) = (function, start);
+        if let Kind::Call { function: inner, arguments } = self.tree.kind(function) {
+            let given = self.tree.items(arguments);
+            if given.len() < MOST_ARGUMENTS {
+                self.open.nodes.extend(given);
+                (callee, span) = (inner, self.tree.span(function));
+            }
+        }
         while self.starts_operand() {
             let argument_start = self.span;
             let (argument, odd) = self.selection()?;
             self.warn_of_or(odd, argument_start);
-            function = match function {
-                Expression { kind: Kind::Call { function, mut arguments }, span } => {
-                    arguments.push(argument);
-                    Expression { kind: Kind::Call { function, arguments }, span }
-                }
-                function => {
-                    let kind = Kind::Call { function: Box::new(function), arguments: vec![argument] };
-                    Expression { kind, span: start }
-                }
-            };
+            self.open.nodes.push(argument);
         }
-        Ok(function)
+        let arguments = self.close_items(open);
+        Ok(self.add(Kind::Call { function: callee, arguments }, span))
     }
 
     /// `f (a or)` without the parentheses means something else than it looks like.
@@ -423,39 +484,53 @@ impl<'a> Parser<'a> {
     }
 
     /// An operand with what is selected from it; and whether it is `a or`, a call of a function named `or`.
-    fn selection(&mut self) -> Result<(Expression, bool)> {
+    fn selection(&mut self) -> Result<(Node, bool)> {
         let start = self.span;
-        let simple = self.simple()?;
-        if self.is(".") {
+        let from = self.simple()?;
+        if self.is(Token::Dot) {
             self.advance();
             let path = self.attribute_path()?;
             let mut fallback = None;
             if self.token == Token::Or {
                 self.advance();
                 let fallback_start = self.span;
-                let (expression, odd) = self.selection()?;
+                // A row of these nests without an expression between.
+                let (expression, odd) = self.deeper(Self::selection)?;
                 self.warn_of_or(odd, fallback_start);
-                fallback = Some(Box::new(expression));
+                fallback = Some(expression);
             }
-            let kind = Kind::Select { from: Box::new(simple), path, fallback };
-            return Ok((Expression { kind, span: start }, false));
+            return Ok((self.add(Kind::Select { from, path, fallback }, start), false));
         }
         if self.token == Token::Or {
-            let or = Expression { kind: Kind::Variable(known::OR), span: start };
+            let or = self.add(Kind::Variable(known::OR), start);
             self.advance();
-            let kind = Kind::Call { function: Box::new(simple), arguments: vec![or] };
-            return Ok((Expression { kind, span: start }, true));
+            let arguments = self.tree.add_items(&[or]);
+            return Ok((self.add(Kind::Call { function: from, arguments }, start), true));
         }
-        Ok((simple, false))
+        Ok((from, false))
     }
 
-    fn attribute_path(&mut self) -> Result<Vec<Name>> {
-        let mut path = vec![self.attribute_name()?];
-        while self.is(".") {
-            self.advance();
-            path.push(self.attribute_name()?);
+    fn attribute_path(&mut self) -> Result<List<Name>> {
+        let first = self.attribute_name()?;
+        if !self.is(Token::Dot) {
+            return Ok(self.tree.add_names(&[first]));
         }
-        Ok(path)
+        let start = self.open.names.len();
+        self.open.names.push(first);
+        self.more_names()?;
+        let list = self.tree.add_names(&self.open.names[start..]);
+        self.open.names.truncate(start);
+        Ok(list)
+    }
+
+    /// `.b.c`
+    fn more_names(&mut self) -> Result<()> {
+        while self.is(Token::Dot) {
+            self.advance();
+            let name = self.attribute_name()?;
+            self.open.names.push(name);
+        }
+        Ok(())
     }
 
     fn attribute_name(&mut self) -> Result<Name> {
@@ -466,10 +541,10 @@ impl<'a> Parser<'a> {
                 let expression = self.string()?;
                 return Ok(self.name_of(expression));
             }
-            Token::Sign("${") => {
+            Token::DollarBrace => {
                 self.advance();
                 let expression = self.expression()?;
-                self.expect("}")?;
+                self.expect(Token::BraceClose)?;
                 return Ok(self.name_of(expression));
             }
             _ => return Err(self.unexpected(Some("identifier or 'or' or '${' or '\"'"))),
@@ -478,26 +553,27 @@ impl<'a> Parser<'a> {
         Ok(name)
     }
 
-    fn name_of(&self, expression: Expression) -> Name {
-        match expression.kind {
-            Kind::String(name) => Name::Static(self.symbols.intern(&name)),
+    fn name_of(&self, expression: Node) -> Name {
+        match self.tree.kind(expression) {
+            Kind::String(name) => Name::Static(self.symbols.intern(self.tree.text(name))),
             _ => Name::Dynamic(expression),
         }
     }
 
-    fn simple(&mut self) -> Result<Expression> {
+    fn simple(&mut self) -> Result<Node> {
         let span = self.span;
-        let text = self.lexer.slice(span);
         let kind = match self.token {
-            Token::Identifier if text == b"__curPos" => Kind::Position,
-            Token::Identifier => Kind::Variable(self.symbol()),
+            Token::Identifier => match self.lexer.slice(span) {
+                b"__curPos" => Kind::Position,
+                _ => Kind::Variable(self.symbol()),
+            },
             Token::Integer => {
-                let digits = String::from_utf8_lossy(text);
+                let digits = String::from_utf8_lossy(self.lexer.slice(span));
                 let integer = digits.parse();
                 Kind::Integer(integer.map_err(|_| self.error(span, format!("invalid integer '{digits}'")))?)
             }
             Token::Float => {
-                let digits = String::from_utf8_lossy(text);
+                let digits = String::from_utf8_lossy(self.lexer.slice(span));
                 let float = digits.parse().ok().filter(|float: &f64| float.is_finite());
                 // What is too small to be told from nothing is refused like what is too large.
                 let vanished = float == Some(0.0) && digits.split(['e', 'E']).next().is_some_and(has_value);
@@ -506,72 +582,69 @@ impl<'a> Parser<'a> {
             }
             Token::Uri => {
                 let lint = self.lints.urls;
+                let text = self.lexer.slice(span);
                 self.lint(lint, span, &|fatal| {
                     let what = if fatal { "disallowed" } else { "discouraged" };
                     let text = String::from_utf8_lossy(text);
                     format!("URL literals are {what}. Consider using a string literal \"{text}\" instead (lint-url-literals)")
                 })?;
-                Kind::String(text.to_vec())
+                Kind::String(self.tree.slice(span))
             }
             Token::SearchPath => {
-                let name = Expression { kind: Kind::String(text[1..text.len() - 1].to_vec()), span: Span::default() };
-                let path = Expression { kind: Kind::Variable(known::NIX_PATH), span: Span::default() };
+                let name = self.tree.slice(Span { start: span.start + 1, end: span.end - 1 });
+                let name = self.add(Kind::String(name), Span::default());
+                let path = self.add(Kind::Variable(known::NIX_PATH), Span::default());
                 self.advance();
-                return Ok(self.call(span, known::FIND_FILE, vec![path, name]));
+                return Ok(self.call(span, known::FIND_FILE, &[path, name]));
             }
             Token::Quote => return self.string(),
             Token::IndentedQuote => return self.indented_string(),
             Token::Path | Token::HomePath => return self.path(),
-            Token::Sign("(") => {
+            Token::ParenthesisOpen => {
                 self.advance();
                 let expression = self.expression()?;
-                self.expect(")")?;
+                self.expect(Token::ParenthesisClose)?;
                 return Ok(expression);
             }
-            Token::Sign("[") => {
+            Token::BracketOpen => return self.deeper(Self::list),
+            Token::Let if self.lexer.peek() == b'{' => {
                 self.advance();
-                let mut items = Vec::new();
-                while !self.is("]") {
-                    if !self.starts_operand() {
-                        return Err(self.unexpected(None));
-                    }
-                    let start = self.span;
-                    let (item, odd) = self.selection()?;
-                    self.warn_of_or(odd, start);
-                    items.push(item);
-                }
-                Kind::List(items)
-            }
-            Token::Let if self.peek() == Token::Sign("{") => {
-                self.advance();
-                let mut attributes = self.braces()?;
-                attributes.recursive = true;
-                let from = Box::new(Expression { kind: Kind::Attributes(Box::new(attributes)), span });
-                let path = vec![Name::Static(known::BODY)];
-                return Ok(Expression { kind: Kind::Select { from, path, fallback: None }, span });
+                let attributes = self.braces(true)?;
+                let from = self.add(Kind::Attributes(attributes), span);
+                let path = self.tree.add_names(&[Name::Static(known::BODY)]);
+                return Ok(self.add(Kind::Select { from, path, fallback: None }, span));
             }
             Token::Rec => {
                 self.advance();
-                let mut attributes = self.braces()?;
-                attributes.recursive = true;
-                return Ok(Expression { kind: Kind::Attributes(Box::new(attributes)), span });
+                let attributes = self.braces(true)?;
+                return Ok(self.add(Kind::Attributes(attributes), span));
             }
-            Token::Sign("{") => {
-                let attributes = self.braces()?;
-                return Ok(Expression { kind: Kind::Attributes(Box::new(attributes)), span });
+            Token::BraceOpen => {
+                let attributes = self.braces(false)?;
+                return Ok(self.add(Kind::Attributes(attributes), span));
             }
             _ => return Err(self.unexpected(None)),
         };
         self.advance();
-        Ok(Expression { kind, span })
+        Ok(self.add(kind, span))
     }
 
-    fn absolute(&self, text: &[u8]) -> Vec<u8> {
-        let mut path = paths::join(self.directory, text);
-        if text.len() > 1 && text.ends_with(b"/") {
-            path.push(b'/');
+    fn list(&mut self) -> Result<Node> {
+        let span = self.span;
+        self.advance();
+        let open = self.open.nodes.len();
+        while !self.is(Token::BracketClose) {
+            if !self.starts_operand() {
+                return Err(self.unexpected(None));
+            }
+            let start = self.span;
+            let (item, odd) = self.selection()?;
+            self.warn_of_or(odd, start);
+            self.open.nodes.push(item);
         }
-        path
+        self.advance();
+        let items = self.close_items(open);
+        Ok(self.add(Kind::List(items), span))
     }
 }
 

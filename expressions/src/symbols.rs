@@ -1,22 +1,102 @@
 //! Names as small numbers: two names are equal when their numbers are.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
 /// A name. Its order is the order of first appearance, which is not the order of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol(u32);
 
+impl Symbol {
+    /// Its number, for those who keep it in a place of 31 bits.
+    #[inline]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The symbol of a number.
+    #[inline]
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// All names that were met.
 pub struct Symbols {
     tables: RefCell<Tables>,
 }
 
-#[derive(Default)]
+/// A hash table of our own: names are looked up once for every word of a text, most of them short and known.
 struct Tables {
     names: Vec<Rc<[u8]>>,
-    numbers: HashMap<Rc<[u8]>, Symbol>,
+    /// Hash and number plus one (0: free); as many as a power of two, at most half of them in use.
+    slots: Vec<(u32, u32)>,
+    /// Not known beforehand, so that nobody makes names that all have one hash.
+    seed: u64,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        let seed = std::hash::RandomState::new().build_hasher().finish();
+        Self { names: Vec::new(), slots: vec![(0, 0); 1 << 10], seed }
+    }
+}
+
+/// Both halves of a product, which depend on all bits of both factors.
+#[inline]
+fn mix(left: u64, right: u64) -> u64 {
+    let product = u128::from(left) * u128::from(right);
+    product as u64 ^ (product >> 64) as u64
+}
+
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Tables {
+    #[inline]
+    fn hash(&self, name: &[u8]) -> u32 {
+        let mut hash = self.seed ^ name.len() as u64;
+        let (words, rest) = name.as_chunks::<8>();
+        for word in words {
+            hash = mix(hash ^ u64::from_le_bytes(*word), FACTOR);
+        }
+        let mut last = 0;
+        for byte in rest {
+            last = last << 8 | u64::from(*byte);
+        }
+        mix(hash ^ last, FACTOR ^ self.seed) as u32
+    }
+
+    /// The number of a name, or the slot where it would be.
+    #[inline]
+    fn look(&self, name: &[u8], hash: u32) -> Result<Symbol, usize> {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        loop {
+            let (there, number) = self.slots[slot];
+            if number == 0 {
+                return Err(slot);
+            }
+            if there == hash && *self.names[number as usize - 1] == *name {
+                return Ok(Symbol(number - 1));
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let mut slots = vec![(0, 0); 2 * self.slots.len()];
+        let mask = slots.len() - 1;
+        for (hash, number) in self.slots.iter().filter(|(_, number)| *number != 0) {
+            let mut slot = *hash as usize & mask;
+            while slots[slot].1 != 0 {
+                slot = (slot + 1) & mask;
+            }
+            slots[slot] = (*hash, *number);
+        }
+        self.slots = slots;
+    }
 }
 
 macro_rules! well_known {
@@ -89,19 +169,24 @@ impl Symbols {
     /// The number of a name.
     pub fn intern(&self, name: &[u8]) -> Symbol {
         let mut tables = self.tables.borrow_mut();
-        if let Some(symbol) = tables.numbers.get(name) {
-            return *symbol;
+        let hash = tables.hash(name);
+        let slot = match tables.look(name, hash) {
+            Ok(symbol) => return symbol,
+            Err(slot) => slot,
+        };
+        let number = u32::try_from(tables.names.len()).expect("fewer names than memory has bytes");
+        tables.names.push(name.into());
+        tables.slots[slot] = (hash, number + 1);
+        if tables.names.len() * 2 > tables.slots.len() {
+            tables.grow();
         }
-        let symbol = Symbol(u32::try_from(tables.names.len()).expect("fewer names than memory has bytes"));
-        let name: Rc<[u8]> = name.into();
-        tables.names.push(Rc::clone(&name));
-        tables.numbers.insert(name, symbol);
-        symbol
+        Symbol(number)
     }
 
     /// The number of a name that was met before.
     pub fn find(&self, name: &[u8]) -> Option<Symbol> {
-        self.tables.borrow().numbers.get(name).copied()
+        let tables = self.tables.borrow();
+        tables.look(name, tables.hash(name)).ok()
     }
 
     /// The bytes of a name.

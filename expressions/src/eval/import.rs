@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Evaluator;
-use crate::ast::Expression;
+use crate::ast::Tree;
 use crate::code::Code;
 use crate::compile::Compiler;
 use crate::error::{Finding, Severity, SourceText};
@@ -27,12 +27,12 @@ impl Evaluator {
 
     fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
         let text = Arc::new(SourceText { name, bytes });
-        let expression = self.parse_and_warn(&text, directory)?;
-        self.compile(text, &expression, extra)
+        let tree = self.parse_and_warn(&text, directory)?;
+        self.compile(&tree, extra)
     }
 
     /// The tree of a text, and what is worth a warning.
-    pub fn parse(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<(Expression, Vec<Finding>)> {
+    pub fn parse(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<(Tree, Vec<Finding>)> {
         let home = self.sources.home.as_ref().filter(|_| self.sources.impure);
         let home = home.map(|home| home.as_os_str().as_bytes());
         parser::parse(text, &self.symbols, directory, home, self.settings.lints).map_err(|finding| {
@@ -41,30 +41,24 @@ impl Evaluator {
         })
     }
 
-    fn parse_and_warn(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Expression> {
-        let (expression, warnings) = self.parse(text, directory)?;
+    fn parse_and_warn(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Tree> {
+        let (tree, warnings) = self.parse(text, directory)?;
         warnings.into_iter().for_each(|warning| self.say(Message::Warning(warning)));
-        Ok(expression)
+        Ok(tree)
     }
 
     /// The tree of a text whose names all mean something.
-    pub fn check_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Expression> {
+    pub fn check_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Tree> {
         let text = Arc::new(SourceText { name, bytes });
-        let expression = self.parse_and_warn(&text, directory)?;
-        self.compile(text, &expression, None)?;
-        Ok(expression)
+        let tree = self.parse_and_warn(&text, directory)?;
+        self.compile(&tree, None)?;
+        Ok(tree)
     }
 
     /// Code, unless a name means nothing.
-    pub fn compile(
-        &self,
-        text: Arc<SourceText>,
-        expression: &Expression,
-        extra: Option<&[Symbol]>,
-    ) -> Result<Rc<Code>> {
-        let number = self.places.text(text);
-        let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, number);
-        let code = compiler.whole(expression, extra);
+    pub fn compile(&self, tree: &Tree, extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+        let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, tree);
+        let code = compiler.whole(extra);
         if compiler.too_deep {
             return Err(Failure::of(Sort::Depth, "the expression is nested too deeply"));
         }

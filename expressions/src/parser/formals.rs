@@ -5,26 +5,19 @@ use crate::ast::{Formal, Formals, Span};
 use crate::lexer::Token;
 use crate::symbols::Symbol;
 
-impl Parser<'_> {
-    /// Whether the brace here opens what a function wants, not a set.
-    pub(super) fn formals_follow(&self) -> bool {
-        let mut lexer = self.lexer;
-        match lexer.token().0 {
-            Token::Sign("...") => true,
-            Token::Sign("}") => matches!(lexer.token().0, Token::Sign(":" | "@")),
-            Token::Identifier => matches!(lexer.token().0, Token::Sign("," | "?" | "}")),
-            _ => false,
-        }
-    }
+/// Up to this size, a list is searched from front to back.
+const SMALL: usize = 16;
 
+impl Parser<'_> {
     pub(super) fn formals(&mut self) -> Result<Formals> {
-        self.expect("{")?;
-        let mut formals = Formals { list: Vec::new(), ellipsis: false };
+        self.expect(Token::BraceOpen)?;
+        let start = self.open.formals.len();
+        let mut ellipsis = false;
         loop {
             match self.token {
-                Token::Sign("}") => break,
-                Token::Sign("...") => {
-                    formals.ellipsis = true;
+                Token::BraceClose => break,
+                Token::Ellipsis => {
+                    ellipsis = true;
                     self.advance();
                     break;
                 }
@@ -32,12 +25,12 @@ impl Parser<'_> {
                     let (name, span) = (self.symbol(), self.span);
                     self.advance();
                     let mut default = None;
-                    if self.is("?") {
+                    if self.is(Token::Question) {
                         self.advance();
                         default = Some(self.expression()?);
                     }
-                    formals.list.push(Formal { name, span, default });
-                    if !self.is(",") {
+                    self.open.formals.push(Formal { name, span, default });
+                    if !self.is(Token::Comma) {
                         break;
                     }
                     self.advance();
@@ -45,27 +38,37 @@ impl Parser<'_> {
                 _ => return Err(self.unexpected(None)),
             }
         }
-        if !self.is("}") {
-            let expected = if formals.ellipsis { "'}'" } else { "',' or '}'" };
+        if !self.is(Token::BraceClose) {
+            let expected = if ellipsis { "'}'" } else { "',' or '}'" };
             return Err(self.unexpected(Some(expected)));
         }
         self.advance();
+        let formals = self.tree.add_formals(&self.open.formals[start..], ellipsis);
+        self.open.formals.truncate(start);
         Ok(formals)
     }
 
-    pub(super) fn check_formals(&self, formals: &Formals, argument: Option<Symbol>, span: Span) -> Result<()> {
+    pub(super) fn check_formals(&self, formals: Formals, argument: Option<Symbol>, span: Span) -> Result<()> {
+        let list = self.tree.formals(formals);
         let duplicate = |name: Symbol, span: Span| {
             let message = format!("duplicate formal function argument '{}'", self.symbols.text(name));
             Err(self.error(span, message))
         };
-        let mut seen = std::collections::HashSet::new();
+        let doubled = if list.len() <= SMALL {
+            let doubled =
+                (1..list.len()).filter(|number| list[..*number].iter().any(|it| it.name == list[*number].name));
+            doubled.map(|number| &list[number]).min_by_key(|formal| (formal.name, formal.span.start))
+        } else {
+            let mut seen = std::collections::HashSet::new();
+            let doubled = list.iter().filter(|formal| !seen.insert(formal.name));
+            doubled.min_by_key(|formal| (formal.name, formal.span.start))
+        };
         // Nix names the one whose name was met first in the whole text.
-        let doubled = formals.list.iter().filter(|formal| !seen.insert(formal.name));
-        if let Some(formal) = doubled.min_by_key(|formal| (formal.name, formal.span.start)) {
+        if let Some(formal) = doubled {
             return duplicate(formal.name, formal.span);
         }
         match argument {
-            Some(argument) if seen.contains(&argument) => duplicate(argument, span),
+            Some(argument) if list.iter().any(|formal| formal.name == argument) => duplicate(argument, span),
             _ => Ok(()),
         }
     }
