@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::directory::Record;
-use crate::{File, Formation, FormationId, Launch, Limits, Metadata, Name, Node, Store, Tree, TreeId};
+use crate::{File, Formation, FormationId, Launch, Limits, Metadata, Name, Node, Store, Tree, TreeId, User};
 
 pub struct World {
     pub store: Store,
@@ -24,12 +24,13 @@ impl World {
         let launch = Launch {
             command: vec![b"sh".to_vec(), b"-c".to_vec(), b"true".to_vec()],
             environment,
-            user: Some((7, 8)),
+            user: Some(User::ids(7, 8)),
             limits: Limits { pids: Some(3), ..Limits::default() },
             ..Launch::default()
         };
         let (name, version, platform) = ("test".to_owned(), "1.0".to_owned(), "linux/amd64".to_owned());
-        let formation = Formation { name, version, platform, root, launch };
+        let variant = String::new();
+        let formation = Formation { name, version, variant, platform, root, launch };
         self.store.put_formation(&formation, &Record::default()).unwrap()
     }
 
