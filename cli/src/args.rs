@@ -76,6 +76,12 @@ pub enum Command {
     Tag(TagArguments),
     /// Takes names away from formations; `forge gc` then frees what nothing names
     Rm(RmArguments),
+    /// Compares two formations, artifacts or directories: settings, then paths; exits with 1 if they differ
+    Diff(DiffArguments),
+    /// Prints what a formation is made of, as an SPDX document
+    Sbom(DocumentArguments),
+    /// Prints how a formation was made, as an in-toto statement with SLSA provenance
+    Provenance(DocumentArguments),
     /// Packs a formation into a file
     Export(ExportArguments),
     /// Frees what no name and no running command needs
@@ -323,6 +329,28 @@ pub struct RmArguments {
     /// Names, or digests of formations that lose all their names
     #[arg(value_name = "FORMATION", required = true)]
     pub formations: Vec<String>,
+}
+
+/// `forge diff`
+#[derive(Debug, Args)]
+pub struct DiffArguments {
+    /// A digest, prefix or name; or the path of an artifact or directory
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// What it is compared with
+    #[arg(value_name = "B")]
+    pub after: String,
+}
+
+/// `forge sbom`, `forge provenance`
+#[derive(Debug, Args)]
+pub struct DocumentArguments {
+    /// A digest, prefix or name
+    #[arg(value_name = "FORMATION")]
+    pub formation: String,
+    /// Where to; `-` is stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `forge export`

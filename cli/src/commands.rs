@@ -11,7 +11,9 @@ mod build;
 mod check;
 mod completions;
 mod config;
+mod diff;
 mod doctor;
+mod document;
 mod eval;
 mod export;
 mod gc;
@@ -56,6 +58,9 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Info(arguments) => info::run(&arguments, context),
         Command::Tag(arguments) => tag::tag(&arguments, context),
         Command::Rm(arguments) => tag::rm(&arguments, context),
+        Command::Diff(arguments) => diff::run(&arguments, context),
+        Command::Sbom(arguments) => document::sbom(&arguments, context),
+        Command::Provenance(arguments) => document::provenance(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
         Command::Verify(_) => verify::run(context),

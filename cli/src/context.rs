@@ -96,10 +96,19 @@ impl Context {
 
     /// Whether colours go to stderr.
     pub fn color(&self) -> bool {
+        self.color_on(std::io::stderr().is_terminal())
+    }
+
+    /// Whether colours go to stdout.
+    pub fn color_on_stdout(&self) -> bool {
+        self.color_on(std::io::stdout().is_terminal())
+    }
+
+    fn color_on(&self, terminal: bool) -> bool {
         match self.global.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => self.variable("NO_COLOR").is_none() && std::io::stderr().is_terminal(),
+            Color::Auto => self.variable("NO_COLOR").is_none() && terminal,
         }
     }
 

@@ -8,6 +8,7 @@ mod interrupt;
 mod plan;
 mod progress;
 mod render;
+mod settings;
 mod units;
 
 use clap::Parser;

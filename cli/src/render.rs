@@ -35,6 +35,16 @@ impl Paint {
         self.with("1;36", text)
     }
 
+    /// Red, for what is gone.
+    pub fn removed(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    /// Green, for what is new.
+    pub fn added(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
     /// Grey.
     pub fn dim(self, text: &str) -> String {
         self.with("2", text)

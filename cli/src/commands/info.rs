@@ -40,23 +40,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "directories": extent.directories,
             "built": record.built,
             "layers": record.layers,
-            "launch": {
-                "entrypoint": entrypoint,
-                "command": command,
-                "environment": environment,
-                "directory": launch.directory.as_deref().map(text),
-                "user": user,
-                "limits": {
-                    "memory": launch.limits.memory,
-                    "cpu_millis": launch.limits.cpu_millis,
-                    "pids": launch.limits.pids,
-                    "timeout_millis": launch.limits.timeout_millis,
-                },
-                "ports": ports,
-                "network": launch.network,
-                "stop_signal": stop_signal,
-                "labels": launch.labels,
-            },
+            "launch": crate::settings::launch(launch),
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
