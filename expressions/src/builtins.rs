@@ -3,6 +3,7 @@
 mod contexts;
 mod control;
 mod derivations;
+mod fetch;
 mod files;
 mod hashes;
 mod json;
@@ -91,6 +92,7 @@ fn tables() -> impl Iterator<Item = &'static Builtin> {
         contexts::BUILTINS,
         control::BUILTINS,
         derivations::BUILTINS,
+        fetch::BUILTINS,
         files::BUILTINS,
         hashes::BUILTINS,
         json::BUILTINS,
@@ -119,7 +121,7 @@ pub fn globals(evaluator: &Evaluator) -> Globals {
             globals.insert(symbol(name), value);
         }
     };
-    for builtin in tables() {
+    for builtin in tables().filter(|builtin| fetch::is_on(builtin.name, &evaluator.settings)) {
         both(builtin.name, Value::Builtin(builtin));
     }
     both("langVersion", Value::Integer(6));

@@ -18,7 +18,7 @@ use crate::{Sources, paths, report, stack};
 pub fn check(file: &Path, sources: &Sources) -> Vec<Finding> {
     let sources = sources.clone();
     stack::deep(move || {
-        let evaluator = Evaluator::new(sources, Some(String::new()), None);
+        let evaluator = Evaluator::new(sources, crate::settings::Settings::forge(), Some(String::new()), None);
         let mut waiting = vec![paths::normal(file.as_os_str().as_bytes())];
         let mut seen = BTreeSet::new();
         let mut findings = Vec::new();
@@ -47,7 +47,7 @@ pub fn check(file: &Path, sources: &Sources) -> Vec<Finding> {
 pub fn check_text(name: PathBuf, bytes: Vec<u8>, directory: &Path, sources: &Sources) -> Vec<Finding> {
     let sources = sources.clone();
     stack::deep(move || {
-        let evaluator = Evaluator::new(sources, Some(String::new()), None);
+        let evaluator = Evaluator::new(sources, crate::settings::Settings::forge(), Some(String::new()), None);
         let mut findings = Vec::new();
         let text = Arc::new(SourceText { name, bytes });
         check_one(&evaluator, &text, &paths::normal(directory.as_os_str().as_bytes()), &mut findings);

@@ -67,13 +67,13 @@ impl Drop for Depth<'_> {
 
 impl Evaluator {
     /// An evaluator that knows the builtins.
-    pub fn new(sources: Sources, system: Option<String>, listener: Option<Listener>) -> Self {
+    pub fn new(sources: Sources, settings: Settings, system: Option<String>, listener: Option<Listener>) -> Self {
         let mut evaluator = Self {
             symbols: Symbols::default(),
             places: Places::default(),
             sources,
             registry: RefCell::default(),
-            settings: Settings::default(),
+            settings,
             system,
             globals: Globals::new(),
             listener,

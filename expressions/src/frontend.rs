@@ -17,6 +17,7 @@ use crate::eval::Evaluator;
 use crate::failure::{Failure, Result, Sort, suggestions};
 use crate::places::PlaceId;
 use crate::plan::{attribute_path, write};
+use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::symbols::known;
 use crate::value::{Attribute, Context, Value};
@@ -155,11 +156,11 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     }
     let system = options.setting("eval-system").filter(|system| !system.is_empty());
     let system = system.or(options.setting("system")).unwrap_or(&invocation.system).to_owned();
-    let mut evaluator = Evaluator::new(sources, Some(system), Some(listener));
+    let mut settings = Settings::default();
     for (name, value) in &options.settings {
-        evaluator.settings.set(name, value);
+        settings.set(name, value);
     }
-    evaluator
+    Evaluator::new(sources, settings, Some(system), Some(listener))
 }
 
 /// Where `<nixpkgs>` is looked for where nobody says: the channels of the user and of root, as far as they are there.

@@ -13,6 +13,7 @@ mod compile;
 pub mod error;
 mod eval;
 mod failure;
+pub mod flake_reference;
 pub mod from_toml;
 pub mod frontend;
 pub mod json;

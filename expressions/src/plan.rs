@@ -14,6 +14,7 @@ use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::library::library;
 use crate::places::PlaceId;
+use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::symbols::known;
 use crate::value::{Attribute, Context, Set, Value};
@@ -143,7 +144,8 @@ fn run<T: Send>(
 ) -> std::result::Result<Outcome<T>, Error> {
     let sources = request.sources.clone();
     stack::deep(move || {
-        let evaluator = Evaluator::new(sources, Some(request.system.clone()), request.listener.clone());
+        let evaluator =
+            Evaluator::new(sources, Settings::forge(), Some(request.system.clone()), request.listener.clone());
         evaluator.locking.borrow_mut().lock = lock.clone();
         let result = work(&evaluator);
         // What failed may have failed for want of an answer.

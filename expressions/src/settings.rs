@@ -1,5 +1,9 @@
 //! What Nix lets its users set about the language.
 
+use std::collections::BTreeSet;
+
+use crate::failure::{Failure, Result};
+
 /// What is done about something that is allowed but not liked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lint {
@@ -23,6 +27,10 @@ pub struct Lints {
     pub absolute_paths: Lint,
 }
 
+/// What Nix calls experimental, by its names, and forge knows: on or off.
+pub const FEATURES: &[&str] =
+    &["dynamic-derivations", "fetch-closure", "fetch-tree", "flakes", "parse-toml-timestamps"];
+
 /// What is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -32,15 +40,41 @@ pub struct Settings {
     pub max_call_depth: usize,
     /// `builtins.warn` ends the evaluation.
     pub abort_on_warn: bool,
+    /// Of [`FEATURES`], those that are on.
+    pub features: BTreeSet<&'static str>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lints: Lints::default(), max_call_depth: 10_000, abort_on_warn: false }
+        Self { lints: Lints::default(), max_call_depth: 10_000, abort_on_warn: false, features: BTreeSet::new() }
     }
 }
 
 impl Settings {
+    /// What forge's own commands allow: references and fetching, which the lock keeps pure.
+    pub fn forge() -> Self {
+        Self { features: BTreeSet::from(["fetch-tree", "flakes"]), ..Self::default() }
+    }
+
+    /// Whether a feature is on; one may bring another along.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.contains(feature) || feature == "fetch-tree" && self.features.contains("flakes")
+    }
+
+    /// Refuses what wants a feature that is off.
+    pub fn needs(&self, feature: &str) -> Result<()> {
+        if self.has(feature) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "experimental Nix feature '{feature}' is disabled; add '--extra-experimental-features {feature}' to enable it"
+        )))
+    }
+
+    fn allow(&mut self, names: &str) {
+        let known = |name: &str| FEATURES.iter().find(|known| **known == name);
+        self.features.extend(names.split_whitespace().filter_map(known));
+    }
     /// Sets something by Nix's name for it; what is not known here is as in Nix a thing of the store, and ignored.
     pub fn set(&mut self, name: &str, value: &str) {
         let lint = match value {
@@ -53,6 +87,11 @@ impl Settings {
             "lint-short-path-literals" => self.lints.short_paths = lint,
             "lint-absolute-path-literals" => self.lints.absolute_paths = lint,
             "abort-on-warn" => self.abort_on_warn = value == "true",
+            "experimental-features" => {
+                self.features.clear();
+                self.allow(value);
+            }
+            "extra-experimental-features" => self.allow(value),
             "max-call-depth" => self.max_call_depth = value.parse().unwrap_or(self.max_call_depth),
             _ => {}
         }

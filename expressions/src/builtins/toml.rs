@@ -12,7 +12,8 @@ pub(super) static BUILTINS: &[Builtin] = &[builtin("fromTOML", 1, from_toml)];
 fn from_toml(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.fromTOML";
     let text = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
-    let table = from_toml::read(&text.bytes).map_err(|error| Failure::new(error.to_string()))?;
+    let table = from_toml::read(&text.bytes, evaluator.settings.has("parse-toml-timestamps"))
+        .map_err(|error| Failure::new(error.to_string()))?;
     value(evaluator, toml::Value::Table(table)).map_err(Failure::new)
 }
 
@@ -28,7 +29,10 @@ fn value(evaluator: &Evaluator, item: toml::Value) -> std::result::Result<Value,
         toml::Value::Integer(integer) => Value::Integer(integer),
         toml::Value::Float(float) => Value::Float(float),
         toml::Value::Boolean(boolean) => Value::Boolean(boolean),
-        toml::Value::Datetime(_) => return Err("Dates and times are not supported"),
+        toml::Value::Datetime(datetime) => Value::set(vec![
+            Attribute::new(name("_type")?, Value::string("timestamp")),
+            Attribute::new(name("value")?, Value::string(from_toml::timestamp(&datetime))),
+        ]),
         toml::Value::Array(items) => {
             let items = items.into_iter().map(|item| value(evaluator, item));
             Value::list(items.collect::<std::result::Result<_, _>>()?)
