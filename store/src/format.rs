@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use crate::directory::LayerRecord;
@@ -21,10 +21,12 @@ pub mod squashfs;
 pub mod tar;
 #[cfg(test)]
 mod testing;
+mod unpack;
 
 pub use artifact::{Artifact, HEAD_LENGTH};
 pub use compression::{Compression, CompressionError, Compressor};
 pub use growing::{Growing, Links};
+pub use unpack::{compression, unpacked};
 
 /// The time that every file of every artifact shows: 1980-01-02 00:00 UTC, in seconds since 1970.
 pub const TIME: u32 = 315_619_200;
@@ -200,6 +202,11 @@ pub fn read(store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Impor
     check_claim(artifact.path(), imported)
 }
 
+/// The same of a tar, compressed or not, that comes out of a pipe. `from` is for messages.
+pub fn read_stream(store: &Store, reader: &mut dyn Read, from: &Path, bounds: &Bounds) -> Result<Imported> {
+    check_claim(from, tar::read_stream(store, reader, &from.display().to_string(), bounds)?)
+}
+
 /// Compares what was read with what it claims to be.
 fn check_claim(path: &Path, imported: Imported) -> Result<Imported> {
     match &imported.formation {
@@ -211,6 +218,20 @@ fn check_claim(path: &Path, imported: Imported) -> Result<Imported> {
         }),
         _ => Ok(imported),
     }
+}
+
+/// Fills a buffer as far as the reader goes.
+fn read_full(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// A time in seconds since 1970, as ISO 8601 writes it.

@@ -1,6 +1,7 @@
 //! A file or directory that may be an artifact, opened once.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -76,8 +77,28 @@ impl Artifact {
         Ok(bytes)
     }
 
+    /// The file from its beginning; nothing of a directory.
+    pub fn reader(&self) -> impl Read + '_ {
+        FromStart { file: self.file.as_ref(), position: 0 }
+    }
+
     /// The error that says what is wrong with it.
     pub fn bad(&self, format: &'static str, reason: impl Into<String>) -> Error {
         Error::Archive { from: self.path.display().to_string(), format, reason: reason.into() }
+    }
+}
+
+/// Reads at a position of its own: readers of one artifact do not disturb each other.
+struct FromStart<'a> {
+    file: Option<&'a File>,
+    position: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let Some(file) = self.file else { return Ok(0) };
+        let length = file.read_at(buffer, self.position)?;
+        self.position += length as u64;
+        Ok(length)
     }
 }

@@ -2,15 +2,25 @@
 //!
 //! POSIX.1-2001 (pax): a `ustar` header per entry, sorted by path, and an extended header only for what that cannot say (long
 //! or large values, extended attributes). A global header's `comment` carries the formation's encoding in hexadecimal.
+//! Reading takes what anyone wrote, compressed or not: [`read`] and [`unpack`].
 
 use std::io::{Read, Write};
 
-use super::{Format, Options, TIME, write_failed};
-use crate::digest::to_hex;
-use crate::{FormationId, Metadata, Name, Node, Result, Store, TreeId};
+use super::{
+    Artifact, Bounds, Format, Growing, Imported, Inspection, Links, Options, TIME, compression, read_full, unpacked,
+    write_failed,
+};
+use crate::digest::{from_hex, to_hex};
+use crate::{Error, Formation, FormationId, Metadata, Name, Node, Result, Store, TreeId};
+
+pub mod read;
+pub mod unpack;
 
 /// `tar`
 pub struct Tar;
+
+/// What the comment of our archives begins with; the formation's encoding in hexadecimal follows.
+const COMMENT: &str = "forge formation ";
 
 impl Format for Tar {
     fn name(&self) -> &'static str {
@@ -24,13 +34,60 @@ impl Format for Tar {
     fn pack(&self, store: &Store, formation: FormationId, _: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(formation)?;
         let mut packer = Packer { store, output };
-        let comment = format!("forge formation {}", to_hex(&formation.encode()));
+        let comment = format!("{COMMENT}{}", to_hex(&formation.encode()));
         let records = record(b"comment", comment.as_bytes());
         packer.extended(b'g', &records)?;
         packer.directory(&mut Vec::new(), formation.root)?;
         // Two empty blocks end an archive.
         packer.write(&[0; 1024])
     }
+
+    fn recognises(&self, artifact: &Artifact) -> bool {
+        if compression(artifact.head()).is_none() {
+            return read::is_header(artifact.head());
+        }
+        let mut block = [0; 512];
+        let first = unpacked(artifact.reader()).and_then(|(_, mut reader)| read_full(&mut reader, &mut block));
+        first.is_ok() && read::is_header(&block)
+    }
+
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
+        let from = artifact.path().display().to_string();
+        let (kind, reader) = unpacked(artifact.reader()).map_err(|error| unpack::unreadable(&from, error))?;
+        let mut archive = read::Archive::new(reader);
+        match archive.next() {
+            Ok(_) => {}
+            Err(read::Problem::Damaged(reason)) => return Err(artifact.bad("tar", reason)),
+            Err(read::Problem::Read(error)) => return Err(unpack::unreadable(&from, error)),
+        }
+        let formation = formation(archive.comment(), &from)?;
+        let (size, compression) = (artifact.size(), kind.unwrap_or("none").to_owned());
+        Ok(Inspection { format: "tar", size, compression, formation, ..Inspection::default() })
+    }
+
+    fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+        read_stream(store, &mut artifact.reader(), &artifact.path().display().to_string(), bounds)
+    }
+}
+
+/// Takes in an archive, compressed or not, as it comes. `from` is for messages.
+pub fn read_stream(store: &Store, reader: &mut dyn Read, from: &str, bounds: &Bounds) -> Result<Imported> {
+    let (_, reader) = unpacked(reader).map_err(|error| unpack::unreadable(from, error))?;
+    let mut archive = read::Archive::new(reader);
+    let mut unpacker = unpack::Unpacker::new(store, from, bounds, Growing::new(Links::Refuse));
+    unpacker.all(&mut archive)?;
+    let (growing, dropped) = unpacker.finish()?;
+    let formation = formation(archive.comment(), from)?;
+    Ok(Imported { formation, dropped, ..Imported::bare(growing.finish(store)?) })
+}
+
+/// The formation that a comment has the encoding of.
+fn formation(comment: Option<&[u8]>, from: &str) -> Result<Option<Formation>> {
+    let Some(text) = comment.and_then(|comment| comment.strip_prefix(COMMENT.as_bytes())) else { return Ok(None) };
+    let bad = || Error::Archive { from: from.to_owned(), format: "tar", reason: "its comment is cut short".to_owned() };
+    let encoded = std::str::from_utf8(text).ok().and_then(from_hex).ok_or_else(bad)?;
+    let decoded = Formation::decode(&encoded);
+    Ok(Some(decoded.map_err(|source| Error::Decode { from: from.to_owned(), kind: "formation", source })?))
 }
 
 struct Packer<'a> {
@@ -131,7 +188,7 @@ impl Packer<'_> {
             }
         }
         for (name, value) in &entry.metadata.attributes {
-            records.extend(record(&[b"SCHILY.xattr.", name.as_slice()].concat(), value));
+            records.extend(record(&read::attribute_key(name), value));
         }
         if !records.is_empty() {
             self.extended(b'x', &records)?;

@@ -69,7 +69,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     let id = || prop_oneof![4 => Just(0_u32), 1 => 0..70_000_u32, 1 => Just(u32::MAX - 1), 1 => Just(2_097_152)];
     let name = prop::sample::select(vec![
         &b"user.a"[..],
-        b"user.\xff =\n",
+        b"user.\xff =%3D%\n",
         b"security.capability",
         b"system.posix_acl_access",
         b"system.posix_acl_default",
@@ -121,8 +121,8 @@ fn leaf() -> impl Strategy<Value = Described> {
 /// Directories with everything that a tree can have in them.
 pub fn trees() -> impl Strategy<Value = Described> {
     let directory = |entries: BTreeMap<Name, Described>, metadata| Described::Directory(metadata, entries);
-    let below = leaf().prop_recursive(5, 40, 8, move |inner| {
-        (prop::collection::btree_map(name(), inner, 0..8), metadata())
+    let below = leaf().prop_recursive(5, 20, 6, move |inner| {
+        (prop::collection::btree_map(name(), inner, 0..6), metadata())
             .prop_map(move |(entries, metadata)| directory(entries, metadata))
     });
     (prop::collection::btree_map(name(), below, 0..8), metadata())

@@ -20,7 +20,7 @@ fn readers(artifact: impl Fn(&dyn Format) -> std::path::PathBuf) -> Vec<(&'stati
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_packed_is_read_back_by_whoever_has_nothing_else(tree in trees()) {

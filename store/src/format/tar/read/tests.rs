@@ -1,0 +1,1 @@
+//! Archives by hand, and by GNU tar.
