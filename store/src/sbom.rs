@@ -29,8 +29,8 @@ pub fn sbom(store: &Store, id: FormationId) -> Result<Value> {
         "licenseConcluded": "NOASSERTION",
         "licenseDeclared": "NOASSERTION",
         "copyrightText": "NOASSERTION",
-        "checksums": [{ "algorithm": "BLAKE3", "checksumValue": id.to_string() }],
-        "comment": format!("formation for {}; the checksum is its id, root tree {}", formation.platform, formation.root),
+        // Not as a checksum: the digest is of the formation's encoding, not of a file that anyone could hash.
+        "comment": format!("formation {id} for {}, root tree {}", formation.platform, formation.root),
     })];
     let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", ROOT)];
     let mut references = std::collections::BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Licences as packages write them, as SPDX writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A licence in SPDX's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,38 +14,38 @@ pub struct Licence {
 /// What several licence texts of one package come to: all of them apply somewhere in it. None of none.
 pub fn licence(texts: &[String]) -> Option<Licence> {
     let mut references = BTreeMap::new();
-    let mut expressions: Vec<String> = texts.iter().map(|text| expression(text, &mut references)).collect();
-    expressions.sort();
-    expressions.dedup();
-    let expression = match expressions.as_slice() {
-        [] => return None,
-        [only] => only.clone(),
-        several => joined(several),
-    };
-    Some(Licence { expression, references })
+    let terms: BTreeSet<String> = texts.iter().flat_map(|text| terms(text, &mut references)).collect();
+    let terms: Vec<String> = terms.into_iter().collect();
+    (!terms.is_empty()).then(|| Licence { expression: joined(&terms), references })
 }
 
 /// Expressions that all apply.
-fn joined(expressions: &[String]) -> String {
+fn joined(terms: &[String]) -> String {
     let whole = |text: &String| if text.contains(" OR ") { format!("({text})") } else { text.clone() };
-    match expressions {
+    match terms {
         [only] => only.clone(),
         several => several.iter().map(whole).collect::<Vec<_>>().join(" AND "),
     }
 }
 
-/// One text: an SPDX expression already, or names that Debian, Python and people use, joined by `and`, `or` and commas.
-fn expression(text: &str, references: &mut BTreeMap<String, String>) -> String {
+/// One text, as expressions that all apply: an SPDX expression already, or names that Debian, Python and people use, joined by
+/// `and` and `or`, of which the former binds more tightly unless a comma stands before it (DEP 5, "License syntax").
+fn terms(text: &str, references: &mut BTreeMap<String, String>) -> Vec<String> {
     if spdx::Expression::parse(text).is_ok() {
-        return text.to_owned();
+        return vec![text.to_owned()];
     }
-    // `A, and B` and `A and B` mean the same; of `and` and `or` the former binds more tightly (DEP 5, "License syntax").
-    let text = text.replace(", and ", " and ").replace(", or ", " or ").replace(" / ", " or ");
-    let groups = text.split(" or ").map(|group| {
-        let names: Vec<String> = group.split(" and ").map(|name| name_of(name.trim(), references)).collect();
-        joined(&names)
-    });
-    groups.collect::<Vec<_>>().join(" OR ")
+    let text = text.replace(", or ", " or ").replace(" / ", " or ");
+    let mut all = Vec::new();
+    for part in text.split(", and ") {
+        let mut names = |group: &str| -> Vec<String> {
+            group.split(" and ").map(|name| name_of(name.trim(), references)).collect()
+        };
+        match part.split(" or ").collect::<Vec<_>>().as_slice() {
+            [group] => all.extend(names(group)),
+            groups => all.push(groups.iter().map(|group| joined(&names(group))).collect::<Vec<_>>().join(" OR ")),
+        }
+    }
+    all
 }
 
 /// One name.
@@ -163,7 +163,8 @@ mod tests {
             ("GPL-3+ with Autoconf exception", "GPL-3.0-or-later WITH Autoconf-exception-2.0"),
             ("Apache-2.0 OR MIT", "Apache-2.0 OR MIT"),
             ("GPL-2+ or Artistic-2.0", "GPL-2.0-or-later OR Artistic-2.0"),
-            ("Expat and BSD-3-clause", "MIT AND BSD-3-Clause"),
+            ("Expat and BSD-3-clause", "BSD-3-Clause AND MIT"),
+            ("GPL-1+ or Artistic, and Expat", "(GPL-1.0-or-later OR Artistic-1.0-Perl) AND MIT"),
             ("public-domain", "LicenseRef-public-domain"),
         ] {
             assert_eq!(expression_of(&[given]), expected, "{given}");
