@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         terminal: false,
         system: format!("{}-linux", std::env::consts::ARCH),
         time: now,
+        recorder: None,
     });
     std::io::stdout().write_all(&printed.output).expect("the output can be written");
     std::io::stderr().write_all(&printed.errors).expect("the errors can be written");

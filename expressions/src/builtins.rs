@@ -131,8 +131,10 @@ pub fn globals(evaluator: &Evaluator) -> Globals {
     if let Some(system) = &evaluator.system {
         both("currentSystem", Value::string(system.as_str()));
     }
-    if let Some(time) = evaluator.sources.time {
-        both("currentTime", Value::Integer(time));
+    if evaluator.sources.time.is_some() {
+        // Asked for when it is used, as no evaluation that used it may be remembered.
+        let time = |evaluator: &Evaluator| Ok(evaluator.sources.now().map_or(Value::Null, Value::Integer));
+        both("currentTime", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(time)))));
     }
     let derivation = |evaluator: &Evaluator| evaluator.internal("«nix-internal»/derivation-internal.nix", DERIVATION);
     both("derivation", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(derivation)))));

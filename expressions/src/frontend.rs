@@ -19,6 +19,7 @@ use crate::places::PlaceId;
 use crate::plan::{attribute_path, write};
 use crate::settings::Settings;
 use crate::sources::Sources;
+use crate::sources::facts::Recorder;
 use crate::symbols::known;
 use crate::value::{Attribute, Context, Value};
 use crate::{Listener, Message, ast_print, paths, show, stack};
@@ -41,6 +42,8 @@ pub struct Invocation {
     pub system: String,
     /// `builtins.currentTime`
     pub time: i64,
+    /// Writes down what is asked of the world, if anything does.
+    pub recorder: Option<Recorder>,
 }
 
 /// What the program prints and how it ends.
@@ -142,6 +145,7 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     sources.home = variable("HOME").map(PathBuf::from);
     sources.environment.clone_from(&invocation.environment);
     sources.time = Some(invocation.time);
+    sources.recorder.clone_from(&invocation.recorder);
     let around = match (options.setting("nix-path"), variable("NIX_PATH")) {
         (Some(paths), _) => paths.split_whitespace().map(str::to_owned).collect(),
         (None, Some(paths)) => paths.to_string_lossy().split(':').map(str::to_owned).collect(),

@@ -44,6 +44,9 @@ pub use error::{Error, Finding};
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
 pub use sources::Sources;
 
+/// Which evaluator this is: another source, another identity.
+pub const IDENTITY: &str = env!("EVALUATOR_IDENTITY");
+
 /// Something that an evaluation says while it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {

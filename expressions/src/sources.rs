@@ -1,12 +1,17 @@
 //! The only place where files are read: below the project, or anywhere if the evaluation need not be pure.
 
+pub mod facts;
+mod real;
+
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
-use std::os::unix::ffi::OsStringExt as _;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use self::facts::{Answer, Noting, Question, Recorder, Stamp};
+use self::real::RealPaths;
 
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
@@ -27,8 +32,11 @@ pub struct Sources {
     pub environment: BTreeMap<OsString, OsString>,
     /// `builtins.currentTime`, in seconds since 1970.
     pub time: Option<i64>,
+    /// Writes down what is asked, if anything does.
+    pub recorder: Option<Recorder>,
     /// Directories that were looked at: whether files in them can be read.
     known: Arc<Mutex<HashMap<PathBuf, bool>>>,
+    real: Arc<RealPaths>,
 }
 
 impl Sources {
@@ -69,7 +77,7 @@ impl Sources {
         if let Some(open) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(directory) {
             return *open;
         }
-        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let real = |path: &Path| self.real_path(path).unwrap_or_else(|| path.to_owned());
         let resolved = real(directory);
         let roots = std::iter::once(&self.project).chain(self.search_path.iter().map(|(_, entry)| entry));
         let open = roots.into_iter().any(|root| resolved.starts_with(real(root)))
@@ -82,10 +90,10 @@ impl Sources {
     fn guard_followed(&self, path: &Path) -> Result<()> {
         self.guard(path)?;
         if !self.impure
-            && let Ok(resolved) = fs::canonicalize(path)
+            && let Some(resolved) = self.real_path(path)
         {
             let directory = resolved.parent().unwrap_or(&resolved);
-            let project = fs::canonicalize(&self.project).unwrap_or_else(|_| self.project.clone());
+            let project = self.real_path(&self.project).unwrap_or_else(|| self.project.clone());
             if resolved != project && !self.is_open_directory(directory) {
                 return self.guard(&resolved);
             }
@@ -93,61 +101,155 @@ impl Sources {
         Ok(())
     }
 
+    /// The same sources, with what is asked of them being written down.
+    pub fn recorded(&self) -> (Self, Recorder) {
+        let recorder = Recorder::default();
+        let known = Arc::default();
+        let sources = Self { recorder: Some(recorder.clone()), known, real: Arc::default(), ..self.clone() };
+        (sources, recorder)
+    }
+
+    fn note(&self, question: impl FnOnce() -> Question, answer: impl FnOnce() -> Answer) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note(question(), answer());
+        }
+    }
+
+    /// What goes wrong is told, and remembered by nobody.
+    fn spoil(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.spoil();
+        }
+    }
+
+    fn failed(&self, action: &str, path: &Path, error: &io::Error) -> Box<Failure> {
+        self.spoil();
+        refused(action, path, error)
+    }
+
+    fn unlisted(&self, path: &Path, source: io::Error) -> Box<Failure> {
+        self.spoil();
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound => NarError::Missing { path }.into(),
+            _ => NarError::File { action: "list", path, source }.into(),
+        }
+    }
+
+    fn real_path(&self, path: &Path) -> Option<PathBuf> {
+        let resolved = self.real.resolve(path);
+        self.note(|| Question::Real(path.to_owned()), || facts::real_answer(resolved.as_deref()));
+        resolved
+    }
+
     /// The bytes of a file.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
         self.guard_followed(path)?;
-        fs::read(path).map_err(|error| refused("opening file", path, &error))
+        if self.recorder.is_none() {
+            return fs::read(path).map_err(|error| refused("opening file", path, &error));
+        }
+        let (bytes, answer) = facts::read(path).map_err(|error| self.failed("opening file", path, &error))?;
+        self.note(|| Question::File(path.to_owned()), || answer);
+        Ok(bytes)
     }
 
     /// Whether there is something, not following a symlink at the end.
     pub fn exists(&self, path: &Path) -> bool {
-        self.guard(path).is_ok() && fs::symlink_metadata(path).is_ok()
+        if self.guard(path).is_err() {
+            return false;
+        }
+        match facts::absent(fs::symlink_metadata(path)) {
+            Ok(found) => {
+                self.note(|| Question::Exists(path.to_owned()), || Answer::Truth(found.is_some()));
+                found.is_some()
+            }
+            Err(_) => {
+                self.spoil();
+                false
+            }
+        }
     }
 
     /// Whether it is a directory, following symlinks.
     pub fn is_directory(&self, path: &Path) -> Result<bool> {
         self.guard_followed(path)?;
-        fs::metadata(path).map(|metadata| metadata.is_dir()).map_err(|error| refused("getting status of", path, &error))
+        match fs::metadata(path) {
+            Ok(metadata) => {
+                self.note(|| Question::Directory(path.to_owned()), || Answer::Truth(metadata.is_dir()));
+                Ok(metadata.is_dir())
+            }
+            Err(error) => {
+                let refusal = refused("getting status of", path, &error);
+                match facts::absent::<()>(Err(error)) {
+                    Ok(_) => self.note(|| Question::Directory(path.to_owned()), || Answer::Nothing),
+                    Err(_) => self.spoil(),
+                }
+                Err(refusal)
+            }
+        }
     }
 
     /// Where a symlink points; none if it is something else.
     pub fn link_target(&self, path: &Path) -> Result<Option<Vec<u8>>> {
         match self.kind(path)? {
-            FileKind::Symlink => match fs::read_link(path) {
-                Ok(target) => Ok(Some(target.into_os_string().into_vec())),
-                Err(error) => Err(refused("reading symbolic link", path, &error)),
-            },
+            FileKind::Symlink => self.target(path).map(Some),
             _ => Ok(None),
         }
+    }
+
+    fn target(&self, path: &Path) -> Result<Vec<u8>> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let target = fs::read_link(path).map_err(|error| self.failed("reading symbolic link", path, &error))?;
+        let target = target.into_os_string().into_vec();
+        self.note(|| Question::Link(path.to_owned()), || Answer::Bytes(target.clone()));
+        Ok(target)
     }
 
     /// What a path stands for, not following a symlink at the end.
     pub fn kind(&self, path: &Path) -> Result<FileKind> {
         self.guard(path)?;
-        Disk.kind(path).map_err(Into::into)
+        let kind = Disk.kind(path);
+        match &kind {
+            Ok(kind) => self.note(|| Question::Kind(path.to_owned()), || Answer::Kind(facts::kind_number(*kind))),
+            Err(_) => self.spoil(),
+        }
+        kind.map_err(Into::into)
     }
 
     /// The names in a directory and what they stand for, by the bytes of the names.
     pub fn entries(&self, path: &Path) -> Result<Vec<(Vec<u8>, FileKind)>> {
         self.guard_followed(path)?;
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()) {
+            self.spoil();
             let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
             return Err(Failure::new(format!("'{}' is not a directory", path.display())));
         }
-        let mut names = Disk.entries(path)?;
-        names.sort_unstable();
-        let kinds = names.into_iter().map(|name| {
-            let kind = Disk.kind(&path.join(OsString::from_vec(name.clone())))?;
-            Ok((name, kind))
-        });
-        kinds.collect()
+        let (entries, answer) = facts::list(path, true).map_err(|error| self.unlisted(path, error))?;
+        self.note(|| Question::Entries(path.to_owned()), || answer);
+        Ok(entries)
+    }
+
+    /// A variable of the environment, if the evaluation may see it.
+    pub fn variable(&self, name: &OsStr) -> Option<&OsStr> {
+        if !self.impure {
+            return None;
+        }
+        let value = self.environment.get(name);
+        self.note(|| Question::Variable(name.to_owned()), || facts::variable_answer(value));
+        value.map(OsString::as_os_str)
+    }
+
+    /// The time, which is never the same again.
+    pub fn now(&self) -> Option<i64> {
+        self.spoil();
+        self.time
     }
 }
 
-fn refused(action: &str, path: &Path, error: &std::io::Error) -> Box<Failure> {
+fn refused(action: &str, path: &Path, error: &io::Error) -> Box<Failure> {
     let shown = path.display();
     Failure::new(match error.kind() {
-        std::io::ErrorKind::NotFound => format!("path '{shown}' does not exist"),
+        io::ErrorKind::NotFound => format!("path '{shown}' does not exist"),
         _ => format!("{action} '{shown}': {error}"),
     })
 }
@@ -173,17 +275,27 @@ impl Files for Reader<'_> {
     }
 
     fn entries(&self, path: &Path) -> Result<Vec<Vec<u8>>> {
-        self.0.sources.guard(path)?;
-        Ok(Disk.entries(path)?)
+        let sources = &self.0.sources;
+        sources.guard(path)?;
+        let (entries, answer) = facts::list(path, false).map_err(|error| sources.unlisted(path, error))?;
+        sources.note(|| Question::Names(path.to_owned()), || answer);
+        Ok(entries.into_iter().map(|(name, _)| name).collect())
     }
 
     fn target(&self, path: &Path) -> Result<Vec<u8>> {
         self.0.sources.guard(path)?;
-        Ok(Disk.target(path)?)
+        self.0.sources.target(path)
     }
 
     fn open(&self, path: &Path) -> Result<(u64, Box<dyn Read>)> {
-        self.0.sources.guard(path)?;
-        Ok(Disk.open(path)?)
+        let sources = &self.0.sources;
+        sources.guard(path)?;
+        let failed = |error: io::Error| sources.failed("opening file", path, &error);
+        let file = fs::File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let size = metadata.len();
+        let Some(recorder) = sources.recorder.clone() else { return Ok((size, Box::new(file))) };
+        let (stamp, hasher) = (Stamp::of(&metadata), blake3::Hasher::new());
+        Ok((size, Box::new(Noting { file, hasher, path: path.to_owned(), stamp, length: 0, recorder })))
     }
 }

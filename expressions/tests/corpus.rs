@@ -29,6 +29,7 @@ fn ours(file: &Path) -> Answer {
         terminal: false,
         system: "x86_64-linux".to_owned(),
         time: 0,
+        recorder: None,
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Answer { output: text(&printed.output), errors: text(&printed.errors), okay: printed.code == 0 }

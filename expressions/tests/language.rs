@@ -36,6 +36,7 @@ fn invocation(arguments: &[&str], directory: &Path) -> Invocation {
         terminal: false,
         system: "x86_64-linux".to_owned(),
         time: 1,
+        recorder: None,
     }
 }
 

@@ -49,6 +49,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
         terminal: std::io::IsTerminal::is_terminal(&std::io::stderr()),
         system: plan::system(),
         time: i64::try_from(now).unwrap_or(i64::MAX),
+        recorder: None,
     };
     let sink: Sink = Arc::new(|stream, bytes: &[u8]| {
         // Whoever reads may have gone.

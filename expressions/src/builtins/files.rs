@@ -292,6 +292,6 @@ fn get_env(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
     use std::os::unix::ffi::OsStrExt as _;
     let what = "while evaluating the first argument passed to builtins.getEnv";
     let name = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
-    let value = evaluator.sources.environment.get(std::ffi::OsStr::from_bytes(&name.bytes));
-    Ok(Value::string(value.filter(|_| evaluator.sources.impure).map_or(&b""[..], |value| value.as_bytes())))
+    let value = evaluator.sources.variable(std::ffi::OsStr::from_bytes(&name.bytes));
+    Ok(Value::string(value.map_or(&b""[..], |value| value.as_bytes())))
 }
