@@ -365,6 +365,15 @@ pub struct ExportArguments {
     /// Where to; `-` is stdout [default: NAME-VERSION-linux-ARCH.SUFFIX]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// How its blocks are compressed: `zstd` or `gzip`, with a level after a colon. Shows in its bytes
+    #[arg(long, value_name = "METHOD[:LEVEL]", default_value = "zstd:3")]
+    pub compression: store::format::Compression,
+    /// An earlier artifact whose compressed blocks are copied. What this store exported and is still in its place is found by itself
+    #[arg(long, value_name = "ARTIFACT")]
+    pub from: Vec<PathBuf>,
+    /// Compresses everything anew
+    #[arg(long, conflicts_with = "from")]
+    pub fresh: bool,
     /// Replaces an existing file
     #[arg(short, long)]
     pub force: bool,

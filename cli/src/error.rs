@@ -224,7 +224,14 @@ impl From<store::Error> for Failure {
                 .cause(format!("its root is {actual}, that of the formation {expected}"))
                 .hint("it was changed, or damaged on its way: get it again from where it was made"),
             Archive { .. } => plain(code::DAMAGED, &error),
-            UnknownFormat { .. } | Unsupported { .. } => plain(code::NEGATIVE, &error),
+            Unremembered { .. } => plain(code::NOT_FOUND, &error)
+                .hint("leave --from away: what this store exported and still lies there is found by itself"),
+            UnknownFormat { .. } | Unsupported { .. } | Unpackable { .. } => plain(code::NEGATIVE, &error),
+            File { source, .. }
+                if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                plain(code::DISK_FULL, &error)
+            }
             File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")
             }

@@ -6,6 +6,7 @@
 //! DIR/trees/ab/cdef…              encoded trees; likewise deltas/, formations/
 //! DIR/records/<formation id>.json what is known of a formation beside its identity
 //! DIR/claims/…                    which step or derivation gave what
+//! DIR/cache/…                     what may be lost at any time and only saves work
 //! DIR/roots/NAME                  a name's formation id
 //! DIR/checkouts/…                 trees laid out on disk, and the inodes that they share
 //! DIR/scratch/…                   what running processes are making; locked by them
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 
 use crate::{BlobId, DeltaId, Error, Result};
 
+mod cached;
 mod checkout;
 mod claims;
 mod collect;

@@ -123,6 +123,25 @@ pub enum Error {
         /// The root that it holds.
         actual: crate::TreeId,
     },
+    /// Something in a formation that a format cannot hold.
+    #[error("{format} cannot hold this: {reason}{}", if .what.is_empty() { String::new() } else { format!(" (`{what}`)") })]
+    Unpackable {
+        /// `squashfs`, …
+        format: &'static str,
+        /// The entry, as far as one is at fault.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// An artifact of which the store does not know what lies where.
+    #[error("the store remembers nothing of `{}`", .path.display())]
+    Unremembered {
+        /// The artifact.
+        path: PathBuf,
+    },
+    /// What was remembered of an earlier artifact is wrong. Packing starts again without it; nobody sees this.
+    #[error("what was remembered of an earlier artifact is wrong")]
+    StaleIndex,
     /// An archive from outside is not what it says.
     #[error("bad {format} archive `{from}`: {reason}")]
     Archive {

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::directory::LayerRecord;
 use crate::{Error, Formation, FormationId, Launch, Result, Store, TreeId};
 
 mod artifact;
 mod compression;
+mod digests;
 mod growing;
 pub mod sif;
 pub mod squashfs;
@@ -25,6 +26,7 @@ mod unpack;
 
 pub use artifact::{Artifact, HEAD_LENGTH};
 pub use compression::{Compression, CompressionError, Compressor};
+pub use digests::Digests;
 pub use growing::{Growing, Links};
 pub use unpack::{compression, unpacked};
 
@@ -40,6 +42,27 @@ pub const VERSION: u32 = 1;
 pub struct Options {
     /// Of what is compressed in it; a tar has nothing that is.
     pub compression: Compression,
+    /// Whether compressed blocks are copied from earlier artifacts that the store remembers. That does not show in the bytes.
+    pub remembered: bool,
+    /// Artifacts to be copied from before all others; each must be one that the store remembers, wherever it lies now.
+    pub from: Vec<PathBuf>,
+}
+
+/// What was written to a file.
+#[derive(Debug, Clone, Default)]
+pub struct Packed {
+    /// Bytes written.
+    pub length: u64,
+    /// Bytes that were copied from earlier artifacts.
+    pub copied: u64,
+    index: Option<squashfs::Index>,
+}
+
+impl Packed {
+    /// Notes where the artifact lies now, so that a later one may copy from it. `gc` forgets it when it is gone from there.
+    pub fn remember(&self, store: &Store, path: &Path) -> Result<()> {
+        self.index.as_ref().map_or(Ok(()), |index| index.remember(store, path))
+    }
 }
 
 /// A way to pack a formation.
@@ -52,10 +75,12 @@ pub trait Format: Sync {
     fn pack(&self, store: &Store, formation: FormationId, options: &Options, output: &mut dyn Write) -> Result<()>;
 
     /// Writes the same bytes to an empty file, open for reading too: what is not made front to back needs no copy then.
-    fn pack_file(&self, store: &Store, formation: FormationId, options: &Options, file: &File) -> Result<()> {
+    fn pack_file(&self, store: &Store, formation: FormationId, options: &Options, file: &File) -> Result<Packed> {
         let mut output = BufWriter::with_capacity(1 << 20, file);
         self.pack(store, formation, options, &mut output)?;
-        output.flush().map_err(write_failed)
+        output.flush().map_err(write_failed)?;
+        let length = file.metadata().map_err(write_failed)?.len();
+        Ok(Packed { length, ..Packed::default() })
     }
 
     /// Whether this is of the format, as far as its beginning (or, of a directory, its entries) tells.

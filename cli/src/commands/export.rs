@@ -4,7 +4,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use store::format::Options;
+use store::format::{Digests, Options};
 
 use crate::args::ExportArguments;
 use crate::context::Context;
@@ -16,6 +16,8 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let id = store.find(&arguments.formation)?;
     let format =
         store::format::ALL.iter().find(|format| format.name() == arguments.format).expect("clap has checked it");
+    let options =
+        Options { compression: arguments.compression, remembered: !arguments.fresh, from: arguments.from.clone() };
     if arguments.output.as_deref() == Some(Path::new("-")) {
         let stdout = std::io::stdout();
         if stdout.is_terminal() {
@@ -23,7 +25,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
                 .hint("redirect it, or give a file: -o FILE"));
         }
         let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
-        format.pack(&store, id, &Options::default(), &mut output).map_err(closed)?;
+        format.pack(&store, id, &options, &mut output).map_err(closed)?;
         output.flush().map_err(|error| {
             Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string())
         })?;
@@ -46,23 +48,32 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     // A half-written artifact is never seen under its name.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".forge-export").tempfile_in(directory).map_err(failed)?;
-    let mut output = BufWriter::with_capacity(1 << 20, file);
-    format.pack(&store, id, &Options::default(), &mut output)?;
-    let file = output.into_inner().map_err(|error| failed(error.into_error()))?;
+    let packed = format.pack_file(&store, id, &options, file.as_file()).map_err(|error| match error {
+        store::Error::File { action: "write", source, .. } => failed(source),
+        error => error.into(),
+    })?;
+    let digests = Digests::of(file.as_file())?;
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    let size = file.as_file().metadata().map_err(failed)?.len();
     file.persist(&path).map_err(|error| failed(error.error))?;
+    if let Err(error) = packed.remember(&store, &path) {
+        // It is only that the next one will take longer.
+        eprintln!("cannot remember what lies where in it: {error}");
+    }
+    let sha256 = store::digest::to_hex(&digests.sha256);
     if context.global.json {
         super::print_json(&serde_json::json!({
             "schema": 1,
             "id": id.to_string(),
             "format": format.name(),
+            "compression": options.compression.to_string(),
             "file": path.display().to_string(),
-            "size": size,
+            "size": packed.length,
+            "copied": packed.copied,
+            "blake3": digests.artifact.to_string(),
+            "sha256": sha256,
         }))?;
     } else {
-        super::print(&format!("{}\n", path.display()))?;
+        super::print(&format!("blake3 {}\nsha256 {sha256}\n{}\n", digests.artifact, path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

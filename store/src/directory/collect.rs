@@ -204,6 +204,9 @@ impl Store {
                 remove_all(&self.full(&format!("scratch/{name}")))?;
             }
         }
+        if !dry_run {
+            crate::format::squashfs::forget_lost(self)?;
+        }
         let unlinked = |relative: &str, _: &str| Ok(self.links(relative)? == 1);
         collected.bytes += sweep.objects("checkouts/inodes", &unlinked)?.1;
         let gone_delta = |_: &str, id: &str| Ok(!id.parse().is_ok_and(|id| marked.deltas.contains(&id)));

@@ -157,6 +157,20 @@ impl Store {
         Err(Error::NotFound { kind: "blob", id: id.to_string() })
     }
 
+    /// The same, looking first where a blob of this kind was most likely put.
+    pub(crate) fn open_blob_of(&self, id: BlobId, executable: bool) -> Result<fs::File> {
+        match self.open_file(&blob_path(id, executable))? {
+            Some(file) => Ok(file),
+            None => self.open_blob(id),
+        }
+    }
+
+    /// What a blob's bytes hash to.
+    pub(crate) fn hash_blob(&self, id: BlobId) -> Result<BlobId> {
+        let mut file = self.open_blob(id)?;
+        Ok(hash(&mut file).map_err(Error::file("read", self.full(&blob_path(id, false))))?.0)
+    }
+
     /// The bytes of a blob, checked.
     pub fn blob(&self, id: BlobId) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();

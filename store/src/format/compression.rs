@@ -89,10 +89,7 @@ fn number(text: &str) -> Option<u8> {
 }
 
 /// Compresses one block after the other. What a block becomes does not depend on those before it.
-pub struct Compressor {
-    method: Method,
-    packed: Vec<u8>,
-}
+pub struct Compressor(Method);
 
 enum Method {
     Zstd(zstd::bulk::Compressor<'static>),
@@ -102,7 +99,7 @@ enum Method {
 impl Compressor {
     /// Its tables take some hundred kilobytes: one for a thread, not one for a block.
     pub fn new(compression: Compression) -> Result<Self> {
-        let method = match compression {
+        Ok(Self(match compression {
             Compression::Zstd(level) => {
                 Method::Zstd(zstd::bulk::Compressor::new(i32::from(level)).map_err(write_failed)?)
             }
@@ -111,30 +108,32 @@ impl Compressor {
                 let flags = create_comp_flags_from_zip_params(i32::from(level), 15, 0);
                 Method::Gzip(Box::new(CompressorOxide::new(flags)))
             }
-        };
-        Ok(Self { method, packed: Vec::new() })
+        }))
     }
 
-    /// The block in a smaller form; `None` if there is none.
-    pub fn pack(&mut self, block: &[u8]) -> Result<Option<&[u8]>> {
-        let length = match &mut self.method {
-            Method::Zstd(compressor) => {
-                // Enough for the worst case, so that running out of room is no question of the content.
-                self.packed.resize(zstd::zstd_safe::compress_bound(block.len()), 0);
-                compressor.compress_to_buffer(block, &mut self.packed[..]).map_err(write_failed)?
-            }
+    /// How much room [`Compressor::pack`] wants for a block of this length.
+    pub fn room(&self, length: usize) -> usize {
+        match self.0 {
+            Method::Zstd(_) => zstd::zstd_safe::compress_bound(length),
+            Method::Gzip(_) => length,
+        }
+    }
+
+    /// Writes the block in a smaller form, and says how long that is; `None` if there is none.
+    pub fn pack(&mut self, block: &[u8], room: &mut [u8]) -> Result<Option<usize>> {
+        let length = match &mut self.0 {
+            Method::Zstd(compressor) => compressor.compress_to_buffer(block, room).map_err(write_failed)?,
             Method::Gzip(state) => {
-                // One byte less than the block: what does not fit is not smaller.
-                self.packed.resize(block.len().saturating_sub(1), 0);
                 state.reset();
-                match compress(state, block, &mut self.packed, TDEFLFlush::Finish) {
+                // What does not fit into less than the block is not smaller.
+                match compress(state, block, &mut room[..block.len().saturating_sub(1)], TDEFLFlush::Finish) {
                     (TDEFLStatus::Done, _, written) => written,
                     (TDEFLStatus::Okay, ..) => return Ok(None),
                     (status, ..) => return Err(write_failed(io::Error::other(format!("deflate: {status:?}")))),
                 }
             }
         };
-        Ok((length < block.len()).then(|| &self.packed[..length]))
+        Ok((length < block.len()).then_some(length))
     }
 }
 
@@ -176,13 +175,17 @@ mod tests {
         };
         let noise: Vec<u8> = blake3_noise(131_072);
         for compression in [Compression::Zstd(3), Compression::Zstd(19), Compression::Gzip(9)] {
+            let pack = |compressor: &mut Compressor, block: &[u8]| {
+                let mut room = vec![0; compressor.room(block.len())];
+                compressor.pack(block, &mut room).unwrap().map(|length| room[..length].to_vec())
+            };
             let mut used = Compressor::new(compression).unwrap();
             for block in [&text(3), &noise, &text(7), &b"x".to_vec(), &vec![0; 131_072], &text(3)] {
-                let fresh = Compressor::new(compression).unwrap().pack(block).unwrap().map(<[u8]>::to_vec);
-                assert_eq!(used.pack(block).unwrap(), fresh.as_deref());
+                let fresh = pack(&mut Compressor::new(compression).unwrap(), block);
+                assert_eq!(pack(&mut used, block), fresh);
             }
-            assert_eq!(used.pack(&noise).unwrap(), None);
-            assert!(used.pack(&text(3)).unwrap().is_some());
+            assert_eq!(pack(&mut used, &noise), None);
+            assert!(pack(&mut used, &text(3)).is_some());
         }
     }
 

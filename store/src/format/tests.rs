@@ -6,7 +6,7 @@ use super::testing::{World, trees};
 use super::*;
 
 /// Packs a formation into a file of its own.
-fn packed(world: &World, format: &dyn Format, id: FormationId) -> std::path::PathBuf {
+fn packed(world: &World, format: &dyn Format, id: FormationId) -> PathBuf {
     let path = world.directory.path().join(format!("artifact.{}", format.extension()));
     let mut file = File::create(&path).unwrap();
     format.pack(&world.store, id, &Options::default(), &mut file).unwrap();
@@ -14,7 +14,7 @@ fn packed(world: &World, format: &dyn Format, id: FormationId) -> std::path::Pat
 }
 
 /// Those that read what they write.
-fn readers(artifact: impl Fn(&dyn Format) -> std::path::PathBuf) -> Vec<(&'static dyn Format, Artifact)> {
+fn readers(artifact: impl Fn(&dyn Format) -> PathBuf) -> Vec<(&'static dyn Format, Artifact)> {
     let artifacts = ALL.iter().map(|format| (*format, Artifact::open(&artifact(*format)).unwrap()));
     artifacts.filter(|(format, artifact)| format.recognises(artifact)).collect()
 }

@@ -3,23 +3,29 @@
 
 use std::collections::BTreeMap;
 
-use super::{LEVEL, NONE_32, NONE_64};
-use crate::format::write_failed;
+use super::{NONE_32, NONE_64};
+use crate::format::{Compression, Compressor};
 use crate::{Metadata, Result};
 
-const METADATA_BLOCK: usize = 8192;
+/// How much of a table is compressed at a time.
+pub(super) const METADATA_BLOCK: usize = 8192;
 /// Bit of a metadata block's header: it is stored as it is.
 pub(super) const UNCOMPRESSED: u16 = 0x8000;
 
 /// A stream of metadata.
-#[derive(Default)]
 pub(super) struct MetadataWriter {
+    compressor: Compressor,
     done: Vec<u8>,
     block: Vec<u8>,
     starts: Vec<u64>,
 }
 
 impl MetadataWriter {
+    pub fn new(compression: Compression) -> Result<Self> {
+        let compressor = Compressor::new(compression)?;
+        Ok(Self { compressor, done: Vec::new(), block: Vec::new(), starts: Vec::new() })
+    }
+
     /// Where the next byte will be: start of its block in the table, and offset in the block once unpacked.
     pub fn position(&self) -> (u32, u16) {
         (self.done.len() as u32, self.block.len() as u16)
@@ -39,10 +45,18 @@ impl MetadataWriter {
 
     fn flush(&mut self) -> Result<()> {
         self.starts.push(self.done.len() as u64);
-        let packed = zstd::bulk::compress(&self.block, LEVEL).map_err(write_failed)?;
-        let (bytes, flag) = if packed.len() < self.block.len() { (&packed, 0) } else { (&self.block, UNCOMPRESSED) };
-        self.done.extend((bytes.len() as u16 | flag).to_le_bytes());
-        self.done.extend_from_slice(bytes);
+        let header = self.done.len();
+        let start = header + 2;
+        self.done.resize(start + self.compressor.room(self.block.len()).max(self.block.len()), 0);
+        let (length, flag) = match self.compressor.pack(&self.block, &mut self.done[start..])? {
+            Some(length) => (length, 0),
+            None => {
+                self.done[start..start + self.block.len()].copy_from_slice(&self.block);
+                (self.block.len(), UNCOMPRESSED)
+            }
+        };
+        self.done[header..start].copy_from_slice(&(length as u16 | flag).to_le_bytes());
+        self.done.truncate(start + length);
         self.block.clear();
         Ok(())
     }
@@ -64,8 +78,8 @@ impl MetadataWriter {
 pub(super) type Append<'a> = dyn FnMut(&[u8]) -> Result<u64> + 'a;
 
 /// Writes a table and, behind it, the list of where its blocks start; gives the place of that list.
-pub(super) fn write_indexed(bytes: &[u8], append: &mut Append<'_>) -> Result<u64> {
-    let mut writer = MetadataWriter::default();
+pub(super) fn write_indexed(bytes: &[u8], compression: Compression, append: &mut Append<'_>) -> Result<u64> {
+    let mut writer = MetadataWriter::new(compression)?;
     writer.write(bytes)?;
     let (table, starts) = writer.finish_with_starts()?;
     let at = append(&table)?;
@@ -97,11 +111,11 @@ impl Attributes {
     }
 
     /// Writes the tables; gives the place of the header, or `NONE_64` if there are no attributes.
-    pub fn write(self, append: &mut Append<'_>) -> Result<u64> {
+    pub fn write(self, compression: Compression, append: &mut Append<'_>) -> Result<u64> {
         if self.sets.is_empty() {
             return Ok(NONE_64);
         }
-        let mut values = MetadataWriter::default();
+        let mut values = MetadataWriter::new(compression)?;
         let mut ids = Vec::new();
         for set in &self.sets {
             let (block, offset) = values.position();
@@ -120,7 +134,7 @@ impl Attributes {
             ids.extend((bytes.len() as u32).to_le_bytes());
         }
         let values_at = append(&values.finish()?)?;
-        let mut writer = MetadataWriter::default();
+        let mut writer = MetadataWriter::new(compression)?;
         writer.write(&ids)?;
         let (table, starts) = writer.finish_with_starts()?;
         let ids_at = append(&table)?;
