@@ -38,6 +38,7 @@ fn ask_us(question: &str) -> String {
         terminal: false,
         system: "x86_64-linux".to_owned(),
         time: 0,
+        recorder: None,
     });
     answer(&printed.output, &printed.errors)
 }
