@@ -4,6 +4,7 @@
 
 mod arrows;
 mod bad_input;
+mod documents;
 mod nix_instantiate;
 mod pages;
 mod settings;

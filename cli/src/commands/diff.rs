@@ -12,7 +12,7 @@ use store::{Formation, FormationId, Node, Store, TreeId};
 
 use crate::args::DiffArguments;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Failure, Result, code};
 use crate::{render, settings};
 
 /// Lines of a text's diff that are shown unasked.
@@ -60,7 +60,7 @@ pub fn run(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
         text.push_str(&paths_text(&store, &differences, whole, paint)?);
         super::print(&text)?;
     }
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(crate::error::code::NEGATIVE) })
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
 }
 
 /// What a word of the command line stands for: a file or directory if there is one by that path, else a formation.
@@ -70,6 +70,9 @@ fn side(store: &Store, given: &str) -> Result<Side> {
         let id = store.find(given)?;
         let formation = store.formation(id)?;
         return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
+    }
+    if !path.exists() {
+        return Err(Failure::new(code::NOT_FOUND, format!("there is no `{given}`")));
     }
     let artifact = Artifact::open(path)?;
     let imported = store::format::read(store, &artifact, &store::format::Bounds::for_size(artifact.size()))?;

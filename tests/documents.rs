@@ -1,0 +1,74 @@
+//! What is said of formations: how two differ, what one is made of, how it was made.
+
+use crate::world::{World, have, small};
+
+const FIRST: &str = r#"{ forge }:
+forge.formation {
+  name = "pair";
+  version = "1";
+  layers = [ (forge.files { "/etc/greeting" = "good day\nand\ngood night\n"; "/gone/a" = "a"; "/gone/b" = "b"; }) ];
+  environment.COLOR = "blue";
+  command = [ "/bin/true" ];
+}
+"#;
+
+#[test]
+fn a_difference_is_shown_setting_by_setting_and_line_by_line() {
+    let world = World::new();
+    world.write("first.expr", FIRST);
+    let second =
+        FIRST.replace("and\\n", "or\\n").replace("\"/gone/a\" = \"a\"; \"/gone/b\" = \"b\"", "\"/new\" = \"n\"");
+    world.write("second.expr", &second.replace("blue", "red").replace("version = \"1\"", "version = \"2\""));
+    let (first, second) = (world.build("first.expr"), world.build("second.expr"));
+
+    let ran = world.forge(["diff", &first, &second]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let expected = "- launch.environment.COLOR = \"blue\"\n+ launch.environment.COLOR = \"red\"\n\
+                    - version = \"1\"\n+ version = \"2\"\n\
+                    ~ /etc/greeting  size 24 → 23, content\n    @@ -1,3 +1,3 @@\n     good day\n    -and\n    +or\n     good night\n\
+                    - /gone/  (2 below: -v lists them)\n+ /new\n";
+    assert_eq!(ran.stdout, expected);
+    assert!(world.forge(["diff", "-v", &first, &second]).stdout.contains("- /gone/b\n"));
+    let ran = world.forge(["diff", "--json", &first, &second]);
+    let json = ran.json();
+    assert_eq!((ran.code, json["same"].as_bool()), (Some(1), Some(false)));
+    assert_eq!(json["settings"][0]["before"], "blue");
+    let paths: Vec<_> = json["paths"].as_array().unwrap().iter().map(|path| path["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/etc/greeting", "/gone", "/gone/a", "/gone/b", "/new"]);
+
+    // An artifact and the formation that it was made from are the same.
+    world.forge(["export", "--format", "squashfs", "-o", "first.squashfs", &first]).ok();
+    assert_eq!(world.forge(["diff", &first, "./first.squashfs"]).ok().stdout, "");
+    assert_eq!(world.forge(["diff", "--quiet", &second, "./first.squashfs"]).code, Some(1));
+    assert_eq!(world.forge(["diff", &first, "./nothing"]).code, Some(10));
+}
+
+#[test]
+fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
+    let (world, id) = small();
+    let document = world.forge(["sbom", id]).json();
+    let packages = document["packages"].as_array().unwrap();
+    let bash = packages.iter().find(|package| package["name"] == "bash").expect("bash is essential");
+    assert_eq!(bash["checksums"][0]["algorithm"], "SHA256");
+    assert!(bash["licenseDeclared"].as_str().unwrap().contains("GPL-3.0-or-later"), "{bash}");
+    let purl = bash["externalRefs"][0]["referenceLocator"].as_str().unwrap();
+    assert!(purl.starts_with("pkg:deb/debian/bash@") && purl.ends_with("&distro=debian-12"), "{purl}");
+    world.forge(["sbom", id, "-o", "sbom.spdx.json"]).ok();
+    let text = std::fs::read_to_string(world.path("project/sbom.spdx.json")).unwrap();
+    assert_eq!(text, world.forge(["sbom", "small"]).ok().stdout);
+    if have("pyspdxtools") {
+        let file = world.path("project/sbom.spdx.json");
+        assert!(std::process::Command::new("pyspdxtools").arg("-i").arg(file).status().unwrap().success());
+    }
+
+    let statement = world.forge(["provenance", id]).json();
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    assert_eq!(statement["subject"][0]["digest"]["blake3"], id.as_str());
+    let definition = &statement["predicate"]["buildDefinition"];
+    let dependencies = definition["resolvedDependencies"].as_array().unwrap();
+    // Every package that was unpacked is one; so is the project's directory.
+    assert!(dependencies.len() > packages.len() - 2 && dependencies.iter().any(|one| one["name"] == "source"));
+    let steps = definition["internalParameters"]["steps"].as_array().unwrap();
+    assert!(steps.iter().any(|step| step["builder"] == "builtin:run"));
+    assert_eq!(world.forge(["sbom", "nobody-built-this"]).code, Some(10));
+}
