@@ -356,16 +356,16 @@ pub struct DocumentArguments {
 /// `forge export`
 #[derive(Debug, Args)]
 pub struct ExportArguments {
-    /// A digest, prefix or name
-    #[arg(value_name = "FORMATION")]
-    pub formation: String,
-    /// Into what
-    #[arg(long, value_name = "FORMAT", value_parser = ["squashfs", "sif", "tar"], default_value = "squashfs")]
+    /// Digests, prefixes or names: several, of several platforms, for oci and oci-layout only
+    #[arg(value_name = "FORMATION", required = true)]
+    pub formations: Vec<String>,
+    /// Into what: oci (or oci-archive) is a file, oci-layout a directory
+    #[arg(long, value_name = "FORMAT", value_parser = ["squashfs", "sif", "tar", "oci", "oci-archive", "oci-layout"], default_value = "squashfs")]
     pub format: String,
-    /// Where to; `-` is stdout [default: NAME-VERSION-linux-ARCH.SUFFIX]
+    /// Where to; `-` is stdout [default: NAME-VERSION-VARIANT-linux-ARCH.SUFFIX]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How its blocks are compressed: `zstd` or `gzip`, with a level after a colon. Shows in its bytes
+    /// How its blocks or layers are compressed: `zstd` or `gzip`, with a level after a colon. Shows in its bytes
     #[arg(long, value_name = "METHOD[:LEVEL]", default_value = "zstd:3")]
     pub compression: store::format::Compression,
     /// An earlier artifact whose compressed blocks are copied. What this store exported and is still in its place is found by itself

@@ -223,6 +223,7 @@ impl From<store::Error> for Failure {
             Claim { expected, actual, .. } => plain(code::DAMAGED, &error)
                 .cause(format!("its root is {actual}, that of the formation {expected}"))
                 .hint("it was changed, or damaged on its way: get it again from where it was made"),
+            SamePlatform { .. } => plain(code::USAGE, &error),
             Archive { .. } => plain(code::DAMAGED, &error),
             Unremembered { .. } => plain(code::NOT_FOUND, &error)
                 .hint("leave --from away: what this store exported and still lies there is found by itself"),

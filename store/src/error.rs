@@ -142,6 +142,12 @@ pub enum Error {
     /// What was remembered of an earlier artifact is wrong. Packing starts again without it; nobody sees this.
     #[error("what was remembered of an earlier artifact is wrong")]
     StaleIndex,
+    /// An index has one image of each platform.
+    #[error("several formations for {platform}: an index has one of each platform")]
+    SamePlatform {
+        /// Which.
+        platform: String,
+    },
     /// An archive from outside is not what it says.
     #[error("bad {format} archive `{from}`: {reason}")]
     Archive {

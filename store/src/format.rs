@@ -17,6 +17,7 @@ mod artifact;
 mod compression;
 mod digests;
 mod growing;
+pub mod oci;
 pub mod sif;
 pub mod squashfs;
 pub mod tar;
@@ -100,7 +101,7 @@ pub trait Format: Sync {
 }
 
 /// Every format. The first that recognises an artifact reads it: what is a special case of another comes before it.
-pub const ALL: &[&dyn Format] = &[&squashfs::Squashfs, &sif::Sif, &tar::Tar];
+pub const ALL: &[&dyn Format] = &[&squashfs::Squashfs, &sif::Sif, &oci::Oci, &tar::Tar];
 
 /// How much an artifact may hold. What holds more is refused, so that a few bytes cannot fill a disk or the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use store::format::{Digests, Options};
+use store::format::{Digests, Options, Packed, oci};
+use store::{FormationId, Store};
 
 use crate::args::ExportArguments;
 use crate::context::Context;
@@ -13,11 +14,24 @@ use crate::error::{Failure, Result, code};
 /// `forge export`
 pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
-    let id = store.find(&arguments.formation)?;
-    let format =
-        store::format::ALL.iter().find(|format| format.name() == arguments.format).expect("clap has checked it");
+    let mut ids = Vec::with_capacity(arguments.formations.len());
+    for formation in &arguments.formations {
+        ids.push(store.find(formation)?);
+    }
+    let id = ids[0];
     let options =
         Options { compression: arguments.compression, remembered: !arguments.fresh, from: arguments.from.clone() };
+    if arguments.format == "oci-layout" {
+        return layout(arguments, &store, &ids, &options, context);
+    }
+    let name = if arguments.format == "oci-archive" { "oci" } else { &arguments.format };
+    let format = store::format::ALL.iter().find(|format| format.name() == name).expect("clap has checked it");
+    if ids.len() > 1 && name != "oci" {
+        let failure = Failure::new(code::USAGE, format!("a {name} holds one formation"));
+        return Err(failure.hint("--format oci and --format oci-layout hold several, of several platforms"));
+    }
+    let several =
+        |output: &mut dyn Write| oci::write_archive(&store, &oci::collection(&store, &ids, &options)?, output);
     if arguments.output.as_deref() == Some(Path::new("-")) {
         let stdout = std::io::stdout();
         if stdout.is_terminal() {
@@ -25,7 +39,11 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
                 .hint("redirect it, or give a file: -o FILE"));
         }
         let mut output = BufWriter::with_capacity(1 << 20, stdout.lock());
-        format.pack(&store, id, &options, &mut output).map_err(closed)?;
+        match ids.len() {
+            1 => format.pack(&store, id, &options, &mut output),
+            _ => several(&mut output),
+        }
+        .map_err(closed)?;
         output.flush().map_err(|error| {
             Failure::new(code::DISK_FULL, "cannot write to standard output").cause(error.to_string())
         })?;
@@ -48,7 +66,15 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     // A half-written artifact is never seen under its name.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".forge-export").tempfile_in(directory).map_err(failed)?;
-    let packed = format.pack_file(&store, id, &options, file.as_file()).map_err(|error| match error {
+    let packed = match ids.len() {
+        1 => format.pack_file(&store, id, &options, file.as_file()),
+        _ => {
+            let mut output = BufWriter::with_capacity(1 << 20, file.as_file());
+            several(&mut output).and_then(|()| output.flush().map_err(store::Error::file("write", &path)))?;
+            Ok(Packed::default())
+        }
+    };
+    let packed = packed.map_err(|error| match error {
         store::Error::File { action: "write", source, .. } => failed(source),
         error => error.into(),
     })?;
@@ -74,6 +100,58 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         }))?;
     } else {
         super::print(&format!("blake3 {}\nsha256 {sha256}\n{}\n", digests.artifact, path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--format oci-layout`: a directory, made beside its place and moved there when it is whole.
+fn layout(
+    arguments: &ExportArguments,
+    store: &Store,
+    ids: &[FormationId],
+    options: &Options,
+    context: &Context,
+) -> Result<ExitCode> {
+    let path = match &arguments.output {
+        Some(path) if path == Path::new("-") => {
+            return Err(
+                Failure::new(code::USAGE, "a layout is a directory").hint("--format oci streams the same as a tar")
+            );
+        }
+        Some(path) => path.clone(),
+        None => default_name(&store.formation(ids[0])?, "oci"),
+    };
+    if path.symlink_metadata().is_ok() && !arguments.force {
+        let failure = Failure::new(code::USAGE, format!("`{}` is there already", path.display()));
+        return Err(failure.hint("--force replaces a layout that is there"));
+    }
+    if path.exists() && !path.join("oci-layout").is_file() {
+        // --force is for artifacts, not for somebody's home.
+        return Err(Failure::new(code::USAGE, format!("`{}` is there and no OCI layout", path.display())));
+    }
+    let failed = |error: std::io::Error| {
+        Failure::new(code::REFUSED, format!("cannot write `{}`", path.display())).cause(error.to_string())
+    };
+    let collection = oci::collection(store, ids, options)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = tempfile::Builder::new().prefix(".forge-export").tempdir_in(parent).map_err(failed)?;
+    oci::write_directory(store, &collection, made.path())?;
+    std::fs::set_permissions(made.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).map_err(failed)?;
+    if path.exists() {
+        std::fs::remove_dir_all(&path).map_err(failed)?;
+    }
+    std::fs::rename(made.keep(), &path).map_err(failed)?;
+    if context.global.json {
+        let sizes = collection.contents.iter().map(|content| content.descriptor.size);
+        super::print_json(&serde_json::json!({
+            "schema": 1,
+            "id": ids[0].to_string(),
+            "format": "oci-layout",
+            "file": path.display().to_string(),
+            "size": sizes.sum::<u64>(),
+        }))?;
+    } else {
+        super::print(&format!("{}\n", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

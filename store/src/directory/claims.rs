@@ -6,7 +6,7 @@
 use super::{Claim, Store};
 use crate::derivation::StorePath;
 use crate::digest::StepKey;
-use crate::{DeltaId, Result, TreeId};
+use crate::{BlobId, DeltaId, Result, TreeId};
 
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
@@ -38,6 +38,19 @@ impl Store {
 
     pub(super) fn put_claim_of_sum(&self, kind: &'static str, deltas: &[DeltaId], result: &str) -> Result<()> {
         self.write_result(&sum_path(kind, deltas), result, kind)
+    }
+
+    /// A compressed layer of this key, and what was noted of it.
+    pub(crate) fn claim_of_layer(&self, key: &[u8; 32]) -> Result<Option<(BlobId, String)>> {
+        let relative = claim_path("layers", key);
+        let Some(result) = self.read_result(&relative)? else { return Ok(None) };
+        let Some(text) = self.read_if_there(&relative)? else { return Ok(None) };
+        let note = String::from_utf8_lossy(&text).lines().nth(1).unwrap_or_default().to_owned();
+        Ok(result.strip_prefix("blob ").and_then(|id| id.parse().ok()).map(|blob| (blob, note)))
+    }
+
+    pub(crate) fn put_claim_of_layer(&self, key: &[u8; 32], blob: BlobId, note: &str) -> Result<()> {
+        self.write_result(&claim_path("layers", key), &format!("blob {blob}"), note)
     }
 
     fn read_claim(&self, relative: &str) -> Result<Option<Claim>> {

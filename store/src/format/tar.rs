@@ -90,9 +90,10 @@ fn formation(comment: Option<&[u8]>, from: &str) -> Result<Option<Formation>> {
     Ok(Some(decoded.map_err(|source| Error::Decode { from: from.to_owned(), kind: "formation", source })?))
 }
 
-struct Packer<'a> {
-    store: &'a Store,
-    output: &'a mut dyn Write,
+/// Writes entries one after the other.
+pub(in crate::format) struct Packer<'a> {
+    pub store: &'a Store,
+    pub output: &'a mut dyn Write,
 }
 
 /// One entry's header.
@@ -106,21 +107,13 @@ struct Entry<'a> {
 }
 
 impl Packer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.output.write_all(bytes).map_err(write_failed)
     }
 
     fn directory(&mut self, path: &mut Vec<u8>, id: TreeId) -> Result<()> {
         let tree = self.store.tree(id)?;
-        let shown = if path.is_empty() { b"./".to_vec() } else { [path.as_slice(), b"/"].concat() };
-        self.header(&Entry {
-            path: &shown,
-            kind: b'5',
-            metadata: &tree.metadata,
-            size: 0,
-            target: b"",
-            device: (0, 0),
-        })?;
+        self.directory_header(path, &tree.metadata)?;
         for (name, node) in &tree.entries {
             let length = path.len();
             if !path.is_empty() {
@@ -133,7 +126,19 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn node(&mut self, path: &mut Vec<u8>, node: &Node) -> Result<()> {
+    /// A directory without what is in it.
+    pub fn directory_header(&mut self, path: &[u8], metadata: &Metadata) -> Result<()> {
+        let path = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+        self.header(&Entry { path: &path, kind: b'5', metadata, size: 0, target: b"", device: (0, 0) })
+    }
+
+    /// The header of a file of root's; so many bytes and [`Packer::pad`] are to follow.
+    pub fn file(&mut self, path: &[u8], size: u64) -> Result<()> {
+        let metadata = Metadata::root(0o644);
+        self.header(&Entry { path, kind: b'0', metadata: &metadata, size, target: b"", device: (0, 0) })
+    }
+
+    pub fn node(&mut self, path: &mut Vec<u8>, node: &Node) -> Result<()> {
         let (target, device) = (&b""[..], (0, 0));
         match node {
             Node::Directory(id) => self.directory(path, *id),
@@ -164,7 +169,7 @@ impl Packer<'_> {
     }
 
     /// Fills the last block of a content of this length.
-    fn pad(&mut self, length: u64) -> Result<()> {
+    pub fn pad(&mut self, length: u64) -> Result<()> {
         let rest = (length % 512) as usize;
         if rest == 0 { Ok(()) } else { self.write(&[0; 512][rest..]) }
     }
