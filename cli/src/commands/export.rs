@@ -1,9 +1,10 @@
 //! `forge export`: packs a formation into a file.
 
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+use store::format::sif::FileName;
 use store::format::{Digests, Options, Packed, oci};
 use store::{FormationId, Store};
 
@@ -51,7 +52,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     }
     let path = match &arguments.output {
         Some(path) => path.clone(),
-        None => default_name(&store.formation(id)?, format.extension()),
+        None => FileName::default_of(&store.formation(id)?, format.extension()).into(),
     };
     if path.exists() && !arguments.force {
         return Err(
@@ -164,13 +165,4 @@ fn closed(error: store::Error) -> Failure {
         }
         _ => error.into(),
     }
-}
-
-/// `NAME-VERSION-VARIANT-linux-ARCH.SUFFIX`.
-fn default_name(formation: &store::Formation, extension: &str) -> PathBuf {
-    let platform = formation.platform.replace('/', "-");
-    let parts = [formation.name.as_str(), &formation.version, &formation.variant, &platform];
-    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    // A formation that was made elsewhere may call itself anything.
-    format!("{}.{extension}", parts.join("-").replace('/', "-")).into()
 }

@@ -1,31 +1,37 @@
-//! SIF, the Singularity image format, as Apptainer runs it.
+//! SIF, the Singularity image format, as Apptainer 1.4 makes and runs it.
 //!
-//! A header of 128 bytes, 48 descriptors of 585 bytes at 4096, data from 32768 on, each 4 KiB aligned (`pkg/sif` of
-//! `github.com/apptainer/sif` defines the fields). Three objects: a definition, labels (JSON), and the primary partition, a
-//! squashfs of the formation's root with Apptainer's own files (`/.singularity.d`) put in beside it.
-//! Id and times follow from the formation, so that the same formation gives the same bytes.
+//! What forge writes: a definition, labels, what `apptainer inspect` reads, the formation's encoding, and the primary partition: a
+//! squashfs of the formation's root with `/.singularity.d` put in (`scripts.rs`), each object 4 KiB aligned. Id and times
+//! follow from the formation, so that the same formation gives the same bytes. What others made is read too: the file system from the
+//! primary partition if that is squashfs, and how it wants to be run (`foreign.rs`).
+//! Signatures are in `signature.rs`; the bytes are drawn in `docs/formats/sif.md`.
 
-use std::collections::BTreeMap;
 use std::io::{BufReader, Seek, SeekFrom, Write};
 
-use super::{Format, Options, TIME, squashfs, write_failed};
-use crate::{File, Formation, FormationId, Launch, Metadata, Name, Node, Result, Store, Tree, TreeId};
+use super::{Artifact, Bounds, Format, Imported, Inspection, Options, Part, squashfs, write_failed};
+use crate::{Error, Formation, FormationId, Node, Result, Store};
+
+mod environment;
+mod foreign;
+#[allow(dead_code)]
+mod layout;
+mod name;
+mod scripts;
+
+pub use name::FileName;
+
+use foreign::{MOST_METADATA, one_line};
+use layout::{
+    ALIGNMENT, DATA_START, DESCRIPTOR_COUNT, DESCRIPTOR_LENGTH, DESCRIPTORS_START, Description, Descriptor, FORMAT,
+    GROUP, GROUP_BASE, Header, Image, Kind, architecture_of, filesystem, usage,
+};
+use scripts::Scripts;
 
 /// `sif`
 pub struct Sif;
 
-const DESCRIPTOR_COUNT: usize = 48;
-const DESCRIPTOR_LENGTH: usize = 585;
-const DESCRIPTORS_START: u64 = 4096;
-const DATA_START: u64 = 32768;
-const ALIGNMENT: u64 = 4096;
-/// All our objects are in one group, as Apptainer makes it.
-const GROUP: u32 = 0xf000_0001;
-const DEFINITION: i32 = 0x4001;
-const LABELS: i32 = 0x4003;
-const PARTITION: i32 = 0x4004;
-const SQUASHFS: i32 = 1;
-const PRIMARY_SYSTEM: i32 = 2;
+/// The object that holds the formation's encoding.
+const FORMATION: &str = "forge.formation";
 
 impl Format for Sif {
     fn name(&self) -> &'static str {
@@ -38,249 +44,195 @@ impl Format for Sif {
 
     fn pack(&self, store: &Store, id: FormationId, options: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(id)?;
-        let root = with_singularity_files(store, &formation, id)?;
-        let mut partition = squashfs::image(store, root, &formation.encode(), options)?;
-        let partition_length = partition.seek(SeekFrom::End(0)).map_err(write_failed)?;
-        let definition = definition(&formation, id).into_bytes();
-        let labels = labels(&formation, id).into_bytes();
-
-        let architecture = architecture(&formation.platform);
-        let mut extra = Vec::new();
-        extra.extend(SQUASHFS.to_le_bytes());
-        extra.extend(PRIMARY_SYSTEM.to_le_bytes());
-        extra.extend(architecture);
-        let objects = [
-            Object { kind: DEFINITION, name: "definition", length: definition.len() as u64, extra: Vec::new() },
-            Object { kind: LABELS, name: "labels", length: labels.len() as u64, extra: Vec::new() },
-            Object { kind: PARTITION, name: "root", length: partition_length, extra },
-        ];
-        let mut descriptors = Vec::with_capacity(DESCRIPTOR_COUNT * DESCRIPTOR_LENGTH);
-        let mut end = DATA_START;
-        let mut starts = Vec::new();
-        for (number, object) in objects.iter().enumerate() {
-            let before = end;
-            let start = end.next_multiple_of(ALIGNMENT);
-            end = start + object.length;
-            starts.push(start);
-            descriptors.extend(object.descriptor(number as u32 + 1, start, end - before));
-        }
-        descriptors.resize(DESCRIPTOR_COUNT * DESCRIPTOR_LENGTH, 0);
-
-        let mut writer = Writer { output, position: 0 };
-        writer.write(&header(id, architecture, objects.len(), end))?;
-        writer.pad_to(DESCRIPTORS_START)?;
-        writer.write(&descriptors)?;
-        for (bytes, start) in [&definition, &labels].into_iter().zip(&starts) {
-            writer.pad_to(*start)?;
-            writer.write(bytes)?;
-        }
-        writer.pad_to(starts[2])?;
+        let front = Front::new(store, &formation, id)?;
+        let root = front.scripts.added_to(store, formation.root, &formation.launch)?;
+        let mut partition = squashfs::image(store, root, &[], options)?;
+        let length = partition.seek(SeekFrom::End(0)).map_err(write_failed)?;
+        output.write_all(&front.bytes(&formation, id, length)).map_err(write_failed)?;
         partition.seek(SeekFrom::Start(0)).map_err(write_failed)?;
-        std::io::copy(&mut BufReader::with_capacity(1 << 20, partition), writer.output).map_err(write_failed)?;
+        std::io::copy(&mut BufReader::with_capacity(1 << 20, partition), output).map_err(write_failed)?;
         Ok(())
     }
-}
 
-/// SIF's number of an architecture, two digits and a NUL.
-fn architecture(platform: &str) -> &'static [u8; 3] {
-    match platform.rsplit('/').next() {
-        Some("386") => b"01\0",
-        Some("amd64") => b"02\0",
-        Some("arm") => b"03\0",
-        Some("arm64") => b"04\0",
-        Some("riscv64") => b"13\0",
-        _ => b"00\0",
-    }
-}
-
-struct Writer<'a> {
-    output: &'a mut dyn Write,
-    position: u64,
-}
-
-impl Writer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.position += bytes.len() as u64;
-        self.output.write_all(bytes).map_err(write_failed)
+    fn recognises(&self, artifact: &Artifact) -> bool {
+        Image::recognises(artifact.head())
     }
 
-    fn pad_to(&mut self, position: u64) -> Result<()> {
-        self.write(&vec![0; (position - self.position) as usize])
-    }
-}
-
-struct Object {
-    kind: i32,
-    name: &'static str,
-    length: u64,
-    extra: Vec<u8>,
-}
-
-impl Object {
-    fn descriptor(&self, id: u32, start: u64, length_with_padding: u64) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(DESCRIPTOR_LENGTH);
-        bytes.extend(self.kind.to_le_bytes());
-        bytes.push(1);
-        bytes.extend(id.to_le_bytes());
-        bytes.extend(GROUP.to_le_bytes());
-        bytes.extend(0_u32.to_le_bytes());
-        for value in [start, self.length, length_with_padding, u64::from(TIME), u64::from(TIME), 0, 0] {
-            bytes.extend(value.to_le_bytes());
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
+        let image = Image::read(artifact)?;
+        let formation = formation(artifact, &image)?;
+        let mut inspection = Inspection { format: "sif", size: artifact.size(), ..Inspection::default() };
+        inspection.parts = image.used().map(|descriptor| part(&image, descriptor)).collect();
+        let mut fact = |name: &str, value: String| _ = inspection.facts.insert(name.to_owned(), value);
+        fact("image id", image.header.uuid());
+        let signatures = image.used().filter(|descriptor| descriptor.kind() == Kind::SIGNATURE).count();
+        fact("signatures", signatures.to_string());
+        if let Some(primary) = image.used().find(|descriptor| descriptor.is_partition_for(usage::PRIMARY)) {
+            inspection.platform = primary.architecture().map(|word| format!("linux/{word}"));
+            fact("file system", filesystem::words(primary.filesystem()));
+            if primary.filesystem() == filesystem::SQUASHFS {
+                inspection.compression = open(artifact, primary)?.superblock().codec.name().to_owned();
+            }
         }
-        let mut name = self.name.as_bytes().to_vec();
-        name.resize(128, 0);
-        bytes.extend(name);
-        bytes.extend(&self.extra);
-        bytes.resize(DESCRIPTOR_LENGTH, 0);
+        if formation.is_none() {
+            let described = foreign::from_objects(artifact, &image)?;
+            let called = FileName::of(artifact.path());
+            inspection.name = called.as_ref().map(|called| called.name.clone()).or(described.name());
+            inspection.version = called.map(|called| called.version).or(described.version());
+            inspection.launch = described.launch;
+            inspection.launch.labels = described.labels;
+        }
+        inspection.formation = formation;
+        Ok(inspection)
+    }
+
+    fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+        let image = Image::read(artifact)?;
+        let formation = formation(artifact, &image)?;
+        let primary = primary(artifact, &image)?;
+        let mut imported = open(artifact, primary)?.extract(store, bounds)?;
+        if formation.is_some() {
+            imported.root = scripts::restored(store, imported.root)?;
+            imported.formation = formation;
+            return Ok(imported);
+        }
+        // Apptainer may have packed what forge had packed, and put its own files beside it: then it is that formation no more.
+        imported.formation = imported.formation.filter(|formation| formation.root == imported.root);
+        if imported.formation.is_some() {
+            return Ok(imported);
+        }
+        let described = foreign::from_objects(artifact, &image)?;
+        let config = foreign::json(artifact, &image, Kind::JSON, "oci-config.json")?;
+        let called = FileName::of(artifact.path());
+        imported.name = called.as_ref().map(|called| called.name.clone()).or(described.name());
+        imported.version = called.map(|called| called.version).or(described.version());
+        imported.platform = primary.architecture().map(|word| format!("linux/{word}"));
+        imported.launch = foreign::from_tree(store, imported.root, &described, &config, &mut imported.dropped)?;
+        imported.launch.labels = described.labels;
+        for other in image.used().filter(|other| other.kind() == Kind::PARTITION && other.id() != primary.id()) {
+            let kind = format!("{} partition ({})", usage::words(other.usage()), filesystem::words(other.filesystem()));
+            imported.dropped.add(kind, format!("object {}", other.id()).as_bytes());
+        }
+        Ok(imported)
+    }
+}
+
+/// What stands before the partition.
+struct Front {
+    scripts: Scripts,
+    metadata: String,
+    encoded: Vec<u8>,
+}
+
+impl Front {
+    fn new(store: &Store, formation: &Formation, id: FormationId) -> Result<Self> {
+        let has_shell = matches!(store.look(formation.root, b"/bin/sh")?, Some(Node::File(_)));
+        let scripts = Scripts::new(formation, id, has_shell);
+        Ok(Self { metadata: scripts.metadata(), scripts, encoded: formation.encode() })
+    }
+
+    /// Header, descriptors and objects, up to where a partition of `length` bytes begins.
+    fn bytes(&self, formation: &Formation, id: FormationId, length: u64) -> Vec<u8> {
+        let architecture = architecture_of(&formation.platform);
+        let number = |number: i32| number.to_le_bytes();
+        let partition = [&number(filesystem::SQUASHFS)[..], &number(usage::PRIMARY), architecture].concat();
+        let objects: [(Kind, &str, &[u8]); 4] = [
+            (Kind::DEFINITION, "definition", self.scripts.definition.as_bytes()),
+            (Kind::LABELS, "labels", self.scripts.labels.as_bytes()),
+            (Kind::JSON, "inspect-metadata.json", self.metadata.as_bytes()),
+            (Kind::GENERIC, FORMATION, &self.encoded),
+        ];
+        let mut descriptors = Vec::new();
+        let mut end = DATA_START;
+        let mut add = |kind: Kind, name: &str, length: u64, extra: &[u8]| -> u64 {
+            let start = end.next_multiple_of(ALIGNMENT);
+            let id = (descriptors.len() / DESCRIPTOR_LENGTH) as u32 + 1;
+            let (group, link, length_with_padding) = (GROUP, 0, start + length - end);
+            end = start + length;
+            let description = Description { kind, id, group, link, start, length, length_with_padding, name, extra };
+            descriptors.extend(Descriptor::new(&description).0);
+            start
+        };
+        let starts = objects.map(|(kind, name, content)| add(kind, name, content.len() as u64, &[]));
+        let partition_start = add(Kind::PARTITION, "root", length, &partition);
+        let used = objects.len() + 1;
+        descriptors.resize(DESCRIPTOR_COUNT * DESCRIPTOR_LENGTH, 0);
+
+        let mut bytes = Header::new(id, architecture, used, end).0.to_vec();
+        bytes.resize(DESCRIPTORS_START as usize, 0);
+        bytes.extend(descriptors);
+        for ((_, _, content), start) in objects.into_iter().zip(starts) {
+            bytes.resize(start as usize, 0);
+            bytes.extend(content);
+        }
+        bytes.resize(partition_start as usize, 0);
         bytes
     }
 }
 
-fn header(id: FormationId, architecture: &[u8; 3], used: usize, end: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(128);
-    let mut launch = b"#!/usr/bin/env run-singularity\n".to_vec();
-    launch.resize(32, 0);
-    bytes.extend(launch);
-    bytes.extend(b"SIF_MAGIC\0");
-    bytes.extend(b"01\0");
-    bytes.extend(architecture);
-    // A UUID of version 8 (RFC 9562): its bits are the formation's.
-    let mut uuid: [u8; 16] = id.as_bytes()[..16].try_into().expect("16 bytes");
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    bytes.extend(uuid);
-    let free = (DESCRIPTOR_COUNT - used) as u64;
-    let descriptors = (DESCRIPTOR_COUNT * DESCRIPTOR_LENGTH) as u64;
-    for value in [
-        u64::from(TIME),
-        u64::from(TIME),
-        free,
-        DESCRIPTOR_COUNT as u64,
-        DESCRIPTORS_START,
-        descriptors,
-        DATA_START,
-        end - DATA_START,
-    ] {
-        bytes.extend(value.to_le_bytes());
-    }
-    bytes
-}
-
-fn definition(formation: &Formation, id: FormationId) -> String {
-    format!("bootstrap: forge\nfrom: {}@{id}\n", formation.name)
-}
-
-fn labels(formation: &Formation, id: FormationId) -> String {
-    let labels = BTreeMap::from([
-        ("forge.formation", id.to_string()),
-        ("org.opencontainers.image.title", formation.name.clone()),
-        ("org.opencontainers.image.version", formation.version.clone()),
-    ]);
-    serde_json::to_string(&labels).expect("texts have a JSON form")
-}
-
-/// The formation's root with what Apptainer looks for in it: environment, run script, labels.
-fn with_singularity_files(store: &Store, formation: &Formation, id: FormationId) -> Result<TreeId> {
-    let file = |content: &[u8], mode: u16| -> Result<Node> {
-        let blob = store.put_blob(content, mode & 0o111 != 0)?;
-        Ok(Node::File(File { blob, size: content.len() as u64, metadata: Metadata::root(mode) }))
+/// The formation that a SIF of forge's carries.
+fn formation(artifact: &Artifact, image: &Image) -> Result<Option<Formation>> {
+    let Some(descriptor) = image.find(Kind::GENERIC, FORMATION) else { return Ok(None) };
+    let Some(encoded) = image.content(artifact, descriptor, MOST_METADATA)? else {
+        return Err(artifact.bad(FORMAT, "the formation that it names is too large to be one"));
     };
-    let directory = |entries: Vec<(&str, Node)>| -> Result<Node> {
-        let name = |name: &str| Name::new(name).expect("a fixed name");
-        let entries = entries.into_iter().map(|(entry, node)| (name(entry), node)).collect();
-        Ok(Node::Directory(store.put_tree(&Tree { entries, ..Tree::empty() })?))
-    };
-    let script = run_script(&formation.launch);
-    let singularity = directory(vec![
-        ("env", directory(vec![("90-environment.sh", file(&environment_script(&formation.launch), 0o755)?)])?),
-        ("labels.json", file(labels(formation, id).as_bytes(), 0o644)?),
-        ("runscript", file(&script, 0o755)?),
-        ("startscript", file(&script, 0o755)?),
-    ])?;
-    let mut root = Tree::clone(&*store.tree(formation.root)?);
-    root.entries.insert(Name::new(*b".singularity.d").expect("a name"), singularity);
-    store.put_tree(&root)
+    let from = artifact.path().display().to_string();
+    Formation::decode(&encoded).map(Some).map_err(|source| Error::Decode { from, kind: "formation", source })
 }
 
-fn environment_script(launch: &Launch) -> Vec<u8> {
-    let mut script = b"#!/bin/sh\n".to_vec();
-    for (name, value) in &launch.environment {
-        // What is no identifier cannot be set by a shell.
-        let identifier = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-            && name.first().is_some_and(|byte| !byte.is_ascii_digit());
-        if identifier {
-            script.extend([b"export ", name.as_slice(), b"=", &quoted(value), b"\n"].concat());
+/// The squashfs of a partition.
+fn open(artifact: &Artifact, partition: &Descriptor) -> Result<squashfs::read::Image> {
+    let Some(file) = artifact.file() else { return Err(artifact.bad(FORMAT, "it is a directory")) };
+    let file = file.try_clone().map_err(Error::file("open", artifact.path()))?;
+    squashfs::read::Image::open(file, artifact.path(), partition.start(), partition.length())
+}
+
+/// The partition that Apptainer would run, if it can be read.
+fn primary<'a>(artifact: &Artifact, image: &'a Image) -> Result<&'a Descriptor> {
+    let Some(primary) = image.used().find(|descriptor| descriptor.is_partition_for(usage::PRIMARY)) else {
+        return Err(artifact.bad(FORMAT, "it has no primary system partition: nothing in it can be run"));
+    };
+    let unread = |reason: &'static str| Err(Error::Unsupported { path: artifact.path().to_owned(), reason });
+    match primary.filesystem() {
+        filesystem::SQUASHFS => Ok(primary),
+        filesystem::ENCRYPTED | filesystem::GOCRYPTFS => unread(
+            "its file system is encrypted, and forge has no key: `apptainer build --passphrase plain.sif FILE` decrypts it",
+        ),
+        filesystem::EXT3 => {
+            unread("its file system is ext3: `apptainer build squashfs.sif FILE` makes a squashfs of it")
         }
+        _ => unread("its primary partition is neither squashfs nor anything else that can be read"),
     }
-    script
 }
 
-fn run_script(launch: &Launch) -> Vec<u8> {
-    let mut script = b"#!/bin/sh\n".to_vec();
-    if let Some(directory) = &launch.directory {
-        script.extend([b"cd ", quoted(directory).as_slice(), b" || exit\n"].concat());
-    }
-    if !launch.entrypoint.is_empty() {
-        // What is given takes the command's place behind the entrypoint.
-        if !launch.command.is_empty() {
-            script.extend(b"[ $# -gt 0 ] || set --");
-            for word in &launch.command {
-                script.extend([b" ", quoted(word).as_slice()].concat());
+/// One line of what an image holds.
+fn part(image: &Image, descriptor: &Descriptor) -> Part {
+    let mut detail = Vec::new();
+    match descriptor.kind() {
+        Kind::PARTITION => {
+            detail.push(filesystem::words(descriptor.filesystem()));
+            detail.push(usage::words(descriptor.usage()));
+            detail.extend(descriptor.architecture().map(str::to_owned));
+        }
+        Kind::SIGNATURE => {
+            let link = descriptor.link();
+            match link & GROUP_BASE == GROUP_BASE {
+                true => detail.push(format!("of group {}", link & !GROUP_BASE)),
+                false => detail.push(format!("of object {link}")),
             }
-            script.push(b'\n');
         }
-        script.extend(b"exec");
-        for word in &launch.entrypoint {
-            script.extend([b" ", quoted(word).as_slice()].concat());
-        }
-        script.extend(b" \"$@\"\n");
-    } else if launch.command.is_empty() {
-        script.extend(b"exec /bin/sh \"$@\"\n");
-    } else {
-        script.extend(b"exec");
-        for word in &launch.command {
-            script.extend([b" ", quoted(word).as_slice()].concat());
-        }
-        script.extend(b" \"$@\"\n");
+        Kind::CRYPTO => detail.push(format!("of object {}", descriptor.link())),
+        _ => {}
     }
-    script
-}
-
-/// A word for a POSIX shell: in single quotes, each single quote in it taken out of them.
-fn quoted(word: &[u8]) -> Vec<u8> {
-    let mut text = vec![b'\''];
-    for byte in word {
-        match byte {
-            b'\'' => text.extend(br"'\''"),
-            byte => text.push(*byte),
-        }
+    let groups = image.used().filter(|other| other.group() != 0).any(|other| other.group() != GROUP);
+    if groups && descriptor.group() != 0 {
+        detail.push(format!("group {}", descriptor.group() & !GROUP_BASE));
     }
-    text.push(b'\'');
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_those_of_the_format() {
-        let id = FormationId::from_bytes([7; 32]);
-        assert_eq!(header(id, b"02\0", 3, DATA_START).len(), 128);
-        let object = Object { kind: PARTITION, name: "root", length: 1, extra: vec![1; 11] };
-        assert_eq!(object.descriptor(1, 0, 1).len(), DESCRIPTOR_LENGTH);
-        assert!(DESCRIPTORS_START + (DESCRIPTOR_COUNT * DESCRIPTOR_LENGTH) as u64 <= DATA_START);
-    }
-
-    #[test]
-    fn a_word_is_quoted_for_the_shell() {
-        assert_eq!(quoted(b"it's $HOME"), br"'it'\''s $HOME'");
-    }
-
-    #[test]
-    fn only_what_a_shell_can_name_is_exported() {
-        let environment = [("A", "1"), ("a-b", "2"), ("1a", "3")].map(|(name, value)| (name.into(), value.into()));
-        let launch = Launch { environment: BTreeMap::from(environment), ..Launch::default() };
-        assert_eq!(environment_script(&launch), b"#!/bin/sh\nexport A='1'\n");
+    Part {
+        kind: descriptor.kind().words(),
+        name: one_line(&descriptor.name()),
+        offset: Some(descriptor.start()),
+        size: descriptor.length(),
+        detail: detail.join(", "),
     }
 }
