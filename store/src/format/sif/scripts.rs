@@ -78,6 +78,13 @@ impl Scripts {
         environment.entries.insert(name(format!("{own}-environment.sh")), file(&self.environment, 0o755)?);
         environment.entries.entry(name("99-base.sh")).or_insert(file(BASE_SCRIPT, 0o755)?);
         directory.entries.insert(name("env"), Node::Directory(store.put_tree(&environment)?));
+        if !directory.entries.contains_key(&b"actions"[..]) {
+            let nothing = file(b"#!/bin/sh\nexit 0\n", 0o755)?;
+            let entries = [(name("start"), nothing.clone()), (name("test"), nothing)].into();
+            let actions = store.put_tree(&Tree { entries, ..Tree::empty() })?;
+            // What Apptainer goes on to execute where there is no script to start or to test.
+            directory.entries.insert(name("actions"), Node::Directory(actions));
+        }
         directory.entries.insert(name("labels.json"), file(self.labels.as_bytes(), 0o644)?);
         directory.entries.insert(name("Singularity"), file(self.definition.as_bytes(), 0o644)?);
         // Apptainer mounts the host's drivers here when it is asked to.
