@@ -134,7 +134,9 @@ export LD_LIBRARY_PATH PS1\n";
 fn environment_script(launch: &Launch) -> Vec<u8> {
     let mut script = b"#!/bin/sh\n".to_vec();
     for (name, value) in &launch.environment {
-        if is_shell_name(name) {
+        // Under Apptainer the caller is who they are, and root's home is closed to them.
+        let home_of_root = name == b"HOME" && value == b"/root";
+        if is_shell_name(name) && !home_of_root {
             script.extend([b"export ", name.as_slice(), b"=", &quoted(value), b"\n"].concat());
         }
     }
@@ -217,7 +219,8 @@ mod tests {
 
     #[test]
     fn only_what_a_shell_can_name_is_exported() {
-        let environment = [("A", "1"), ("a-b", "2"), ("1a", "3")].map(|(name, value)| (name.into(), value.into()));
+        let environment =
+            [("A", "1"), ("a-b", "2"), ("1a", "3"), ("HOME", "/root")].map(|(name, value)| (name.into(), value.into()));
         let launch = Launch { environment: BTreeMap::from(environment), ..Launch::default() };
         assert_eq!(environment_script(&launch), b"#!/bin/sh\nexport A='1'\n");
     }
