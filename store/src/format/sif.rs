@@ -6,9 +6,11 @@
 //! primary partition if that is squashfs, and how it wants to be run (`foreign.rs`).
 //! Signatures are in `signature.rs`; the bytes are drawn in `docs/formats/sif.md`.
 
+use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
-use super::{Artifact, Bounds, Format, Imported, Inspection, Options, Part, squashfs, write_failed};
+use super::{Artifact, Bounds, Format, Imported, Inspection, Options, Packed, Part, squashfs, write_failed};
 use crate::{Error, Formation, FormationId, Node, Result, Store};
 
 mod environment;
@@ -52,6 +54,16 @@ impl Format for Sif {
         partition.seek(SeekFrom::Start(0)).map_err(write_failed)?;
         std::io::copy(&mut BufReader::with_capacity(1 << 20, partition), output).map_err(write_failed)?;
         Ok(())
+    }
+
+    fn pack_file(&self, store: &Store, id: FormationId, options: &Options, file: &File) -> Result<Packed> {
+        let formation = store.formation(id)?;
+        let front = Front::new(store, &formation, id)?;
+        let root = front.scripts.added_to(store, formation.root, &formation.launch)?;
+        let base = front.bytes(&formation, id, 0).len() as u64;
+        let packed = squashfs::image_at(store, root, &[], options, file, base)?;
+        file.write_all_at(&front.bytes(&formation, id, packed.length), 0).map_err(write_failed)?;
+        Ok(Packed { length: base + packed.length, ..packed })
     }
 
     fn recognises(&self, artifact: &Artifact) -> bool {
