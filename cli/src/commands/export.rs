@@ -120,7 +120,7 @@ fn layout(
             );
         }
         Some(path) => path.clone(),
-        None => default_name(&store.formation(ids[0])?, "oci"),
+        None => FileName::default_of(&store.formation(ids[0])?, "oci").into(),
     };
     if path.symlink_metadata().is_ok() && !arguments.force {
         let failure = Failure::new(code::USAGE, format!("`{}` is there already", path.display()));
