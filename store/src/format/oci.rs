@@ -6,15 +6,21 @@
 
 use std::io::Write;
 
-use super::{Format, Options};
+use super::{Artifact, Bounds, Format, Imported, Inspection, Options};
 use crate::{FormationId, Result, Store};
+
+use descriptor::Platform;
+use open::{Arrangement, Parts};
 
 pub mod config;
 pub mod descriptor;
 mod image;
 mod layer;
 mod layout;
+mod open;
+mod read;
 mod squeeze;
+mod view;
 
 pub use image::{Collection, Content, Image, Source, collection, image, referrer};
 pub use layout::{write_archive, write_directory};
@@ -34,4 +40,35 @@ impl Format for Oci {
     fn pack(&self, store: &Store, id: FormationId, options: &Options, output: &mut dyn Write) -> Result<()> {
         write_archive(store, &collection(store, &[id], options)?, output)
     }
+
+    fn recognises(&self, artifact: &Artifact) -> bool {
+        open::recognises(artifact)
+    }
+
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
+        let parts = Parts::open(artifact, None)?;
+        let format = match (artifact.is_directory(), parts.arrangement) {
+            (true, Arrangement::Layout) => "oci-layout",
+            (false, Arrangement::Layout) => "oci",
+            (_, Arrangement::Flat) => "dir",
+            (_, Arrangement::Docker) => "docker-archive",
+        };
+        let found = parts.find(None)?;
+        let mut inspection = found.inspection(format, &parts);
+        if !artifact.is_directory() {
+            inspection.size = artifact.size();
+        }
+        Ok(inspection)
+    }
+
+    fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+        read_platform(store, artifact, bounds, None)
+    }
+}
+
+/// Takes the image for a platform (`linux/arm64`) into the store; without one, the only image, or that for this machine.
+pub fn read_platform(store: &Store, artifact: &Artifact, bounds: &Bounds, platform: Option<&str>) -> Result<Imported> {
+    let parts = Parts::open(artifact, Some(store))?;
+    let found = parts.find(platform.map(Platform::parse).as_ref())?;
+    parts.import(store, &found, bounds)
 }

@@ -125,6 +125,11 @@ impl<R: Read> Archive<R> {
         }
     }
 
+    /// The reader; what follows the last header that was read is still in it.
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
     /// The comment of the first global header, once an entry has been read.
     pub fn comment(&self) -> Option<&[u8]> {
         self.comment.as_deref()

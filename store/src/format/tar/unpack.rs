@@ -18,23 +18,47 @@ const SMALL: u64 = 1 << 20;
 /// How much waits to be written.
 const WAITING: usize = 16 << 20;
 
+/// What entries are put into: a tree that grows, or a layer over others.
+pub trait Growth {
+    /// Puts anything but a directory at a path; what was there is gone.
+    fn put(&mut self, path: &RelativePath, node: Node) -> Result<(), &'static str>;
+    /// Makes a directory, or gives the one that is there another mode and owner.
+    fn put_directory(&mut self, path: &RelativePath, metadata: Metadata) -> Result<(), &'static str>;
+    /// What lies at a path, if it is no directory.
+    fn get(&mut self, path: &RelativePath) -> Option<Node>;
+}
+
+impl Growth for Growing {
+    fn put(&mut self, path: &RelativePath, node: Node) -> Result<(), &'static str> {
+        Self::put(self, path, node)
+    }
+
+    fn put_directory(&mut self, path: &RelativePath, metadata: Metadata) -> Result<(), &'static str> {
+        Self::put_directory(self, path, metadata)
+    }
+
+    fn get(&mut self, path: &RelativePath) -> Option<Node> {
+        Self::get(self, path).cloned()
+    }
+}
+
 /// Makes a tree of entries; several archives may follow each other, as layers do.
-pub struct Unpacker<'a> {
+pub struct Unpacker<'a, G = Growing> {
     store: &'a Store,
     /// Where the bytes come from, for messages.
     from: String,
     bounds: Bounds,
     /// The tree so far. Between entries it may be changed.
-    pub growing: Growing,
+    pub growing: G,
     /// What was left out.
     pub dropped: Dropped,
     waiting: Vec<Vec<u8>>,
     waiting_bytes: usize,
 }
 
-impl<'a> Unpacker<'a> {
+impl<'a, G: Growth> Unpacker<'a, G> {
     /// Begins with a tree that is there already, or an empty one. `bounds` hold for all archives together.
-    pub fn new(store: &'a Store, from: impl Into<String>, bounds: &Bounds, growing: Growing) -> Self {
+    pub fn new(store: &'a Store, from: impl Into<String>, bounds: &Bounds, growing: G) -> Self {
         let (dropped, waiting) = (Dropped::default(), Vec::new());
         Self { store, from: from.into(), bounds: *bounds, growing, dropped, waiting, waiting_bytes: 0 }
     }
@@ -66,7 +90,7 @@ impl<'a> Unpacker<'a> {
             }
             Kind::HardLink => {
                 let target = self.path(&entry.target)?;
-                match self.growing.get(&target).cloned() {
+                match self.growing.get(&target) {
                     Some(node) => self.growing.put(&path, node),
                     None => Err("it is a link to what is not there"),
                 }
@@ -99,9 +123,14 @@ impl<'a> Unpacker<'a> {
     }
 
     /// The tree and what was left out; everything is in the store now but the directories.
-    pub fn finish(mut self) -> Result<(Growing, Dropped)> {
+    pub fn finish(mut self) -> Result<(G, Dropped)> {
         self.write()?;
         Ok((self.growing, self.dropped))
+    }
+
+    /// How much may still come.
+    pub fn left(&self) -> Bounds {
+        self.bounds
     }
 
     /// Reads a path as an archive has it: `a/b`, `./a/b`, `/a/b`, `a/b/`.
@@ -118,7 +147,8 @@ impl<'a> Unpacker<'a> {
         }
     }
 
-    fn bad(&self, reason: impl Into<String>) -> Error {
+    /// The error that says what is wrong with it.
+    pub fn bad(&self, reason: impl Into<String>) -> Error {
         Error::Archive { from: self.from.clone(), format: "tar", reason: reason.into() }
     }
 
@@ -189,7 +219,7 @@ impl Read for Watched<'_> {
 }
 
 /// Bytes that could not be had: of a broken stream the archive is to blame, of anything else the machine.
-pub(super) fn unreadable(from: &str, error: std::io::Error) -> Error {
+pub(in crate::format) fn unreadable(from: &str, error: std::io::Error) -> Error {
     use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     if matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof) {
         return Error::Archive { from: from.to_owned(), format: "tar", reason: error.to_string() };

@@ -1,0 +1,429 @@
+//! An image, read: which manifest is meant, what it says, and its layers one over the other.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::config::{FORMATION_LABEL, ImageConfig};
+use super::descriptor::{Descriptor, Digest, Index, Manifest, Platform, media};
+use super::layer::{OPAQUE, WHITEOUT};
+use super::open::{Arrangement, Checked, Parts};
+use super::view::View;
+use crate::directory::LayerRecord;
+use crate::format::tar::read::Archive;
+use crate::format::tar::unpack::{Unpacker, unreadable};
+use crate::format::{Bounds, Dropped, Imported, Inspection, Part, unpacked};
+use crate::{DeltaId, Name, RelativePath, Result, Store};
+
+/// Indexes in indexes.
+const DEEPEST_INDEX: usize = 4;
+/// Manifests of all indexes.
+const MOST_MANIFESTS: usize = 1000;
+
+/// One image as it lies there, its configuration read and checked.
+pub struct Found {
+    /// How it is run.
+    pub config: ImageConfig,
+    /// Lowest first.
+    pub layers: Vec<Layer>,
+    /// What it is called: the last part of a repository, and a tag.
+    pub reference: Option<(String, Option<String>)>,
+    /// What the manifest is annotated with.
+    pub title: Option<String>,
+    /// Likewise.
+    pub version: Option<String>,
+    /// Of the manifest, if there is one.
+    pub digest: Option<Digest>,
+    /// Bytes of all parts.
+    pub size: u64,
+}
+
+/// A layer as it lies there.
+pub enum Layer {
+    /// Found by its digest.
+    Part(Descriptor),
+    /// Found by its name in an archive of Docker's.
+    File(String),
+}
+
+#[derive(Deserialize)]
+struct DockerImage {
+    #[serde(rename = "Config")]
+    config: String,
+    #[serde(rename = "RepoTags", default)]
+    tags: Option<Vec<String>>,
+    #[serde(rename = "Layers")]
+    layers: Vec<String>,
+}
+
+impl Parts {
+    fn json<T: serde::de::DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes).map_err(|error| self.bad(format!("{what}: {error}")))
+    }
+
+    /// The image for a platform; where there is only one, that one if nothing is asked for.
+    pub fn find(&self, platform: Option<&Platform>) -> Result<Found> {
+        let missing = |name: &str| self.bad(format!("it has no {name}"));
+        match self.arrangement {
+            Arrangement::Layout => {
+                let index = self.whole_file("index.json")?.ok_or_else(|| missing("index.json"))?;
+                self.choose(self.json("index.json", &index)?, platform)
+            }
+            Arrangement::Flat => {
+                let bytes = self.whole_file("manifest.json")?.ok_or_else(|| missing("manifest.json"))?;
+                let value: serde_json::Value = self.json("manifest.json", &bytes)?;
+                match value.get("manifests").is_some() {
+                    true => self.choose(self.json("manifest.json", &bytes)?, platform),
+                    false => self.image(&Descriptor::of(media::MANIFEST, &bytes), &bytes, platform),
+                }
+            }
+            Arrangement::Docker => {
+                let bytes = self.whole_file("manifest.json")?.ok_or_else(|| missing("manifest.json"))?;
+                self.docker(self.json("manifest.json", &bytes)?, platform)
+            }
+        }
+    }
+
+    fn choose(&self, index: Index, platform: Option<&Platform>) -> Result<Found> {
+        let mut images: Vec<(Descriptor, Platform)> = Vec::new();
+        let mut waiting: Vec<(Descriptor, usize)> = index.manifests.into_iter().map(|entry| (entry, 0)).collect();
+        waiting.reverse();
+        let mut seen = BTreeSet::new();
+        while let Some((entry, depth)) = waiting.pop() {
+            if seen.len() > MOST_MANIFESTS || depth > DEEPEST_INDEX {
+                return Err(self.bad("its indexes have no end"));
+            }
+            if entry.is_index() {
+                let inner: Index = self.json("an index", &self.bytes(&entry, true)?)?;
+                for mut below in inner.manifests.into_iter().rev() {
+                    // What an index is called, its images are called.
+                    for (name, value) in &entry.annotations {
+                        below.annotations.entry(name.clone()).or_insert_with(|| value.clone());
+                    }
+                    waiting.push((below, depth + 1));
+                }
+                continue;
+            }
+            if !seen.insert(entry.digest) || entry.artifact_type.is_some() {
+                continue;
+            }
+            let named = entry.platform.clone().filter(|platform| !platform.os.is_empty());
+            // Attestations stand beside images, for a platform that none has.
+            if named.as_ref().is_some_and(|platform| platform.os == "unknown") {
+                continue;
+            }
+            let platform = match named {
+                Some(platform) => platform,
+                None => match self.platform_of(&entry)? {
+                    Some(platform) => platform,
+                    None => continue,
+                },
+            };
+            images.push((entry, platform));
+        }
+        let here = Platform::parse(&format!("linux/{}", architecture()));
+        let wanted = platform.unwrap_or(&here);
+        let fitting = || images.iter().filter(|(_, has)| has.fits(wanted));
+        let chosen = match (images.as_slice(), platform) {
+            ([only], None) => only,
+            _ => {
+                let mut fits = fitting();
+                let first = fits.next().ok_or_else(|| {
+                    let has: Vec<String> = images.iter().map(|(_, has)| has.to_string()).collect();
+                    self.bad(format!(
+                        "it has no image for {wanted}, but for {}",
+                        if has.is_empty() { "none".to_owned() } else { has.join(", ") }
+                    ))
+                })?;
+                // Several of one platform differ in name, or in a variant of the processor: then the plain one.
+                let exact: Vec<_> = fitting().filter(|(_, has)| has.variant == wanted.variant).collect();
+                match exact.as_slice() {
+                    [] => first,
+                    [one] => *one,
+                    several => {
+                        let names: Vec<String> = several.iter().filter_map(|(entry, _)| name_of(entry)).collect();
+                        let names = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
+                        return Err(self
+                            .bad(format!("it has several images for {wanted} ({names}): copy one of them out first")));
+                    }
+                }
+            }
+        };
+        let (entry, _) = chosen;
+        let bytes = self.bytes(entry, true)?;
+        self.image(entry, &bytes, platform)
+    }
+
+    /// What the configuration says; nothing of what is no image.
+    fn platform_of(&self, entry: &Descriptor) -> Result<Option<Platform>> {
+        let manifest: Manifest = self.json("a manifest", &self.bytes(entry, true)?)?;
+        if !is_image(&manifest) {
+            return Ok(None);
+        }
+        let config: ImageConfig = self.json("a configuration", &self.bytes(&manifest.config, false)?)?;
+        Ok(Some(config.platform()))
+    }
+
+    fn image(&self, entry: &Descriptor, bytes: &[u8], platform: Option<&Platform>) -> Result<Found> {
+        let manifest: Manifest = self.json("the manifest", bytes)?;
+        if manifest.schema_version != 2 || !is_image(&manifest) {
+            return Err(self.bad("its manifest is not of an image"));
+        }
+        let config: ImageConfig = self.json("the configuration", &self.bytes(&manifest.config, false)?)?;
+        self.check_platform(&config, platform)?;
+        if config.rootfs.diff_ids.len() != manifest.layers.len() {
+            let (layers, named) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+            return Err(self.bad(format!("the manifest has {layers} layers, and the configuration {named}")));
+        }
+        for layer in &manifest.layers {
+            let kind = layer.media_type.as_str();
+            let known = [
+                media::LAYER,
+                media::DOCKER_LAYER,
+                "application/vnd.oci.image.layer.nondistributable.v1.tar",
+                "application/vnd.docker.image.rootfs.foreign.diff.tar",
+            ];
+            if !known.iter().any(|known| kind.starts_with(known)) || kind.contains("encrypted") {
+                return Err(self.bad(format!("it has a layer of kind `{kind}`, which is not one of files")));
+            }
+        }
+        let annotation = |name: &str| manifest.annotations.get(name).or(entry.annotations.get(name)).cloned();
+        let sizes = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+        Ok(Found {
+            reference: name_of(entry).map(|name| split(&name)),
+            title: annotation("org.opencontainers.image.title"),
+            version: annotation("org.opencontainers.image.version"),
+            digest: Some(entry.digest),
+            size: sizes.saturating_add(manifest.config.size).saturating_add(bytes.len() as u64),
+            config,
+            layers: manifest.layers.into_iter().map(Layer::Part).collect(),
+        })
+    }
+
+    fn docker(&self, images: Vec<DockerImage>, platform: Option<&Platform>) -> Result<Found> {
+        let [image] = images.as_slice() else {
+            let names: Vec<&str> =
+                images.iter().flat_map(|image| image.tags.iter().flatten()).map(String::as_str).collect();
+            return Err(self.bad(format!("it has {} images ({}): save one of them", images.len(), names.join(", "))));
+        };
+        let bytes = self.whole_file(&image.config)?;
+        let bytes = bytes.ok_or_else(|| self.bad(format!("it has no `{}`", image.config)))?;
+        // The name of the configuration is its digest, and that the image's id.
+        let digits = image.config.rsplit('/').next().unwrap_or_default();
+        if let Ok(expected) = format!("sha256:{}", digits.strip_suffix(".json").unwrap_or(digits)).parse::<Digest>() {
+            self.compare(&image.config, Digest::of(&bytes), expected)?;
+        }
+        let config: ImageConfig = self.json("the configuration", &bytes)?;
+        self.check_platform(&config, platform)?;
+        if config.rootfs.diff_ids.len() != image.layers.len() {
+            let (layers, named) = (image.layers.len(), config.rootfs.diff_ids.len());
+            return Err(self.bad(format!("it has {layers} layers, and the configuration {named}")));
+        }
+        let mut size = bytes.len() as u64;
+        for layer in &image.layers {
+            size = size.saturating_add(self.file(layer)?.map_or(0, |(_, size)| size));
+        }
+        let reference = image.tags.iter().flatten().next().map(|tag| split(tag));
+        let layers = image.layers.iter().cloned().map(Layer::File).collect();
+        Ok(Found { config, layers, reference, title: None, version: None, digest: None, size })
+    }
+
+    fn check_platform(&self, config: &ImageConfig, wanted: Option<&Platform>) -> Result<()> {
+        let has = config.platform();
+        if has.os != "linux" && !has.os.is_empty() {
+            return Err(self.bad(format!("it is for {has}, and formations are for Linux")));
+        }
+        match wanted {
+            Some(wanted) if !has.fits(wanted) => Err(self.bad(format!("it is for {has}, and not for {wanted}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes all layers into the store, one over the other; every digest is checked before anything is made of them.
+    pub fn import(&self, store: &Store, found: &Found, bounds: &Bounds) -> Result<Imported> {
+        let (mut bounds, mut dropped) = (*bounds, Dropped::default());
+        let mut deltas: Vec<DeltaId> = Vec::new();
+        let mut records = Vec::new();
+        let mut labels =
+            found.config.history.iter().filter(|step| !step.empty_layer).map(|step| step.created_by.clone());
+        for (layer, diff_id) in found.layers.iter().zip(&found.config.rootfs.diff_ids) {
+            let below = if deltas.is_empty() { None } else { Some(store.merge(&deltas)?) };
+            let unpacker = Unpacker::new(store, self.from(), &bounds, View::new(store, below));
+            let (delta, left) = self.layer(layer, diff_id, unpacker, &mut dropped)?;
+            bounds = left;
+            let id = store.put_delta(&delta)?;
+            let extent = store.extent(delta.tree)?;
+            let label = labels.next().flatten().unwrap_or_default();
+            let (size, files) = (extent.bytes, extent.files);
+            records.push(LayerRecord { label: shortened(&label), delta: id.to_string(), size, files });
+            deltas.push(id);
+        }
+        let root = store.merge(&deltas)?;
+        let mut launch = found.config.launch(&mut dropped);
+        // Ours is believed where it gives what is there; a label that was inherited is none of this image's.
+        let formation = found.config.formation().filter(|formation| formation.root == root);
+        launch.labels.remove(FORMATION_LABEL);
+        let (name, version) = found.names();
+        Ok(Imported {
+            root,
+            formation,
+            name,
+            version,
+            platform: Some(found.config.platform().to_string()),
+            launch,
+            layers: records,
+            dropped,
+        })
+    }
+
+    fn layer(
+        &self,
+        layer: &Layer,
+        diff_id: &Digest,
+        mut unpacker: Unpacker<'_, View<'_>>,
+        dropped: &mut Dropped,
+    ) -> Result<(crate::Delta, Bounds)> {
+        let failed = |error: std::io::Error| unreadable(self.from(), error);
+        let (mut stream, digest) = match layer {
+            Layer::Part(descriptor) => (self.stream(descriptor)?, Some(descriptor.digest)),
+            Layer::File(name) => match self.file(name)? {
+                Some((reader, _)) => (Checked::new(reader, diff_id), None),
+                None => return Err(self.bad(format!("it has no `{name}`"))),
+            },
+        };
+        let (_, plain) = unpacked(&mut stream).map_err(failed)?;
+        let mut plain = Checked::new(plain, diff_id);
+        let taken = take_in(&mut Archive::new(&mut plain), &mut unpacker);
+        let plain_digest = taken.and_then(|()| plain.end().map_err(failed));
+        // Of bytes that are not what they should be, that is the thing to say, and not what became of them.
+        if let Some(expected) = digest {
+            self.compare("a layer", stream.end().map_err(failed)?, expected)?;
+        }
+        self.compare("a layer, unpacked", plain_digest?, *diff_id)?;
+        let left = unpacker.left();
+        let (mut view, more) = unpacker.finish()?;
+        dropped.extend(more);
+        match view.failure.take() {
+            Some(error) => Err(error),
+            None => Ok((view.finish()?, left)),
+        }
+    }
+}
+
+/// Takes in a layer's entries; those that stand for something removed are told by their names.
+fn take_in(archive: &mut Archive<impl std::io::Read>, unpacker: &mut Unpacker<'_, View<'_>>) -> Result<()> {
+    while let Some(entry) = archive.next().map_err(|problem| unpacker.problem(problem))? {
+        let path = unpacker.path(&entry.path)?;
+        let Some((name, parent)) = path.0.split_last().filter(|(name, _)| name.as_bytes().starts_with(WHITEOUT)) else {
+            let taken = unpacker.entry(archive, entry);
+            if let Some(error) = unpacker.growing.failure.take() {
+                return Err(error);
+            }
+            taken?;
+            continue;
+        };
+        let parent = RelativePath(parent.to_vec());
+        let hidden = match name.as_bytes() {
+            OPAQUE => unpacker.growing.make_opaque(&parent),
+            // Other notes of aufs, which mean nothing outside of it.
+            note if note.starts_with(b".wh..wh.") => Ok(()),
+            name => match Name::new(&name[WHITEOUT.len()..]) {
+                Ok(name) => unpacker.growing.white_out(&parent.join(&name)),
+                Err(_) => Err("it removes what has no name"),
+            },
+        };
+        if let Err(reason) = hidden {
+            let failure = unpacker.growing.failure.take();
+            return Err(failure.unwrap_or_else(|| unpacker.bad(format!("`{}`: {reason}", entry.path.escape_ascii()))));
+        }
+    }
+    Ok(())
+}
+
+impl Found {
+    /// What a foreign image is called, and its version.
+    fn names(&self) -> (Option<String>, Option<String>) {
+        let label = |name: &str| self.config.config.labels.get(name).cloned().filter(|text| !text.is_empty());
+        let name = self.title.clone().or_else(|| label("org.opencontainers.image.title"));
+        let name = self.reference.as_ref().map(|(name, _)| name.clone()).or(name);
+        let tag = self.reference.as_ref().and_then(|(_, tag)| tag.clone()).filter(|tag| tag != "latest");
+        let version = self.version.clone().or_else(|| label("org.opencontainers.image.version"));
+        (name, tag.or(version))
+    }
+
+    /// What it says of itself.
+    pub fn inspection(&self, format: &'static str, parts: &Parts) -> Inspection {
+        let mut dropped = Dropped::default();
+        let launch = self.config.launch(&mut dropped);
+        let (name, version) = self.names();
+        let mut inspection = Inspection {
+            format,
+            size: self.size,
+            formation: self.config.formation(),
+            name,
+            version,
+            platform: Some(self.config.platform().to_string()),
+            launch,
+            ..Inspection::default()
+        };
+        for (layer, diff_id) in self.layers.iter().zip(&self.config.rootfs.diff_ids) {
+            let (name, size, kind) = match layer {
+                Layer::Part(descriptor) => {
+                    (descriptor.digest.to_string(), descriptor.size, descriptor.media_type.clone())
+                }
+                Layer::File(name) => {
+                    (name.clone(), parts.file(name).ok().flatten().map_or(0, |(_, size)| size), "tar".to_owned())
+                }
+            };
+            let compression =
+                kind.rsplit(['+', '.']).next().filter(|end| ["gzip", "zstd"].contains(end)).unwrap_or("none");
+            inspection.compression = compression.to_owned();
+            let detail = format!("unpacked {diff_id}");
+            inspection.parts.push(Part { kind: "layer".to_owned(), name, offset: None, size, detail });
+        }
+        inspection.facts.extend(self.digest.map(|digest| ("manifest".to_owned(), digest.to_string())));
+        inspection
+    }
+}
+
+fn is_image(manifest: &Manifest) -> bool {
+    manifest.artifact_type.is_none()
+        && [media::CONFIG, media::DOCKER_CONFIG, ""].contains(&manifest.config.media_type.as_str())
+}
+
+fn name_of(entry: &Descriptor) -> Option<String> {
+    let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+    names.iter().find_map(|name| entry.annotations.get(*name)).cloned()
+}
+
+/// `registry:5000/team/name:tag` is `name` and `tag`; a tag alone is one too.
+fn split(reference: &str) -> (String, Option<String>) {
+    let reference = reference.split('@').next().unwrap_or_default();
+    let last = reference.rsplit('/').next().unwrap_or_default();
+    match last.split_once(':') {
+        Some((name, tag)) => (name.to_owned(), Some(tag.to_owned())),
+        None => (last.to_owned(), None),
+    }
+}
+
+/// What people call a layer, in one line; ours begin with a word that says whose they are.
+fn shortened(label: &str) -> String {
+    let label = label.strip_prefix("forge ").unwrap_or(label);
+    let words: Vec<&str> = label.split_whitespace().collect();
+    let mut text: String = words.join(" ").chars().filter(|character| !character.is_control()).take(80).collect();
+    if text.is_empty() {
+        text.push_str("layer");
+    }
+    text
+}
+
+/// Of this machine, as Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
