@@ -84,6 +84,10 @@ pub enum Command {
     Provenance(DocumentArguments),
     /// Packs a formation into a file
     Export(ExportArguments),
+    /// Takes a directory, an archive or an image into the store; prints the formation's id
+    Import(ImportArguments),
+    /// Says what an artifact is and which formation it holds, without unpacking; of a formation, what `info` does
+    Inspect(InspectArguments),
     /// Frees what no name and no running command needs
     Gc(GcArguments),
     /// Hashes everything in the store again and names what is damaged
@@ -197,7 +201,7 @@ pub enum NetworkChoice {
 /// What is run, and how: the same for `run` and `shell`.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// A digest, a prefix of 6 digits or more, a name, or an expression's file: ./runtime.expr
+    /// A digest, a prefix of 6 digits or more, a name, an expression's file (./runtime.expr) or an artifact's (./x.sif)
     #[arg(value_name = "FORMATION")]
     pub formation: String,
     /// Which of the file's formations
@@ -377,6 +381,49 @@ pub struct ExportArguments {
     /// Replaces an existing file
     #[arg(short, long)]
     pub force: bool,
+}
+
+/// `forge import`
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// A directory, a tar (compressed or not), a squashfs or SIF, an OCI layout or archive; `-` is a tar on stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What the formation is called [default: what the artifact says, else what its file is called]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The formation's version
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Which of several of this name and version
+    #[arg(long, value_name = "VARIANT")]
+    pub variant: Option<String>,
+    /// For which platform, for instance linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Of a directory, keeps owners, modes and attributes; else everything is root's, with modes 0644 and 0755
+    #[arg(long)]
+    pub keep: bool,
+    /// Refuses what holds more than this, for instance 100G [default: 64G, or twenty times the artifact]
+    #[arg(long, value_name = "BYTES")]
+    pub max_size: Option<String>,
+    /// Also names the formation so
+    #[arg(short, long, value_name = "NAME")]
+    pub tag: Option<String>,
+}
+
+/// `forge inspect`
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// An artifact's file or directory, or a digest, prefix or name
+    #[arg(value_name = "FILE|FORMATION")]
+    pub subject: String,
+    /// Also says the BLAKE3 and SHA-256 digests of the file, which is read for that
+    #[arg(long)]
+    pub digest: bool,
+    /// Also reads everything in it, and compares it with the formation that it claims to be; the content is in the store then
+    #[arg(long)]
+    pub verify: bool,
 }
 
 /// `forge gc`

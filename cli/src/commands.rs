@@ -17,7 +17,9 @@ mod document;
 mod eval;
 mod export;
 mod gc;
+mod import;
 mod info;
+mod inspect;
 mod list;
 mod lock;
 pub mod nix_instantiate;
@@ -62,6 +64,8 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Sbom(arguments) => document::sbom(&arguments, context),
         Command::Provenance(arguments) => document::provenance(&arguments, context),
         Command::Export(arguments) => export::run(&arguments, context),
+        Command::Import(arguments) => import::run(&arguments, context),
+        Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
         Command::Verify(_) => verify::run(context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

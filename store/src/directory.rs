@@ -35,6 +35,7 @@ mod checkout;
 mod claims;
 mod collect;
 mod ingest;
+mod ingest_exact;
 mod inodes;
 mod look;
 mod merge;

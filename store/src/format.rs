@@ -11,11 +11,12 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::directory::LayerRecord;
-use crate::{Error, Formation, FormationId, Launch, Result, Store, TreeId};
+use crate::{Error, Formation, FormationId, Launch, Node, Result, Store, TreeId};
 
 mod artifact;
 mod compression;
 mod digests;
+mod file_name;
 mod growing;
 pub mod oci;
 pub mod sif;
@@ -28,6 +29,7 @@ mod unpack;
 pub use artifact::{Artifact, HEAD_LENGTH};
 pub use compression::{Compression, CompressionError, Compressor};
 pub use digests::Digests;
+pub use file_name::FileName;
 pub use growing::{Growing, Links};
 pub use unpack::{compression, unpacked};
 
@@ -223,7 +225,15 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 }
 
 /// Takes what an artifact holds into the store. If it claims to hold a formation, that is what it holds, or this fails.
+///
+/// A directory that is of no format is taken in as a source: root's, modes 0644 and 0755.
 pub fn read(store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
+    if artifact.is_directory() && of(artifact).is_err() {
+        return match store.ingest_source(artifact.path(), None)? {
+            Node::Directory(root) => Ok(Imported::bare(root)),
+            _ => Err(Error::Unsupported { path: artifact.path().to_owned(), reason: "it is being replaced" }),
+        };
+    }
     let imported = of(artifact)?.read(store, artifact, bounds)?;
     check_claim(artifact.path(), imported)
 }

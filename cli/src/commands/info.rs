@@ -92,7 +92,7 @@ fn limits(limits: &store::Limits) -> String {
 }
 
 /// A command as it would be typed.
-fn shell_words(command: &[String]) -> String {
+pub(super) fn shell_words(command: &[String]) -> String {
     let plain = |word: &str| {
         !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte))
     };

@@ -54,10 +54,18 @@ pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> 
     execute(&arguments.target, &|_| command.clone(), context)
 }
 
-/// The formation that was meant: an expression's file is built first.
+/// The formation that was meant: an expression's file is built first, an artifact's is taken in.
 fn formation(store: &Store, target: &Target, context: &Context) -> Result<FormationId> {
     let given = target.formation.as_str();
     let path = Path::new(given);
+    let suffix = path.extension().unwrap_or_default();
+    let like_artifact = given.contains('/') || ARTIFACTS.iter().any(|known| suffix == *known);
+    if like_artifact
+        && let Ok(artifact) = store::format::Artifact::open(path)
+        && store::format::of(&artifact).is_ok()
+    {
+        return super::import::known(store, &artifact, context);
+    }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
         || path.extension().is_some_and(|suffix| suffix == "expr" || suffix == "nix");
@@ -68,6 +76,9 @@ fn formation(store: &Store, target: &Target, context: &Context) -> Result<Format
     let expression = ExpressionArguments { file, attribute, arg: Vec::new(), argstr: Vec::new() };
     Ok(super::build::build(store, &expression, &target.build, context)?.id)
 }
+
+/// Suffixes of files that are taken for artifacts without a slash in their path.
+const ARTIFACTS: [&str; 4] = ["sif", "squashfs", "sqfs", "tar"];
 
 /// What a formation with these launch settings is to run.
 type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
@@ -90,15 +101,18 @@ fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<Ex
     Ok(report(&outcome, &sandbox.limits, &ports(&formation, &target.options)?, context))
 }
 
+/// The platform of this machine.
+pub(super) fn this_platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
+}
+
 fn check_platform(formation: &Formation) -> Result<()> {
-    let here = format!(
-        "linux/{}",
-        match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
-    );
+    let here = this_platform();
     if formation.platform == here {
         return Ok(());
     }

@@ -3,10 +3,13 @@
 //! A claim is a small text: the kind and digest of the result, and below it, for people, what it is about. A claim whose
 //! result is gone or that a crash left unreadable is no claim.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
 use super::{Claim, Store};
 use crate::derivation::StorePath;
 use crate::digest::StepKey;
-use crate::{BlobId, DeltaId, Result, TreeId};
+use crate::{BlobId, DeltaId, FormationId, Result, TreeId};
 
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
@@ -29,6 +32,18 @@ impl Store {
     /// Remembers what a step came out as.
     pub fn put_claim_of_step(&self, key: &StepKey, claim: &Claim) -> Result<()> {
         self.write_claim(&claim_path("steps", key.as_bytes()), claim, &key.to_string())
+    }
+
+    /// The formation that an artifact was read as when its file was as it is now: the same file system and inode, size, and times
+    /// of change, which nobody but root can set back.
+    pub fn claim_of_file(&self, file: &Metadata) -> Result<Option<FormationId>> {
+        let result = self.read_result(&file_path(file))?;
+        Ok(result.and_then(|result| result.strip_prefix("formation ")?.parse().ok()))
+    }
+
+    /// Remembers which formation an artifact was read as. `about` is for people.
+    pub fn put_claim_of_file(&self, file: &Metadata, id: FormationId, about: &str) -> Result<()> {
+        self.write_result(&file_path(file), &format!("formation {id}"), &about.replace('\n', " "))
     }
 
     /// What merging or squashing (`kind`) these deltas gave.
@@ -81,6 +96,9 @@ impl Store {
         let here = match kind {
             "blob" => digest.parse().is_ok_and(|id| self.has_blob(id)),
             "delta" => digest.parse::<DeltaId>().is_ok() && self.is_there(&super::object_path("deltas", digest)),
+            "formation" => {
+                digest.parse::<FormationId>().is_ok() && self.is_there(&super::object_path("formations", digest))
+            }
             "tree" => digest.parse::<TreeId>().is_ok() && self.is_there(&super::object_path("trees", digest)),
             _ => false,
         };
@@ -99,6 +117,16 @@ impl Store {
 
 fn claim_path(kind: &str, key: &[u8; 32]) -> String {
     super::object_path(&format!("claims/{kind}"), &crate::digest::to_hex(key))
+}
+
+fn file_path(file: &Metadata) -> String {
+    let changed = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
+    let mut description = Vec::new();
+    for number in [file.dev(), file.ino(), file.len()] {
+        description.extend(number.to_le_bytes());
+    }
+    description.extend(changed.iter().flat_map(|number| number.to_le_bytes()));
+    claim_path("files", &blake3::derive_key(CONTEXT, &description))
 }
 
 fn output_path(derivation: &StorePath, output: &str) -> String {

@@ -176,6 +176,7 @@ impl Store {
                 let kept = match text.lines().next().and_then(|line| line.split_once(' ')) {
                     Some(("blob", id)) => id.parse().is_ok_and(|id| marked.blobs.contains(&id)),
                     Some(("delta", id)) => id.parse().is_ok_and(|id| marked.deltas.contains(&id)),
+                    Some(("formation", id)) => marked.formations.contains(id),
                     Some(("tree", id)) => id.parse().is_ok_and(|id| marked.trees.contains(&id)),
                     _ => false,
                 };

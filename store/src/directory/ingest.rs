@@ -1,6 +1,7 @@
 //! Taking in sources: files of a project, as root would have them.
 //!
-//! Owners, times and attributes are the machine's and stay outside; of the mode only the owner's execute bit counts.
+//! Owners, times and attributes are the machine's and stay outside; of the mode only the owner's execute bit counts. Who wants
+//! them kept says so ([`Store::ingest_exact`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -3,7 +3,7 @@
 //! Linux takes no path above 4096 bytes in one call. A [`Place`] is an open directory and a short path below it; where the
 //! path grows long, the directory it names is opened and a new short path begins.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +38,11 @@ impl Place {
     /// The path below [`Place::base`].
     pub fn relative(&self) -> &Path {
         &self.relative
+    }
+
+    /// A path that reaches it now, however deep it is: for calls that take no open directory.
+    pub fn reached(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.base.0.as_raw_fd())).join(&self.relative)
     }
 
     /// For messages.
