@@ -100,6 +100,9 @@ impl Evaluator {
 
     #[cold]
     fn too_deep(&self, place: PlaceId) -> Box<Failure> {
+        if stack::interrupted() {
+            return Failure::of(Sort::Interrupted, "interrupted").at(place);
+        }
         Failure::of(Sort::Depth, "stack overflow; max-call-depth exceeded").at(place)
     }
 

@@ -23,6 +23,8 @@ pub enum Sort {
     InfiniteRecursion(usize),
     /// Deeper than the stack.
     Depth,
+    /// Somebody did not want to wait for the end.
+    Interrupted,
     /// A text is no expression.
     Parse(Box<Finding>),
 }

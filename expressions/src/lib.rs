@@ -28,6 +28,7 @@ mod plan;
 pub mod posix_regex;
 mod registry;
 mod report;
+pub mod session;
 mod settings;
 mod show;
 pub mod sources;
@@ -43,6 +44,7 @@ pub use check::{check, check_text};
 pub use error::{Error, Finding};
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
 pub use sources::Sources;
+pub use stack::Interrupter;
 
 /// Which evaluator this is: another source, another identity.
 pub const IDENTITY: &str = env!("EVALUATOR_IDENTITY");

@@ -106,6 +106,31 @@ pub fn parse(
     home: Option<&[u8]>,
     lints: Lints,
 ) -> Result<(Tree, Vec<Finding>)> {
+    read(text, symbols, directory, home, lints, Parser::expression)
+}
+
+/// Reads `a = 1; inherit b;`, the inside of a set, as that set.
+pub fn parse_bindings(
+    text: &Arc<SourceText>,
+    symbols: &Symbols,
+    directory: &[u8],
+    home: Option<&[u8]>,
+    lints: Lints,
+) -> Result<(Tree, Vec<Finding>)> {
+    read(text, symbols, directory, home, lints, |parser| {
+        let attributes = parser.attributes(Token::End, false)?;
+        Ok(parser.add(Kind::Attributes(attributes), Span::default()))
+    })
+}
+
+fn read<'a>(
+    text: &'a Arc<SourceText>,
+    symbols: &'a Symbols,
+    directory: &'a [u8],
+    home: Option<&'a [u8]>,
+    lints: Lints,
+    root: impl FnOnce(&mut Parser<'a>) -> Result<Node>,
+) -> Result<(Tree, Vec<Finding>)> {
     let mut parser = Parser {
         text,
         symbols,
@@ -127,7 +152,7 @@ pub fn parse(
         return Err(parser.error(Span::default(), "a text of more than 512 MiB cannot be read"));
     }
     parser.advance();
-    parser.tree.root = parser.expression()?;
+    parser.tree.root = root(&mut parser)?;
     match parser.token {
         Token::End => Ok((parser.tree, parser.warnings)),
         _ => Err(parser.unexpected(Some("end of file"))),

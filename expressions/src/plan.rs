@@ -171,10 +171,22 @@ fn value(evaluator: &Evaluator, input: &Input) -> Result<Value> {
 
 /// Calls a function with the library and what was given on the command line.
 fn supply(evaluator: &Evaluator, request: &Request, value: Value) -> Result<Value> {
+    if !matches!(value, Value::Lambda(_)) {
+        return Ok(value);
+    }
+    let directory = match &request.input {
+        Input::Text { directory, .. } => directory.clone(),
+        Input::File(path) => path.parent().map(PathBuf::from).unwrap_or_default(),
+    };
+    supply_with(evaluator, given(evaluator, &request.arguments, &directory)?, value)
+}
+
+/// Calls a function with the library and arguments, as far as it wants them by name.
+pub(crate) fn supply_with(evaluator: &Evaluator, given: Vec<Attribute>, value: Value) -> Result<Value> {
     let Value::Lambda(closure) = &value else { return Ok(value) };
     let Some(formals) = &closure.code.formals else { return Ok(value) };
     let mut arguments = vec![Attribute::new(evaluator.symbols.intern(b"forge"), library(evaluator)?)];
-    arguments.extend(given(evaluator, request)?);
+    arguments.extend(given);
     for formal in &formals.list {
         if formal.default.is_none() && !arguments.iter().any(|argument| argument.name == formal.name) {
             let name = evaluator.symbols.text(formal.name);
@@ -186,12 +198,12 @@ fn supply(evaluator: &Evaluator, request: &Request, value: Value) -> Result<Valu
 }
 
 /// What was given on the command line.
-fn given(evaluator: &Evaluator, request: &Request) -> Result<Vec<Attribute>> {
-    let directory = match &request.input {
-        Input::Text { directory, .. } => directory.clone(),
-        Input::File(path) => path.parent().map(PathBuf::from).unwrap_or_default(),
-    };
-    let arguments = request.arguments.iter().map(|(name, argument)| {
+pub(crate) fn given(
+    evaluator: &Evaluator,
+    arguments: &[(String, Argument)],
+    directory: &std::path::Path,
+) -> Result<Vec<Attribute>> {
+    let arguments = arguments.iter().map(|(name, argument)| {
         let value = match argument {
             Argument::String(text) => Value::string(text.as_str()),
             Argument::Expression(text) => {

@@ -25,6 +25,27 @@ impl Evaluator {
         self.eval(&code, &Scope::with_capacity(0, None))
     }
 
+    /// Evaluates a tree in which more names than usual mean something.
+    pub fn eval_with(&self, tree: &Tree, names: &[(Symbol, Value)]) -> Result<Value> {
+        let symbols: Vec<Symbol> = names.iter().map(|(name, _)| *name).collect();
+        let code = self.compile(tree, Some(&symbols))?;
+        let scope = Scope::with_capacity(names.len(), None);
+        for (slot, (_, value)) in names.iter().enumerate() {
+            scope.set(slot, value.clone());
+        }
+        self.eval(&code, &scope)
+    }
+
+    /// The tree of the inside of a set.
+    pub fn parse_bindings(&self, text: &Arc<SourceText>, directory: &[u8]) -> Result<Tree> {
+        let home = self.sources.home.as_ref().filter(|_| self.sources.impure);
+        let home = home.map(|home| home.as_os_str().as_bytes());
+        match parser::parse_bindings(text, &self.symbols, directory, home, self.settings.lints) {
+            Ok((tree, _)) => Ok(tree),
+            Err(finding) => Err(Failure::of(Sort::Parse(finding.clone()), finding.message)),
+        }
+    }
+
     fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
         let text = Arc::new(SourceText { name, bytes });
         let tree = self.parse_and_warn(&text, directory)?;
