@@ -8,6 +8,7 @@ mod documents;
 mod import;
 mod nix_instantiate;
 mod pages;
+mod repl;
 mod settings;
 mod spine;
 mod world;

@@ -62,6 +62,8 @@ pub enum Command {
     Shell(ShellArguments),
     /// Evaluates an expression and prints its value
     Eval(EvalArguments),
+    /// Evaluates what is typed in, line by line
+    Repl(ReplArguments),
     /// Does what Nix's `nix-instantiate` does, with its flags and its words
     NixInstantiate(NixInstantiateArguments),
     /// Reports every mistake of syntax and names at once, without evaluating or building
@@ -264,12 +266,40 @@ pub struct EvalArguments {
     /// Prints XML
     #[arg(long, conflicts_with = "json")]
     pub xml: bool,
+    /// What can be read.
+    #[command(flatten)]
+    pub sources: SourceOptions,
+}
+
+/// What an evaluation can read.
+#[derive(Debug, Clone, Args)]
+pub struct SourceOptions {
     /// Where `<NAME>` is looked for, `NAME=DIR` or `DIR`
     #[arg(short = 'I', long = "include", value_name = "PATH")]
     pub include: Vec<String>,
-    /// Allows reading files outside the project
+    /// Sees files outside the project, the environment, the clock, and the search path of NIX_PATH
     #[arg(long)]
     pub impure: bool,
+}
+
+/// `forge repl`
+#[derive(Debug, Args)]
+pub struct ReplArguments {
+    /// An expression's file, whose attributes are brought into scope
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Brings the attributes of this expression into scope
+    #[arg(short = 'E', long = "expr", value_name = "EXPR")]
+    pub expression: Option<String>,
+    /// An argument of the file's function, as an expression
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
+    pub arg: Vec<String>,
+    /// An argument of the file's function, as a string
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
+    pub argstr: Vec<String>,
+    /// What can be read.
+    #[command(flatten)]
+    pub sources: SourceOptions,
 }
 
 /// For test suites and scripts that were written for Nix: the same happens when forge is called as `nix-instantiate`, for

@@ -23,6 +23,7 @@ mod inspect;
 mod list;
 mod lock;
 pub mod nix_instantiate;
+mod repl;
 mod run;
 mod tag;
 mod verify;
@@ -53,6 +54,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Shell(arguments) => run::shell(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),
+        Command::Repl(arguments) => repl::run(&arguments, context),
         Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Lock(arguments) => lock::run(&arguments, context),

@@ -112,6 +112,17 @@ impl Context {
         }
     }
 
+    /// Where what is only convenient to keep is kept.
+    pub fn state_path(&self) -> Result<PathBuf> {
+        let below = |name: &str, rest: &str| {
+            let directory = self.variable(name).map(PathBuf::from).filter(|directory| directory.is_absolute())?;
+            Some(directory.join(rest))
+        };
+        below("XDG_STATE_HOME", "forge")
+            .or_else(|| below("HOME", ".local/state/forge"))
+            .ok_or_else(|| Failure::new(code::USAGE, "no place for what is kept: HOME is not set"))
+    }
+
     /// Whether bars are drawn: on a terminal, not in CI, and when something may be said at all.
     pub fn bars(&self) -> bool {
         let dumb = self.variable("TERM").is_some_and(|term| term == "dumb");

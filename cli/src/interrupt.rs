@@ -4,12 +4,43 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use expressions::Interrupter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// The signal that was noted, and whether forge only evaluates.
 static NOTED: AtomicI32 = AtomicI32::new(0);
 static EVALUATING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a session evaluates, and how often it was interrupted since it began to.
+static WATCHED: AtomicBool = AtomicBool::new(false);
+static TIMES: AtomicI32 = AtomicI32::new(0);
+
+/// What does not stop after so many interruptions is ended with the session.
+const PATIENCE: i32 = 3;
+
+/// Ctrl-C interrupts what a session evaluates from now on, and not the session.
+pub fn interrupts(session: Interrupter) {
+    let Ok(mut signals) = Signals::new([SIGINT]) else { return };
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let times = TIMES.fetch_add(1, Ordering::SeqCst) + 1;
+            if !WATCHED.load(Ordering::SeqCst) || times >= PATIENCE {
+                end(signal);
+            }
+            session.interrupt();
+        }
+    });
+}
+
+/// Does something of a session that Ctrl-C interrupts.
+pub fn watched<T>(work: impl FnOnce() -> T) -> T {
+    TIMES.store(0, Ordering::SeqCst);
+    WATCHED.store(true, Ordering::SeqCst);
+    let result = work();
+    WATCHED.store(false, Ordering::SeqCst);
+    result
+}
 
 /// Notes the signals from now on in `interrupt`.
 pub fn watch(interrupt: &Arc<AtomicI32>) {

@@ -11,7 +11,8 @@ use expressions::{Argument, Evaluated, Input, Message, Request, Sources};
 use store::Plan;
 use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
-use crate::args::ExpressionArguments;
+use crate::args::{ExpressionArguments, SourceOptions};
+use crate::context::{self, Context};
 use crate::error::{Failure, Result, code};
 use crate::interrupt;
 
@@ -129,7 +130,7 @@ impl Expression {
 
 /// The expression's file that was meant; a directory stands for the one in it.
 pub fn expression_file(given: &Path) -> Result<PathBuf> {
-    let mut file = crate::context::absolute(given)?;
+    let mut file = context::absolute(given)?;
     if file.is_dir() {
         file.push(DEFAULT_FILE);
     }
@@ -164,6 +165,27 @@ pub fn project_of(file: &Path) -> PathBuf {
     let own = file.parent().unwrap_or(Path::new("/"));
     let marked = |directory: &&Path| directory.join("forge.toml").exists() || directory.join(".git").exists();
     own.ancestors().find(marked).unwrap_or(own).to_owned()
+}
+
+/// What an evaluation can read: the project, and what flags add to it.
+pub fn sources(project: PathBuf, options: &SourceOptions, context: &Context) -> Result<Sources> {
+    let mut sources = if options.impure { Sources::impure(project) } else { Sources::pure(project) };
+    let mut entries = options.include.clone();
+    if options.impure {
+        let around = context.variable("NIX_PATH").map(|path| path.to_string_lossy().into_owned());
+        entries.extend(
+            around.iter().flat_map(|path| path.split(':')).filter(|entry| !entry.is_empty()).map(str::to_owned),
+        );
+        sources.home = context.variable("HOME").map(PathBuf::from);
+        sources.environment = context.environment.clone();
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().ok();
+        sources.time = now.and_then(|since| since.as_secs().try_into().ok());
+    }
+    for text in &entries {
+        let (name, path) = text.split_once('=').unwrap_or(("", text));
+        sources.search_path.push((name.to_owned(), context::absolute(Path::new(path))?));
+    }
+    Ok(sources)
 }
 
 /// Shows what an evaluation says while it goes on.

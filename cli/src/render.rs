@@ -16,6 +16,11 @@ impl Paint {
         Self { color }
     }
 
+    /// Whether there are colours.
+    pub fn colored(self) -> bool {
+        self.color
+    }
+
     fn with(self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

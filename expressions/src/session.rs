@@ -23,6 +23,7 @@ use crate::failure::{Failure, Result, Sort};
 use crate::library::library;
 use crate::places::PlaceId;
 use crate::plan::{Argument, given, supply_with};
+use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::stack::{self, Interrupter};
 use crate::symbols::Symbol;
@@ -335,7 +336,7 @@ impl Session {
 
 fn evaluator(environment: &Environment) -> Evaluator {
     let (system, listener) = (Some(environment.system.clone()), environment.listener.clone());
-    let evaluator = Evaluator::new(environment.sources.clone(), system, listener);
+    let evaluator = Evaluator::new(environment.sources.clone(), Settings::forge(), system, listener);
     evaluator.locking.borrow_mut().lock = environment.lock.clone();
     evaluator
 }

@@ -1,14 +1,14 @@
 //! `forge eval`: evaluates an expression and prints its value.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use expressions::{Format, Input, Outcome, Request, Sources};
+use expressions::{Format, Input, Outcome, Request};
 use store::lock::Lock;
 
 use crate::args::EvalArguments;
-use crate::context::{Context, absolute};
+use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::plan;
 
@@ -32,17 +32,7 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
             (Input::File(file.clone()), plan::project_of(&file), lock)
         }
     };
-    let mut sources = if arguments.impure { Sources::impure(project) } else { Sources::pure(project) };
-    for text in &arguments.include {
-        let (name, path) = text.split_once('=').unwrap_or(("", text));
-        sources.search_path.push((name.to_owned(), absolute(&PathBuf::from(path))?));
-    }
-    if arguments.impure {
-        sources.home = context.variable("HOME").map(PathBuf::from);
-        sources.environment = context.environment.clone();
-        sources.time =
-            std::time::SystemTime::UNIX_EPOCH.elapsed().ok().and_then(|since| since.as_secs().try_into().ok());
-    }
+    let sources = plan::sources(project, &arguments.sources, context)?;
     let request = Request {
         input,
         attribute: plan::attribute_path(arguments.attribute.as_deref())?,

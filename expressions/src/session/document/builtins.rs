@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_builtin_is_explained() {
-        let evaluator = Evaluator::new(Sources::default(), None, None);
+        let evaluator = Evaluator::new(Sources::default(), crate::settings::Settings::forge(), None, None);
         for value in evaluator.globals.values() {
             if let crate::value::Value::Builtin(builtin) = value {
                 assert!(super::find(builtin.name).is_some(), "{}", builtin.name);
