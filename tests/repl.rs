@@ -60,7 +60,7 @@ fn documentation_is_shown() {
     let world = World::new();
     let lines = "f = /** Adds one. */ x: x + 1\n:doc f\n:doc builtins.map\n:doc 1\n";
     let (answers, words) = talk(&world, &[], lines);
-    assert!(answers.starts_with("function `f`\ndefined at «repl»:1:21\n\nAdds one.\n"), "{answers}");
+    assert!(answers.starts_with("function `f`\ndefined at «repl»:1:22\n\nAdds one.\n"), "{answers}");
     assert!(answers.contains("builtins.map function list"), "{answers}");
     assert!(words.contains("no documentation"), "{words}");
 }
