@@ -18,6 +18,8 @@ mod attributes;
 mod codec;
 mod content;
 mod extract;
+#[cfg(test)]
+mod hostile;
 mod inode;
 mod listing;
 mod lzo;

@@ -41,6 +41,18 @@ impl Image {
         Ok(Imported { formation: self.formation()?, dropped, ..Imported::bare(root) })
     }
 
+    /// Reads everything and keeps nothing: whether the image is whole, as far as it can tell. Says how many files there are.
+    pub fn check(&self, bounds: &Bounds) -> Result<usize> {
+        let mut walk = Walk::new(self, bounds);
+        walk.all()?;
+        for file in &walk.contents {
+            let mut content = super::Content::new(self, file.clone());
+            let read = std::io::copy(&mut content, &mut std::io::sink());
+            read.map_err(|error| content.error().unwrap_or_else(|| content.failed(error)))?;
+        }
+        Ok(walk.files.len())
+    }
+
     fn unpack_all(&self, store: &Store, contents: &[FileInode]) -> Result<Vec<BlobId>> {
         let block_size = u64::from(self.superblock.block_size);
         let mut large = Vec::new();

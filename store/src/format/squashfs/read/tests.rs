@@ -1,4 +1,4 @@
-//! Images that others made, and images that nobody should.
+//! Images that others made.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +10,13 @@ use super::*;
 use crate::format::testing::World;
 use crate::format::{Bounds, Dropped, Imported};
 use crate::{Metadata as NodeMetadata, Name, Node, Store, TreeId};
+
+/// A file with these bytes that has no name.
+pub(super) fn file_with(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    file
+}
 
 /// Whether a program of squashfs-tools is here.
 fn have(program: &str) -> bool {
