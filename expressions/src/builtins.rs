@@ -22,7 +22,7 @@ use crate::compile::Globals;
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
-use crate::value::{Attribute, Thunk, Value, Work};
+use crate::value::{Attribute, Value};
 
 /// A function of ours.
 pub struct Builtin {
@@ -111,20 +111,20 @@ fn tables() -> impl Iterator<Item = &'static Builtin> {
 
 /// Names that are visible everywhere.
 pub fn globals(evaluator: &Evaluator) -> Globals {
-    let mut globals = Globals::new();
+    let mut globals = Globals::default();
     let mut builtins = Vec::new();
     let symbol = |name: &str| evaluator.symbols.intern(name.as_bytes());
     let mut both = |name: &'static str, value: Value| {
-        builtins.push(Attribute::new(symbol(name), value.clone()));
-        globals.insert(symbol(&format!("__{name}")), value.clone());
+        builtins.push(Attribute::new(symbol(name), value));
+        globals.insert(symbol(&format!("__{name}")), value);
         if BARE.contains(&name) {
             globals.insert(symbol(name), value);
         }
     };
     for builtin in tables().filter(|builtin| fetch::is_on(builtin.name, &evaluator.settings)) {
-        both(builtin.name, Value::Builtin(builtin));
+        both(builtin.name, Value::builtin(builtin));
     }
-    both("langVersion", Value::Integer(6));
+    both("langVersion", Value::integer(6));
     both("nixVersion", Value::string(NIX_VERSION));
     both("storeDir", Value::string(store::derivation::STORE_DIRECTORY));
     both("nixPath", files::search_path(evaluator));
@@ -133,19 +133,19 @@ pub fn globals(evaluator: &Evaluator) -> Globals {
     }
     if evaluator.sources.time.is_some() {
         // Asked for when it is used, as no evaluation that used it may be remembered.
-        let time = |evaluator: &Evaluator| Ok(evaluator.sources.now().map_or(Value::Null, Value::Integer));
-        both("currentTime", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(time)))));
+        let time = |evaluator: &Evaluator| Ok(evaluator.sources.now().map_or(Value::NULL, Value::integer));
+        both("currentTime", evaluator.native(std::rc::Rc::new(time)));
     }
     let derivation = |evaluator: &Evaluator| evaluator.internal("«nix-internal»/derivation-internal.nix", DERIVATION);
-    both("derivation", Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(derivation)))));
-    for (name, value) in [("true", Value::Boolean(true)), ("false", Value::Boolean(false)), ("null", Value::Null)] {
-        builtins.push(Attribute::new(symbol(name), value.clone()));
+    both("derivation", evaluator.native(std::rc::Rc::new(derivation)));
+    for (name, value) in [("true", Value::TRUE), ("false", Value::FALSE), ("null", Value::NULL)] {
+        builtins.push(Attribute::new(symbol(name), value));
         globals.insert(symbol(name), value);
     }
     // `builtins.builtins` is `builtins`: a thunk that finds the set among the global names.
     let name = symbol("builtins");
-    let itself = move |evaluator: &Evaluator| Ok(evaluator.globals.get(&name).cloned().unwrap_or(Value::Null));
-    builtins.push(Attribute::new(name, Value::Thunk(Thunk::new(Work::Native(std::rc::Rc::new(itself))))));
+    let itself = move |evaluator: &Evaluator| Ok(evaluator.globals.get(&name).copied().unwrap_or(Value::NULL));
+    builtins.push(Attribute::new(name, evaluator.native(std::rc::Rc::new(itself))));
     globals.insert(name, Value::set(builtins));
     globals
 }

@@ -1,48 +1,66 @@
-//! An expression whose names have a meaning: what the evaluator carries out.
+//! An expression whose names have a meaning: what the evaluator carries out. It lies where values do, two words to a node.
 
-use std::rc::Rc;
+use std::cell::Cell;
 
 use crate::ast::Operator;
+use crate::builtins::Builtin;
+use crate::heap::{Bytes, Keys, Ref, Slice, Value};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
-use crate::value::Value;
 
 /// Something to evaluate.
+#[derive(Clone, Copy)]
 pub enum Code {
     /// Known already.
     Constant(Value),
     /// A name of the scope this many levels out, in this slot.
-    Variable(u32, u32, PlaceId),
-    /// A name that only `with` can explain: the sets are this many levels out, innermost first.
-    FromWith(Symbol, Box<[(u32, PlaceId)]>, PlaceId),
+    Variable(u16, u32, PlaceId),
+    /// A name so many levels out that the number does not fit above.
+    FarVariable(Ref<(u32, u32, PlaceId)>),
+    /// A name that only `with` can explain.
+    FromWith(Ref<FromWithCode>),
     /// `__curPos`
     Position(PlaceId),
-    /// `a + b` and texts with interpolations.
-    Concatenation(Box<ConcatenationCode>),
+    /// Texts with interpolations, and sums of more than two parts.
+    Concatenation(Ref<ConcatenationCode>),
+    /// `a + b`
+    Add(Ref<BinaryCode>),
     /// `set.a.b or fallback`
-    Select(Box<SelectCode>),
+    Select(Ref<SelectCode>),
     /// `set ? a.b`
-    Has(Rc<Code>, Box<[NameCode]>),
+    Has(Ref<HasCode>),
     /// `{ … }`
-    Set(Box<SetCode>),
+    Set(Ref<SetCode>),
     /// `[ … ]`
-    List(Box<[Rc<Code>]>),
+    List(Ref<Slice<Code>>),
     /// `x: …`
-    Lambda(Rc<LambdaCode>),
+    Lambda(Ref<LambdaCode>),
     /// `f a b`
-    Call(Rc<Code>, Box<[Rc<Code>]>, PlaceId),
+    Call(Ref<CallCode>),
+    /// A builtin of two arguments, which mostly are integers: `a < b`, `a - b` and the like.
+    Arithmetic(Ref<ArithmeticCode>),
     /// `let … in …`
-    Let(Box<SetCode>, Rc<Code>),
+    Let(Ref<LetCode>),
     /// `with …; …`
-    With(Rc<Code>, Rc<Code>, PlaceId),
+    With(Ref<WithCode>),
     /// `if … then … else …`
-    If(Box<[Rc<Code>; 3]>, PlaceId),
+    If(Ref<IfCode>),
     /// `assert …; …`, with the text of the condition.
-    Assert(Rc<Code>, Rc<Code>, PlaceId, Box<str>),
+    Assert(Ref<AssertCode>),
     /// `!a`
-    Not(Rc<Code>),
+    Not(Ref<Code>),
     /// `a && b` and the like.
-    Binary(Operator, Rc<Code>, Rc<Code>, PlaceId),
+    Binary(Operator, Ref<BinaryCode>),
+}
+
+/// A name that only `with` can explain.
+pub struct FromWithCode {
+    /// The name.
+    pub name: Symbol,
+    /// The sets are this many levels out, innermost first.
+    pub withs: Slice<(u32, PlaceId)>,
+    /// Where.
+    pub place: PlaceId,
 }
 
 /// `a + b` and texts with interpolations.
@@ -50,29 +68,49 @@ pub struct ConcatenationCode {
     /// The result is a string.
     pub forced: bool,
     /// What is put together.
-    pub parts: Vec<(PlaceId, Rc<Code>)>,
+    pub parts: Slice<(PlaceId, Code)>,
     /// Where.
     pub place: PlaceId,
+}
+
+/// What an operator is between.
+pub struct BinaryCode {
+    /// Before it.
+    pub left: Code,
+    /// Behind it.
+    pub right: Code,
+    /// Where.
+    pub place: PlaceId,
+    /// Where the operands are, for `+`.
+    pub operands: (PlaceId, PlaceId),
 }
 
 /// `set.a.b or fallback`
 pub struct SelectCode {
     /// What is selected from.
-    pub from: Rc<Code>,
+    pub from: Code,
     /// What is selected.
-    pub path: Box<[NameCode]>,
+    pub path: Slice<NameCode>,
     /// The value otherwise.
-    pub fallback: Option<Rc<Code>>,
+    pub fallback: Option<Code>,
     /// Where.
     pub place: PlaceId,
 }
 
+/// `set ? a.b`
+pub struct HasCode {
+    /// The set.
+    pub from: Code,
+    /// The names.
+    pub path: Slice<NameCode>,
+}
+
 /// A component of an attribute path.
 pub enum NameCode {
-    /// Known.
-    Static(Symbol),
+    /// Known; with where it was found last: the address of some set's keys, and the number among them.
+    Static(Symbol, Cell<(usize, u32)>),
     /// To be evaluated; with its text.
-    Dynamic(Rc<Code>, Box<str>),
+    Dynamic(Code, Bytes),
 }
 
 /// Where an attribute's value is evaluated.
@@ -88,44 +126,53 @@ pub enum Where {
 
 /// An attribute of a set.
 pub struct EntryCode {
-    /// Its name.
-    pub name: Symbol,
-    /// Where it is defined.
-    pub place: PlaceId,
     /// What its value sees.
     pub sees: Where,
     /// Its value.
-    pub code: Rc<Code>,
+    pub code: Code,
+}
+
+/// An attribute whose name is worked out.
+pub struct DynamicCode {
+    /// The name.
+    pub name: Code,
+    /// The value.
+    pub value: Code,
+    /// Where.
+    pub place: PlaceId,
 }
 
 /// The attributes of a set or `let`.
 pub struct SetCode {
     /// They see one another.
     pub recursive: bool,
-    /// In order of their symbols; their numbers are their slots.
-    pub entries: Vec<EntryCode>,
+    /// The names that are known.
+    pub keys: Ref<Keys>,
+    /// Their values; their numbers are their slots.
+    pub entries: Slice<EntryCode>,
     /// Names, values, places.
-    pub dynamic: Vec<(Rc<Code>, Rc<Code>, PlaceId)>,
+    pub dynamic: Slice<DynamicCode>,
     /// What is inherited from.
-    pub sources: Vec<Rc<Code>>,
+    pub sources: Slice<Code>,
     /// Which entry is `__overrides`.
-    pub overrides: Option<usize>,
+    pub overrides: Option<u32>,
     /// Where.
     pub place: PlaceId,
 }
 
 /// A function.
+#[derive(Clone, Copy)]
 pub struct LambdaCode {
     /// What it is called.
     pub name: Option<Symbol>,
     /// The name of the whole argument.
     pub argument: Option<Symbol>,
     /// What attributes it wants.
-    pub formals: Option<FormalsCode>,
+    pub formals: Option<Ref<FormalsCode>>,
     /// How many slots its scope has.
-    pub slots: usize,
+    pub slots: u32,
     /// What it gives.
-    pub body: Rc<Code>,
+    pub body: Ref<Code>,
     /// Where.
     pub place: PlaceId,
 }
@@ -133,7 +180,7 @@ pub struct LambdaCode {
 /// What attributes a function wants.
 pub struct FormalsCode {
     /// In order of their symbols.
-    pub list: Vec<FormalCode>,
+    pub list: Slice<FormalCode>,
     /// Others may be there.
     pub ellipsis: bool,
 }
@@ -143,22 +190,91 @@ pub struct FormalCode {
     /// Its name.
     pub name: Symbol,
     /// Its value otherwise.
-    pub default: Option<Rc<Code>>,
+    pub default: Option<Code>,
+    /// Where.
+    pub place: PlaceId,
+    /// Where it was found last.
+    pub guess: Cell<(usize, u32)>,
+}
+
+/// `f a b`
+pub struct CallCode {
+    /// The function.
+    pub function: Code,
+    /// The arguments.
+    pub arguments: Slice<Code>,
+    /// Where.
+    pub place: PlaceId,
+}
+
+/// What an arithmetic builtin does with two integers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// `a < b`
+    Less,
+    /// `a - b`
+    Subtract,
+    /// `a * b`
+    Multiply,
+    /// `a / b`
+    Divide,
+}
+
+/// A builtin of two arguments.
+pub struct ArithmeticCode {
+    /// What it does with integers.
+    pub operation: Arithmetic,
+    /// What does all the rest.
+    pub builtin: &'static Builtin,
+    /// The arguments.
+    pub operands: [Code; 2],
+    /// Where.
+    pub place: PlaceId,
+}
+
+/// `let … in …`
+pub struct LetCode {
+    /// The names.
+    pub set: SetCode,
+    /// What sees them.
+    pub body: Code,
+}
+
+/// `with …; …`
+pub struct WithCode {
+    /// The set.
+    pub set: Code,
+    /// What sees it.
+    pub body: Code,
+    /// Where.
+    pub place: PlaceId,
+}
+
+/// `if … then … else …`
+pub struct IfCode {
+    /// Decides.
+    pub condition: Code,
+    /// If so.
+    pub yes: Code,
+    /// If not.
+    pub no: Code,
+    /// Where.
+    pub place: PlaceId,
+}
+
+/// `assert …; …`
+pub struct AssertCode {
+    /// What must hold.
+    pub condition: Code,
+    /// Its text.
+    pub text: Bytes,
+    /// The value then.
+    pub body: Code,
     /// Where.
     pub place: PlaceId,
 }
 
 impl FormalsCode {
-    /// The same again, with the same defaults.
-    pub fn share(&self) -> Self {
-        let list = self.list.iter().map(|formal| FormalCode {
-            name: formal.name,
-            default: formal.default.clone(),
-            place: formal.place,
-        });
-        Self { list: list.collect(), ellipsis: self.ellipsis }
-    }
-
     /// Whether an attribute of this name is wanted.
     pub fn has(&self, name: Symbol) -> bool {
         self.list.binary_search_by_key(&name, |formal| formal.name).is_ok()
@@ -169,22 +285,23 @@ impl Code {
     /// Where messages about it point; nowhere for what is a mere value, as in Nix.
     pub fn place(&self) -> PlaceId {
         match self {
-            Self::Constant(_) | Self::Let(..) => PlaceId::NONE,
-            Self::Variable(_, _, place)
-            | Self::FromWith(_, _, place)
-            | Self::Position(place)
-            | Self::Call(_, _, place)
-            | Self::If(_, place)
-            | Self::Assert(_, _, place, _)
-            | Self::With(_, _, place)
-            | Self::Binary(_, _, _, place) => *place,
+            Self::Constant(_) | Self::Let(_) => PlaceId::NONE,
+            Self::Variable(_, _, place) | Self::Position(place) => *place,
+            Self::FarVariable(variable) => variable.2,
+            Self::FromWith(code) => code.place,
+            Self::Call(code) => code.place,
+            Self::Arithmetic(code) => code.place,
+            Self::If(code) => code.place,
+            Self::Assert(code) => code.place,
+            Self::With(code) => code.place,
+            Self::Add(code) | Self::Binary(_, code) => code.place,
             Self::Concatenation(code) => code.place,
             Self::Select(code) => code.place,
             Self::Set(code) => code.place,
             Self::Lambda(code) => code.place,
-            Self::Has(from, _) => from.place(),
+            Self::Has(code) => code.from.place(),
             Self::Not(operand) => operand.place(),
-            Self::List(items) => items.first().map_or(PlaceId::NONE, |item| item.place()),
+            Self::List(items) => items.first().map_or(PlaceId::NONE, Self::place),
         }
     }
 }

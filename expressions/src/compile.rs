@@ -1,13 +1,16 @@
 //! Gives names their meaning: which scope and slot each one stands for, or which `with` may explain it.
 
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Origin, Span, Tree};
+use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Origin, Part, Span, Tree};
 use crate::code::{
-    Code, ConcatenationCode, EntryCode, FormalCode, FormalsCode, LambdaCode, NameCode, SelectCode, SetCode, Where,
+    Arithmetic, ArithmeticCode, AssertCode, BinaryCode, CallCode, Code, ConcatenationCode, DynamicCode, EntryCode,
+    FormalCode, FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, NameCode, SelectCode, SetCode, Where,
+    WithCode,
 };
+use crate::fast_hash::FastMap;
+use crate::heap::{self, Keys, Slice, View, place};
 use crate::places::{PlaceId, Places};
 use crate::symbols::{Symbol, Symbols, known};
 use crate::value::Value;
@@ -24,7 +27,7 @@ pub struct Undefined {
 }
 
 /// Names that are visible everywhere.
-pub type Globals = HashMap<Symbol, Value>;
+pub type Globals = FastMap<Symbol, Value>;
 
 /// Turns a tree into code.
 pub struct Compiler<'a> {
@@ -56,7 +59,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
-    pub fn whole(&mut self, extra: Option<&[Symbol]>) -> Rc<Code> {
+    pub fn whole(&mut self, extra: Option<&[Symbol]>) -> Code {
         match extra {
             None => self.code(self.tree.root, &Visible::Nothing),
             Some(names) => {
@@ -71,88 +74,105 @@ impl<'a> Compiler<'a> {
         if span == Span::default() { PlaceId::NONE } else { self.places.add(self.text, span) }
     }
 
-    fn code(&mut self, expression: Node, visible: &Visible) -> Rc<Code> {
+    fn code(&mut self, expression: Node, visible: &Visible) -> Code {
         let tree = self.tree;
         let span = tree.span(expression);
         if !stack::has_room() {
             self.too_deep = true;
-            return Rc::new(Code::Constant(Value::Null));
+            return Code::Constant(Value::NULL);
         }
-        Rc::new(match tree.kind(expression) {
-            Kind::Integer(integer) => Code::Constant(Value::Integer(integer)),
-            Kind::Float(float) => Code::Constant(Value::Float(float)),
+        match tree.kind(expression) {
+            Kind::Integer(integer) => Code::Constant(Value::integer(integer)),
+            Kind::Float(float) => Code::Constant(Value::float(float)),
             Kind::String(text) => Code::Constant(Value::string(tree.text(text))),
             Kind::Path(path) => Code::Constant(Value::path(tree.text(path))),
             Kind::Variable(name) => self.variable(name, span, visible),
             Kind::Position => Code::Position(self.place(span)),
-            Kind::Concatenation { forced, parts } => {
-                let parts = tree.parts(parts);
-                let parts = parts.map(|part| (self.place(part.span), self.code(part.node, visible))).collect();
-                Code::Concatenation(Box::new(ConcatenationCode { forced, parts, place: self.place(span) }))
-            }
+            Kind::Concatenation { forced, parts } => self.concatenation(forced, parts, span, visible),
             Kind::Select { from, path, fallback } => {
                 let from = self.code(from, visible);
                 let path = self.path(path, visible);
                 let fallback = fallback.map(|fallback| self.code(fallback, visible));
-                Code::Select(Box::new(SelectCode { from, path, fallback, place: self.place(span) }))
+                Code::Select(place(SelectCode { from, path, fallback, place: self.place(span) }))
             }
             Kind::Has { from, path } => {
                 let from = self.code(from, visible);
-                Code::Has(from, self.path(path, visible))
+                Code::Has(place(HasCode { from, path: self.path(path, visible) }))
             }
             Kind::Attributes(number) => {
                 let attributes = tree.attributes(number);
                 let names = if attributes.recursive { slots(attributes) } else { Vec::new() };
                 let inside = Visible::Names(&names, visible);
                 let inside = if attributes.recursive { &inside } else { visible };
-                Code::Set(Box::new(self.set(attributes, attributes.recursive, inside, visible, span)))
+                Code::Set(place(self.set(attributes, attributes.recursive, inside, visible, span)))
             }
             Kind::List(items) if tree.items(items).len() == 0 => Code::Constant(Value::list(Vec::new())),
-            Kind::List(items) => Code::List(tree.items(items).map(|item| self.code(item, visible)).collect()),
-            Kind::Lambda(number) => Code::Lambda(Rc::new(self.lambda(tree.lambda(number), span, visible))),
+            Kind::List(items) => {
+                let items = Slice::new(tree.items(items).map(|item| self.code(item, visible)));
+                Code::List(place(items))
+            }
+            Kind::Lambda(number) => Code::Lambda(place(self.lambda(tree.lambda(number), span, visible))),
             Kind::Call { function, arguments } => {
                 let function = self.code(function, visible);
-                let arguments = tree.items(arguments).map(|argument| self.code(argument, visible)).collect();
-                Code::Call(function, arguments, self.place(span))
+                let arguments: Vec<_> = tree.items(arguments).map(|argument| self.code(argument, visible)).collect();
+                let place = self.place(span);
+                arithmetic(function, &arguments, place).unwrap_or_else(|| {
+                    Code::Call(heap::place(CallCode { function, arguments: Slice::new(arguments), place }))
+                })
             }
             Kind::Let(number, body) => {
                 let attributes = tree.attributes(number);
                 let names = slots(attributes);
                 let inside = Visible::Names(&names, visible);
                 let set = self.set(attributes, true, &inside, visible, span);
-                Code::Let(Box::new(set), self.code(body, &inside))
+                Code::Let(place(LetCode { set, body: self.code(body, &inside) }))
             }
             Kind::With(set, body) => {
                 let set = self.code(set, visible);
                 let place = self.place(span);
-                Code::With(set, self.code(body, &Visible::With(place, visible)), place)
+                let body = self.code(body, &Visible::With(place, visible));
+                Code::With(heap::place(WithCode { set, body, place }))
             }
             Kind::If(condition, yes, no) => {
-                let parts = [condition, yes, no].map(|part| self.code(part, visible));
-                Code::If(Box::new(parts), self.place(span))
+                let [condition, yes, no] = [condition, yes, no].map(|part| self.code(part, visible));
+                Code::If(place(IfCode { condition, yes, no, place: self.place(span) }))
             }
             Kind::Assert(condition, body) => {
-                let text = ast_print::expression(self.symbols, tree, condition);
+                let text = heap::bytes(ast_print::expression(self.symbols, tree, condition).as_bytes());
                 let condition = self.code(condition, visible);
-                Code::Assert(condition, self.code(body, visible), self.place(span), text.into())
+                let body = self.code(body, visible);
+                Code::Assert(place(AssertCode { condition, text, body, place: self.place(span) }))
             }
-            Kind::Not(operand) => Code::Not(self.code(operand, visible)),
+            Kind::Not(operand) => Code::Not(place(self.code(operand, visible))),
             Kind::Binary(operator, left, right) => {
-                let left = self.code(left, visible);
-                Code::Binary(operator, left, self.code(right, visible), self.place(span))
+                let (left, right) = (self.code(left, visible), self.code(right, visible));
+                let operands = (left.place(), right.place());
+                Code::Binary(operator, place(BinaryCode { left, right, place: self.place(span), operands }))
             }
-        })
+        }
     }
 
-    fn path(&mut self, path: List<Name>, visible: &Visible) -> Box<[NameCode]> {
-        let names = self.tree.names(path).map(|name| match name {
-            Name::Static(name) => NameCode::Static(name),
+    fn concatenation(&mut self, forced: bool, parts: List<Part>, span: Span, visible: &Visible) -> Code {
+        let parts: Vec<_> =
+            self.tree.parts(parts).map(|part| (self.place(part.span), self.code(part.node, visible))).collect();
+        let place = self.place(span);
+        match parts[..] {
+            [left, right] if !forced => {
+                let operands = (left.0, right.0);
+                Code::Add(heap::place(BinaryCode { left: left.1, right: right.1, place, operands }))
+            }
+            _ => Code::Concatenation(heap::place(ConcatenationCode { forced, parts: Slice::new(parts), place })),
+        }
+    }
+
+    fn path(&mut self, path: List<Name>, visible: &Visible) -> Slice<NameCode> {
+        Slice::new(self.tree.names(path).map(|name| match name {
+            Name::Static(name) => NameCode::Static(name, Cell::default()),
             Name::Dynamic(name) => {
                 let text = format!("\"${{{}}}\"", ast_print::expression(self.symbols, self.tree, name));
-                NameCode::Dynamic(self.code(name, visible), text.into())
+                NameCode::Dynamic(self.code(name, visible), heap::bytes(text.as_bytes()))
             }
-        });
-        names.collect()
+        }))
     }
 
     fn variable(&mut self, name: Symbol, span: Span, visible: &Visible) -> Code {
@@ -164,7 +184,7 @@ impl<'a> Compiler<'a> {
             match around {
                 Visible::Names(names, outer) => {
                     if let Ok(number) = names.binary_search_by_key(&name, |(name, _)| *name) {
-                        return Code::Variable(level, names[number].1, place);
+                        return variable(level, names[number].1, place);
                     }
                     around = outer;
                 }
@@ -177,13 +197,13 @@ impl<'a> Compiler<'a> {
             level += 1;
         }
         if let Some(value) = self.globals.get(&name) {
-            return Code::Constant(value.clone());
+            return Code::Constant(*value);
         }
         if withs.is_empty() {
             let suggestions = self.suggestions(name, visible);
             self.undefined.push(Undefined { name, place, suggestions });
         }
-        Code::FromWith(name, withs.into(), place)
+        Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place }))
     }
 
     fn suggestions(&self, name: Symbol, visible: &Visible) -> Vec<String> {
@@ -213,29 +233,33 @@ impl<'a> Compiler<'a> {
         span: Span,
     ) -> SetCode {
         let sources: Vec<_> = attributes.sources.iter().map(|source| self.code(*source, inside)).collect();
-        let mut entries: Vec<_> = attributes.entries.iter().collect();
-        entries.sort_by_key(|entry| entry.name);
-        let overrides = entries.iter().position(|entry| recursive && entry.name == known::OVERRIDES);
-        let entries = entries.iter().map(|entry| {
+        let mut sorted: Vec<_> = attributes.entries.iter().collect();
+        sorted.sort_by_key(|entry| entry.name);
+        let overrides = sorted.iter().position(|entry| recursive && entry.name == known::OVERRIDES);
+        let entries = sorted.iter().map(|entry| {
             let (sees, code) = match entry.origin {
                 Origin::Plain => (Where::Inside, self.code(entry.value, inside)),
                 Origin::Inherited => (Where::Outside, self.code(entry.value, outside)),
                 Origin::InheritedFrom(source) => {
-                    let from = Rc::new(Code::Variable(0, source, self.place(self.tree.span(entry.value))));
-                    let path = Box::new([NameCode::Static(entry.name)]);
+                    let from = variable(0, source, self.place(self.tree.span(entry.value)));
+                    let path = Slice::new([NameCode::Static(entry.name, Cell::default())]);
                     let place = self.place(entry.span);
-                    (Where::Sources, Rc::new(Code::Select(Box::new(SelectCode { from, path, fallback: None, place }))))
+                    (Where::Sources, Code::Select(heap::place(SelectCode { from, path, fallback: None, place })))
                 }
             };
-            EntryCode { name: entry.name, place: self.place(entry.span), sees, code }
+            EntryCode { sees, code }
         });
-        let entries = entries.collect();
+        let entries = Slice::new(entries);
         let dynamic = attributes.dynamic.iter().map(|(name, value, span)| {
             let name = self.code(*name, inside);
-            (name, self.code(*value, inside), self.place(*span))
+            DynamicCode { name, value: self.code(*value, inside), place: self.place(*span) }
         });
-        let dynamic = dynamic.collect();
-        SetCode { recursive, entries, dynamic, sources, overrides, place: self.place(span) }
+        let dynamic = Slice::new(dynamic);
+        let names = Slice::new(sorted.iter().map(|entry| entry.name));
+        let places = Slice::new(sorted.iter().map(|entry| self.place(entry.span)));
+        let keys = Keys::new(names, Some(places));
+        let overrides = overrides.map(|number| number as u32);
+        SetCode { recursive, keys, entries, dynamic, sources: Slice::new(sources), overrides, place: self.place(span) }
     }
 
     fn lambda(&mut self, lambda: &Lambda, span: Span, visible: &Visible) -> LambdaCode {
@@ -244,7 +268,7 @@ impl<'a> Compiler<'a> {
         let offset = u32::from(argument.is_some());
         let Some(formals) = lambda.formals else {
             let names: Vec<_> = argument.into_iter().map(|name| (name, 0)).collect();
-            let body = self.code(lambda.body, &Visible::Names(&names, visible));
+            let body = heap::place(self.code(lambda.body, &Visible::Names(&names, visible)));
             return LambdaCode { name: lambda.name, argument, formals: None, slots: 1, body, place };
         };
         let ellipsis = formals.ellipsis;
@@ -258,11 +282,33 @@ impl<'a> Compiler<'a> {
             name: formal.name,
             default: formal.default.map(|default| self.code(default, &inside)),
             place: self.place(formal.span),
+            guess: Cell::default(),
         });
-        let formals = FormalsCode { list: formals.collect(), ellipsis };
-        let body = self.code(lambda.body, &inside);
-        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots: names.len(), body, place }
+        let formals = heap::place(FormalsCode { list: Slice::new(formals), ellipsis });
+        let body = heap::place(self.code(lambda.body, &inside));
+        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots: names.len() as u32, body, place }
     }
+}
+
+fn variable(level: u32, slot: u32, place: PlaceId) -> Code {
+    match u16::try_from(level) {
+        Ok(level) => Code::Variable(level, slot, place),
+        Err(_) => Code::FarVariable(heap::place((level, slot, place))),
+    }
+}
+
+/// A call of a builtin that mostly is arithmetic with integers.
+fn arithmetic(function: Code, arguments: &[Code], place: PlaceId) -> Option<Code> {
+    let (Code::Constant(function), &[left, right]) = (function, arguments) else { return None };
+    let View::Builtin(builtin) = function.view() else { return None };
+    let operation = match builtin.name {
+        "lessThan" => Arithmetic::Less,
+        "sub" => Arithmetic::Subtract,
+        "mul" => Arithmetic::Multiply,
+        "div" => Arithmetic::Divide,
+        _ => return None,
+    };
+    Some(Code::Arithmetic(heap::place(ArithmeticCode { operation, builtin, operands: [left, right], place })))
 }
 
 /// Names with their slots, sorted by name.

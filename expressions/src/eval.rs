@@ -5,28 +5,32 @@
 mod call;
 mod coerce;
 mod compare;
+mod concatenate;
 mod force;
 mod import;
 mod sets;
-mod update;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::ast::Operator;
-use crate::code::{Code, ConcatenationCode, NameCode, SelectCode};
+use crate::code::{Arithmetic, ArithmeticCode, BinaryCode, Code, HasCode, NameCode, SelectCode};
 use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort, suggestions};
+use crate::heap::{Ref, Slice};
 use crate::places::{PlaceId, Places};
 use crate::registry::Registry;
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::symbols::{Symbol, Symbols, known};
-use crate::value::{Attribute, Closure, Context, Scope, Set, Thunk, Value, Work};
-use crate::{Listener, builtins, stack};
+use crate::value::{Attribute, More, Scope, Set, Thunk, Value, View};
+use crate::{Listener, builtins, heap, machine, stack};
 
 pub use coerce::{Coercion, FETCHURL_PATH, in_store};
+
+/// Something the evaluator does itself.
+pub type NativeWork = Rc<dyn Fn(&Evaluator) -> Result<Value>>;
 
 /// One evaluation.
 pub struct Evaluator {
@@ -54,6 +58,9 @@ pub struct Evaluator {
     imports: RefCell<HashMap<Vec<u8>, Value>>,
     /// The functions behind `derivation` and the like, read once.
     internal: RefCell<HashMap<&'static str, Value>>,
+    /// What thunks know by number.
+    natives: RefCell<Vec<NativeWork>>,
+    failures: RefCell<Vec<Failure>>,
 }
 
 /// Counts nested calls.
@@ -68,6 +75,7 @@ impl Drop for Depth<'_> {
 impl Evaluator {
     /// An evaluator that knows the builtins.
     pub fn new(sources: Sources, settings: Settings, system: Option<String>, listener: Option<Listener>) -> Self {
+        heap::set_limit(machine::memory() / 4 * 3);
         let mut evaluator = Self {
             symbols: Symbols::default(),
             places: Places::default(),
@@ -75,13 +83,15 @@ impl Evaluator {
             registry: RefCell::default(),
             settings,
             system,
-            globals: Globals::new(),
+            globals: Globals::default(),
             listener,
             locking: RefCell::default(),
             regexes: RefCell::default(),
             depth: Cell::new(0),
             imports: RefCell::default(),
             internal: RefCell::default(),
+            natives: RefCell::default(),
+            failures: RefCell::default(),
         };
         evaluator.globals = builtins::globals(&evaluator);
         evaluator
@@ -90,99 +100,252 @@ impl Evaluator {
     /// One call deeper.
     #[inline]
     pub fn deeper(&self, place: PlaceId) -> Result<Depth<'_>> {
+        self.enter(place)?;
+        Ok(Depth(&self.depth))
+    }
+
+    /// One call deeper, until the caller sets the depth back to what is given here.
+    #[inline(always)]
+    fn enter(&self, place: PlaceId) -> Result<usize> {
         let depth = self.depth.get();
         if depth > self.settings.max_call_depth || !stack::has_room() {
             return Err(self.too_deep(place));
         }
         self.depth.set(depth + 1);
-        Ok(Depth(&self.depth))
+        Ok(depth)
     }
 
     #[cold]
+    #[inline(never)]
     fn too_deep(&self, place: PlaceId) -> Box<Failure> {
+        if heap::is_exhausted() {
+            return Failure::of(Sort::Depth, "out of memory: the evaluation wants more than it may have").at(place);
+        }
         if stack::interrupted() {
             return Failure::of(Sort::Interrupted, "interrupted").at(place);
         }
         Failure::of(Sort::Depth, "stack overflow; max-call-depth exceeded").at(place)
     }
 
+    /// A thunk for something the evaluator does itself.
+    pub fn native(&self, work: NativeWork) -> Value {
+        let mut natives = self.natives.borrow_mut();
+        natives.push(work);
+        Thunk::more(More::Native(natives.len() - 1)).into()
+    }
+
     /// Evaluates code until it is known what kind of value it is.
-    pub fn eval(&self, code: &Code, scope: &Rc<Scope>) -> Result<Value> {
+    #[inline(always)]
+    pub fn eval(&self, code: &Code, scope: Scope) -> Result<Value> {
         match code {
-            Code::Constant(Value::Thunk(thunk)) => self.force_thunk(thunk, PlaceId::NONE),
-            Code::Constant(value) => Ok(value.clone()),
-            Code::Variable(level, slot, place) => self.variable(*level, *slot, *place, scope),
-            // What follows may go deeper without a call or a thunk between.
-            _ if !stack::has_room() => Err(self.too_deep(code.place())),
-            Code::FromWith(name, withs, place) => self.name_in_sets(*name, withs, *place, scope),
-            Code::Position(place) => Ok(self.position(*place)),
-            Code::Concatenation(code) => self.concatenation(code, scope).map_err(|failure| failure.near(code.place)),
-            Code::Select(code) => self.select(code, scope),
-            Code::Has(from, path) => self.has(from, path, scope),
-            Code::Set(code) => self.set(code, scope),
-            Code::List(items) => Ok(Value::list(items.iter().map(|item| self.delay(item, scope)).collect())),
-            Code::Lambda(code) => {
-                Ok(Value::Lambda(Rc::new(Closure { code: Rc::clone(code), scope: Rc::clone(scope) })))
-            }
-            Code::Call(function, arguments, place) => self.call_code(function, arguments, *place, scope),
-            Code::Let(set, body) => {
-                let inside = self.recursive_scope(set, scope);
-                self.eval(body, &inside)
-            }
-            Code::With(set, body, _) => {
-                let inside = Scope::one(self.delay(set, scope), Some(Rc::clone(scope)));
-                self.eval(body, &inside)
-            }
-            Code::If(parts, place) => {
-                let [condition, yes, no] = &**parts;
-                let chosen = self.eval_boolean(condition, scope, "while evaluating a branch condition");
-                let chosen = chosen.map_err(|failure| failure.near(*place))?;
-                self.eval(if chosen { yes } else { no }, scope)
-            }
-            Code::Assert(condition, body, place, text) => {
-                let holds = self.eval_boolean(condition, scope, "in the condition of the assert statement");
-                if !holds.map_err(|failure| failure.near(*place))? {
-                    return Err(self.assertion_failed(condition, *place, text, scope));
-                }
-                self.eval(body, scope)
-            }
-            Code::Not(operand) => Ok(Value::Boolean(!self.eval_boolean(operand, scope, "in the argument of '!'")?)),
-            Code::Binary(operator, left, right, place) => {
-                self.binary(*operator, left, right, *place, scope).map_err(|failure| failure.near(*place))
-            }
+            Code::Constant(value) => self.force(value, PlaceId::NONE),
+            Code::Variable(level, slot, place) => self.variable(u32::from(*level), *slot, *place, scope),
+            _ => self.eval_further(code, scope),
         }
     }
 
-    /// A value for code that need not be evaluated yet.
+    fn eval_further(&self, code: &Code, scope: Scope) -> Result<Value> {
+        // What follows may go deeper without a call or a thunk between.
+        if !stack::has_room() {
+            return Err(self.too_deep(code.place()));
+        }
+        match code {
+            Code::Call(code) => self.call_code(code, scope),
+            Code::Select(code) => self.select(code, scope),
+            Code::If(code) => {
+                let chosen = self.eval_boolean(&code.condition, scope, "while evaluating a branch condition");
+                match chosen {
+                    Ok(true) => self.eval(&code.yes, scope),
+                    Ok(false) => self.eval(&code.no, scope),
+                    Err(failure) => Err(failure.near(code.place)),
+                }
+            }
+            Code::Arithmetic(code) => self.arithmetic(code, scope),
+            Code::Add(code) => self.add(code, scope),
+            Code::Binary(operator, code) => self.binary(*operator, code, scope),
+            Code::Set(code) => self.set(code, scope),
+            Code::Let(code) => {
+                let inside = self.recursive_scope(&code.set, scope, true);
+                self.eval(&code.body, inside)
+            }
+            Code::Lambda(code) => Ok(Value::lambda(*code, scope)),
+            Code::List(items) => Ok(Value::list_of(items.len(), items.refs().map(|item| self.delay(item, scope)))),
+            Code::Concatenation(code) => self.concatenation(code, scope),
+            Code::Constant(value) => self.force(value, PlaceId::NONE),
+            Code::Variable(level, slot, place) => self.variable(u32::from(*level), *slot, *place, scope),
+            Code::With(code) => {
+                let set = self.delay(code.map(|code| &code.set), scope);
+                self.eval(&code.body, Scope::one(set, Some(scope)))
+            }
+            Code::Not(operand) => Ok(Value::boolean(!self.eval_boolean(operand, scope, "in the argument of '!'")?)),
+            Code::Has(code) => self.has(code, scope),
+            _ => self.eval_rare(code, scope),
+        }
+    }
+
+    #[inline(never)]
+    fn eval_rare(&self, code: &Code, scope: Scope) -> Result<Value> {
+        match code {
+            Code::FarVariable(variable) => self.variable(variable.0, variable.1, variable.2, scope),
+            Code::FromWith(code) => self.name_in_sets(code.name, code.withs, code.place, scope),
+            Code::Position(place) => Ok(self.position(*place)),
+            Code::Assert(code) => {
+                let holds = self.eval_boolean(&code.condition, scope, "in the condition of the assert statement");
+                if !holds.map_err(|failure| failure.near(code.place))? {
+                    return Err(self.assertion_failed(&code.condition, code.place, &code.text, scope));
+                }
+                self.eval(&code.body, scope)
+            }
+            _ => self.eval(code, scope),
+        }
+    }
+
+    /// A value for code that need not be evaluated yet: an attribute of a set or an element of a list, of which it shows
+    /// whether it was evaluated.
     #[inline]
-    pub fn delay(&self, code: &Rc<Code>, scope: &Rc<Scope>) -> Value {
-        match &**code {
-            Code::Constant(value) => return value.clone(),
+    pub fn delay(&self, code: Ref<Code>, scope: Scope) -> Value {
+        match &*code {
+            Code::Constant(value) => return *value,
             Code::Variable(level, slot, _) => {
                 // Not there yet while a recursive scope is being made.
-                if let Some(value) = slot_of(scope, *level, *slot) {
-                    return value.clone();
+                if let Some(value) = scope.up(u32::from(*level)).get(*slot) {
+                    return value.compressed();
                 }
             }
             _ => {}
         }
-        Value::Thunk(Thunk::new(Work::Code(Rc::clone(code), Rc::clone(scope))))
+        Thunk::code(code, scope).into()
     }
 
+    /// A value for code that need not be evaluated yet, but may be, where that is cheap and certain.
     #[inline]
-    fn variable(&self, level: u32, slot: u32, place: PlaceId, scope: &Rc<Scope>) -> Result<Value> {
-        match slot_of(scope, level, slot) {
-            Some(Value::Thunk(thunk)) => self.force_thunk(thunk, place),
-            Some(value) => Ok(value.clone()),
-            None => Err(Failure::of(Sort::InfiniteRecursion(0), "infinite recursion encountered").at(place)),
+    pub fn delay_unseen(&self, code: Ref<Code>, scope: Scope) -> Value {
+        match self.cheap(&code, scope) {
+            Some(value) => value,
+            None => Thunk::code(code, scope).into(),
         }
     }
 
-    fn name_in_sets(&self, name: Symbol, withs: &[(u32, PlaceId)], place: PlaceId, scope: &Rc<Scope>) -> Result<Value> {
-        for (level, with) in withs {
-            let Some(set) = slot_of(scope, *level, 0) else { break };
+    #[inline]
+    fn cheap(&self, code: &Code, scope: Scope) -> Option<Value> {
+        match code {
+            Code::Constant(value) => Some(*value),
+            Code::Variable(level, slot, _) => Some(scope.up(u32::from(*level)).get(*slot)?.compressed()),
+            Code::Arithmetic(_) | Code::Add(_) | Code::Select(_) | Code::Lambda(_) => self.cheap_further(code, scope),
+            _ => None,
+        }
+    }
+
+    fn cheap_further(&self, code: &Code, scope: Scope) -> Option<Value> {
+        match code {
+            Code::Arithmetic(code) => {
+                let left = self.cheap(&code.operands[0], scope)?.small_integer()?;
+                let right = self.cheap(&code.operands[1], scope)?.small_integer()?;
+                compute(code.operation, left, right)
+            }
+            Code::Add(code) => {
+                let left = self.cheap(&code.left, scope)?.small_integer()?;
+                let right = self.cheap(&code.right, scope)?.small_integer()?;
+                left.checked_add(right).map(Value::integer)
+            }
+            Code::Select(code) => {
+                let [NameCode::Static(name, guess)] = &*code.path else { return None };
+                let Code::Variable(level, slot, _) = code.from else { return None };
+                let View::Set(set) = scope.up(u32::from(level)).get(slot)?.known().view() else { return None };
+                let (value, _) = set.get_cached(*name, guess)?;
+                let value = value.compressed();
+                value.is_plain().then_some(value)
+            }
+            Code::Lambda(code) => Some(Value::lambda(*code, scope)),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn variable(&self, level: u32, slot: u32, place: PlaceId, scope: Scope) -> Result<Value> {
+        let scope = scope.up(level);
+        match scope.get(slot) {
+            Some(value) => match value.thunk() {
+                None => Ok(value),
+                Some(thunk) => match thunk.value() {
+                    Some(value) => {
+                        // Next time it is found at once.
+                        if value.is_plain() {
+                            scope.set(slot, value);
+                        }
+                        Ok(value)
+                    }
+                    None => self.run(thunk, place),
+                },
+            },
+            None => Err(self.needs_itself(place)),
+        }
+    }
+
+    #[cold]
+    fn needs_itself(&self, place: PlaceId) -> Box<Failure> {
+        Failure::of(Sort::InfiniteRecursion(0), "infinite recursion encountered").at(place)
+    }
+
+    /// An operand of a builtin: where a thunk is forced it is nobody's place, as if it had been an argument.
+    #[inline(always)]
+    fn operand(&self, code: &Code, scope: Scope) -> Result<Value> {
+        match code {
+            Code::Constant(value) => self.force(value, PlaceId::NONE),
+            Code::Variable(level, slot, place) => match scope.up(u32::from(*level)).get(*slot) {
+                Some(value) => self.force(&value, PlaceId::NONE),
+                None => Err(self.needs_itself(*place)),
+            },
+            _ => self.eval_further(code, scope),
+        }
+    }
+
+    fn arithmetic(&self, code: &ArithmeticCode, scope: Scope) -> Result<Value> {
+        let depth = self.enter(code.place)?;
+        let result = self.operand(&code.operands[0], scope).and_then(|left| {
+            let right = self.operand(&code.operands[1], scope)?;
+            Ok((left, right))
+        });
+        let result = match result {
+            Ok((left, right)) => {
+                let small = left.small_integer().zip(right.small_integer());
+                match small.and_then(|(left, right)| compute(code.operation, left, right)) {
+                    Some(value) => Ok(value),
+                    None => self.call_builtin(code.builtin, &[left, right], code.place),
+                }
+            }
+            Err(failure) => {
+                Err(failure.during(code.place, format!("while calling the '{}' builtin", code.builtin.name)))
+            }
+        };
+        self.depth.set(depth);
+        result
+    }
+
+    fn add(&self, code: &BinaryCode, scope: Scope) -> Result<Value> {
+        let what = "in an operand of '+'";
+        let left = match self.eval_during(&code.left, scope, what) {
+            Ok(left) => left,
+            Err(failure) => return Err(failure.near(code.place)),
+        };
+        if let Some(number) = left.small_integer() {
+            let right = match self.eval_during(&code.right, scope, what) {
+                Ok(right) => right,
+                Err(failure) => return Err(failure.near(code.place)),
+            };
+            if let Some(sum) = right.small_integer().and_then(|right| number.checked_add(right)) {
+                return Ok(Value::integer(sum));
+            }
+            return self.sum(left, right, code.operands.1).map_err(|failure| failure.near(code.place));
+        }
+        self.add_further(code, left, scope).map_err(|failure| failure.near(code.place))
+    }
+
+    fn name_in_sets(&self, name: Symbol, withs: Slice<(u32, PlaceId)>, place: PlaceId, scope: Scope) -> Result<Value> {
+        for (level, with) in withs.iter() {
+            let Some(set) = scope.up(*level).get(0) else { break };
             let what = "while evaluating the first subexpression of a with expression";
-            let set = self.force_set(set, *with, what)?;
+            let set = self.force_set(&set, *with, what)?;
             if let Some(attribute) = set.get(name) {
                 return self.force(&attribute.value, place);
             }
@@ -194,37 +357,48 @@ impl Evaluator {
     pub fn position(&self, place: PlaceId) -> Value {
         // Only a file has places that the language speaks of.
         let is_file = |place: &crate::error::Place| place.text.name.is_absolute();
-        let Some(place) = self.places.get(place).filter(is_file) else { return Value::Null };
+        let Some(place) = self.places.get(place).filter(is_file) else { return Value::NULL };
         let (line, column) = place.line_and_column();
         let file = place.text.name.as_os_str().as_encoded_bytes().to_vec();
         Value::set(vec![
             Attribute::new(known::FILE, Value::string(file)),
-            Attribute::new(known::LINE, Value::Integer(line as i64)),
-            Attribute::new(known::COLUMN, Value::Integer(column as i64)),
+            Attribute::new(known::LINE, Value::integer(line as i64)),
+            Attribute::new(known::COLUMN, Value::integer(column as i64)),
         ])
     }
 
-    fn eval_during(&self, code: &Code, scope: &Rc<Scope>, what: &str) -> Result<Value> {
-        self.eval(code, scope).map_err(|failure| failure.during(code.place(), what))
-    }
-
-    fn eval_boolean(&self, code: &Code, scope: &Rc<Scope>, what: &str) -> Result<bool> {
+    #[inline(always)]
+    fn eval_during(&self, code: &Code, scope: Scope, what: &'static str) -> Result<Value> {
         match self.eval(code, scope) {
-            Ok(Value::Boolean(boolean)) => Ok(boolean),
-            Ok(other) => {
-                let failure = self.expected("a Boolean", &other).at(code.place());
-                Err(failure.during(code.place(), what))
-            }
+            Ok(value) => Ok(value),
             Err(failure) => Err(failure.during(code.place(), what)),
         }
     }
 
+    #[inline(always)]
+    fn eval_boolean(&self, code: &Code, scope: Scope, what: &'static str) -> Result<bool> {
+        match self.eval(code, scope) {
+            Ok(value) if value == Value::TRUE => Ok(true),
+            Ok(value) if value == Value::FALSE => Ok(false),
+            other => Err(self.no_boolean(code, other, what)),
+        }
+    }
+
     #[cold]
-    fn assertion_failed(&self, condition: &Code, place: PlaceId, text: &str, scope: &Rc<Scope>) -> Box<Failure> {
-        if let Code::Binary(Operator::Equal, left, right, operator) = condition {
-            let difference = self.eval(left, scope).and_then(|left| {
-                let right = self.eval(right, scope)?;
-                self.assert_equal(&left, &right, *operator)
+    fn no_boolean(&self, code: &Code, result: Result<Value>, what: &'static str) -> Box<Failure> {
+        match result {
+            Ok(other) => self.expected("a Boolean", &other).at(code.place()).during(code.place(), what),
+            Err(failure) => failure.during(code.place(), what),
+        }
+    }
+
+    #[cold]
+    fn assertion_failed(&self, condition: &Code, place: PlaceId, text: &[u8], scope: Scope) -> Box<Failure> {
+        let text = String::from_utf8_lossy(text);
+        if let Code::Binary(Operator::Equal, sides) = condition {
+            let difference = self.eval(&sides.left, scope).and_then(|left| {
+                let right = self.eval(&sides.right, scope)?;
+                self.assert_equal(&left, &right, sides.place)
             });
             if let Err(failure) = difference {
                 return match failure.sort {
@@ -238,24 +412,30 @@ impl Evaluator {
         Failure::of(Sort::Assertion, format!("assertion '{text}' failed")).at(place)
     }
 
-    fn binary(
-        &self,
-        operator: Operator,
-        left: &Code,
-        right: &Code,
-        place: PlaceId,
-        scope: &Rc<Scope>,
-    ) -> Result<Value> {
+    fn binary(&self, operator: Operator, code: &BinaryCode, scope: Scope) -> Result<Value> {
+        match self.binary_unplaced(operator, code, scope) {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(failure.near(code.place)),
+        }
+    }
+
+    #[inline(always)]
+    fn binary_unplaced(&self, operator: Operator, code: &BinaryCode, scope: Scope) -> Result<Value> {
+        let BinaryCode { left, right, place, .. } = code;
         let boolean = match operator {
             Operator::Equal | Operator::NotEqual => {
                 let sides = if operator == Operator::Equal {
-                    ["in the left operand of '=='", "in the right operand of '=='", "equality"]
+                    ["in the left operand of '=='", "in the right operand of '=='"]
                 } else {
-                    ["in the left operand of '!='", "in the right operand of '!='", "inequality"]
+                    ["in the left operand of '!='", "in the right operand of '!='"]
                 };
                 let left = self.eval_during(left, scope, sides[0])?;
                 let right = self.eval_during(right, scope, sides[1])?;
-                self.equal(&left, &right, place)? == (operator == Operator::Equal)
+                let equal = match (left.small_integer(), right.small_integer()) {
+                    (Some(left), Some(right)) => left == right,
+                    _ => self.equal(&left, &right, *place)?,
+                };
+                equal == (operator == Operator::Equal)
             }
             Operator::And => {
                 self.eval_boolean(left, scope, "in the left operand of '&&'")?
@@ -273,35 +453,44 @@ impl Evaluator {
             Operator::ConcatenateLists => {
                 let left = self.eval_during(left, scope, "in the left operand of '++'")?;
                 let right = self.eval_during(right, scope, "in the right operand of '++'")?;
-                return self.concatenate_lists(left, &right, place);
+                return self.concatenate_lists(&left, &right, *place);
             }
         };
-        Ok(Value::Boolean(boolean))
+        Ok(Value::boolean(boolean))
     }
 
-    fn concatenate_lists(&self, left: Value, right: &Value, place: PlaceId) -> Result<Value> {
+    fn update_code(&self, left: &Code, right: &Code, scope: Scope) -> Result<Value> {
+        // The right side first, as in Nix, which shows when both fail.
+        let right = self.eval_set(right, scope, "in the right operand of '//'")?;
+        let left = self.eval_set(left, scope, "in the left operand of '//'")?;
+        Ok(Set::update(left, right).into())
+    }
+
+    fn eval_set(&self, code: &Code, scope: Scope, what: &'static str) -> Result<Set> {
+        let value = self.eval_during(code, scope, what)?;
+        match value.view() {
+            View::Set(set) => Ok(set),
+            _ => Err(self.expected("a set", &value).during(code.place(), what)),
+        }
+    }
+
+    fn concatenate_lists(&self, left: &Value, right: &Value, place: PlaceId) -> Result<Value> {
         let what = "while evaluating one of the elements to concatenate";
-        let mut first = self.force_list(&left, place, what)?;
-        drop(left);
+        let first = self.force_list(left, place, what)?;
         let second = self.force_list(right, place, what)?;
         if second.is_empty() {
-            return Ok(Value::List(first));
+            return Ok(*left);
         }
         if first.is_empty() {
-            return Ok(Value::List(second));
+            return Ok(*right);
         }
-        // A list that nobody else holds grows where it is.
-        match Rc::get_mut(&mut first) {
-            Some(items) => items.extend(second.iter().cloned()),
-            None => first = Rc::new(first.iter().chain(second.iter()).cloned().collect()),
-        }
-        Ok(Value::List(first))
+        Ok(Value::list_of(first.len() + second.len(), first.iter().chain(second.iter())))
     }
 
     /// The name that a component of an attribute path stands for.
-    fn name(&self, name: &NameCode, scope: &Rc<Scope>) -> Result<Symbol> {
+    fn name(&self, name: &NameCode, scope: Scope) -> Result<Symbol> {
         match name {
-            NameCode::Static(name) => Ok(*name),
+            NameCode::Static(name, _) => Ok(*name),
             NameCode::Dynamic(code, _) => {
                 let value = self.eval(code, scope)?;
                 let what = "while evaluating an attribute name";
@@ -312,56 +501,100 @@ impl Evaluator {
     }
 
     /// An attribute path for messages.
-    fn path_text(&self, path: &[NameCode], scope: &Rc<Scope>) -> String {
+    fn path_text(&self, path: &[NameCode], scope: Scope) -> String {
         let names = path.iter().map(|name| match (self.name(name, scope), name) {
             (Ok(name), _) => crate::ast_print::symbol(&self.symbols, name),
-            (Err(_), NameCode::Dynamic(_, text)) => text.to_string(),
-            (Err(_), NameCode::Static(name)) => self.symbols.text(*name),
+            (Err(_), NameCode::Dynamic(_, text)) => String::from_utf8_lossy(text).into_owned(),
+            (Err(_), NameCode::Static(name, _)) => self.symbols.text(*name),
         });
         names.collect::<Vec<_>>().join(".")
     }
 
-    fn select(&self, code: &SelectCode, scope: &Rc<Scope>) -> Result<Value> {
+    fn select(&self, code: &SelectCode, scope: Scope) -> Result<Value> {
         let mut current = self.eval_during(&code.from, scope, "while selecting an attribute")?;
-        let mut defined = PlaceId::NONE;
-        let mut done = 0;
-        let mut go = || -> Result<Option<Value>> {
-            for name in &code.path {
-                let name = self.name(name, scope)?;
-                let attribute = if code.fallback.is_some() {
-                    match self.force(&current, code.place)? {
-                        Value::Set(set) => set.get(name).cloned(),
-                        _ => None,
-                    }
-                } else {
-                    let set = self.force_set(&current, code.place, "while selecting an attribute")?;
-                    match set.get(name) {
-                        Some(attribute) => Some(attribute.clone()),
-                        None => return Err(self.missing(name, &set)),
-                    }
-                };
-                let Some(attribute) = attribute else { return Ok(None) };
-                current = attribute.value;
-                defined = attribute.place;
-                done += 1;
-            }
-            self.force(&current, defined.or(code.place)).map(Some)
-        };
-        match go() {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) => match &code.fallback {
-                Some(fallback) => self.eval(fallback, scope),
-                None => Ok(Value::Null),
-            },
-            Err(mut failure) => {
-                if defined.is_some() && !self.is_internal(defined) {
-                    let path = self.path_text(&code.path[..done], scope);
-                    failure = failure.during(defined, format!("from the definition of '{path}'"));
+        let mut defined = None;
+        for (done, name) in code.path.iter().enumerate() {
+            match self.select_one(code, name, &current, scope) {
+                Ok(Some((value, place))) => (current, defined) = (value, Some(place)),
+                Ok(None) => {
+                    return match &code.fallback {
+                        Some(fallback) => self.eval(fallback, scope),
+                        None => Ok(Value::NULL),
+                    };
                 }
-                let path = self.path_text(&code.path, scope);
-                Err(failure.during(code.place, format!("while evaluating the attribute '{path}'")))
+                Err(failure) => return Err(self.select_failed(code, failure, defined, done, scope)),
             }
         }
+        let Some(thunk) = current.thunk() else { return Ok(current) };
+        if let Some(value) = thunk.value() {
+            return Ok(value);
+        }
+        let place = defined.map_or(PlaceId::NONE, heap::Place::get).or(code.place);
+        match self.run(thunk, place) {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(self.select_failed(code, failure, defined, code.path.len(), scope)),
+        }
+    }
+
+    #[inline(always)]
+    fn select_one(
+        &self,
+        code: &SelectCode,
+        name: &NameCode,
+        current: &Value,
+        scope: Scope,
+    ) -> Result<Option<(Value, heap::Place)>> {
+        if let NameCode::Static(name, guess) = name
+            && let View::Set(set) = current.known().view()
+        {
+            return match set.get_cached(*name, guess) {
+                Some(found) => Ok(Some(found)),
+                None if code.fallback.is_some() => Ok(None),
+                None => Err(self.missing(*name, &set)),
+            };
+        }
+        self.select_further(code, name, current, scope)
+    }
+
+    fn select_further(
+        &self,
+        code: &SelectCode,
+        name: &NameCode,
+        current: &Value,
+        scope: Scope,
+    ) -> Result<Option<(Value, heap::Place)>> {
+        let symbol = self.name(name, scope)?;
+        let set = if code.fallback.is_some() {
+            match self.force(current, code.place)?.view() {
+                View::Set(set) => set,
+                _ => return Ok(None),
+            }
+        } else {
+            self.force_set(current, code.place, "while selecting an attribute")?
+        };
+        match set.get_cached(symbol, &Cell::default()) {
+            None if code.fallback.is_none() => Err(self.missing(symbol, &set)),
+            found => Ok(found),
+        }
+    }
+
+    #[cold]
+    fn select_failed(
+        &self,
+        code: &SelectCode,
+        failure: Box<Failure>,
+        defined: Option<heap::Place>,
+        done: usize,
+        scope: Scope,
+    ) -> Box<Failure> {
+        let mut failure = failure;
+        let defined = defined.map_or(PlaceId::NONE, heap::Place::get);
+        if defined.is_some() && !self.is_internal(defined) {
+            let path = self.path_text(&code.path[..done], scope);
+            failure = failure.during(defined, format!("from the definition of '{path}'"));
+        }
+        let path = self.path_text(&code.path, scope);
+        failure.during(code.place, format!("while evaluating the attribute '{path}'"))
     }
 
     /// Whether a place is in a text that is part of the evaluator.
@@ -375,24 +608,25 @@ impl Evaluator {
     #[cold]
     pub fn missing(&self, name: Symbol, set: &Set) -> Box<Failure> {
         let wanted = self.symbols.text(name);
-        let known: Vec<String> = set.entries.iter().map(|entry| self.symbols.text(entry.name)).collect();
+        let known: Vec<String> = set.iter().map(|entry| self.symbols.text(entry.name)).collect();
         let close = suggestions(&wanted, known.iter().map(String::as_str));
         Failure::new(format!("attribute '{wanted}' missing")).suggesting(close)
     }
 
-    fn has(&self, from: &Rc<Code>, path: &[NameCode], scope: &Rc<Scope>) -> Result<Value> {
-        let mut current = self.eval_during(from, scope, "in the argument of '?'")?;
-        for name in path {
-            let value = self.force(&current, from.place())?;
+    fn has(&self, code: &HasCode, scope: Scope) -> Result<Value> {
+        let mut current = self.eval_during(&code.from, scope, "in the argument of '?'")?;
+        for name in code.path.iter() {
+            let value = self.force(&current, code.from.place())?;
             let name = self.name(name, scope)?;
-            match &value {
-                Value::Set(set) if set.get(name).is_some() => {
-                    current = set.get(name).map_or(Value::Null, |attribute| attribute.value.clone());
-                }
-                _ => return Ok(Value::Boolean(false)),
+            match value.view() {
+                View::Set(set) => match set.get(name) {
+                    Some(attribute) => current = attribute.value,
+                    None => return Ok(Value::FALSE),
+                },
+                _ => return Ok(Value::FALSE),
             }
         }
-        Ok(Value::Boolean(true))
+        Ok(Value::TRUE)
     }
 
     /// `file:line:column`
@@ -405,68 +639,15 @@ impl Evaluator {
             }
         }
     }
-
-    fn concatenation(&self, code: &ConcatenationCode, scope: &Rc<Scope>) -> Result<Value> {
-        let mut context = Context::new();
-        let mut bytes = Vec::new();
-        // What the first part is decides what all of it is.
-        let mut sum: Option<Value> = None;
-        for (number, (place, part)) in code.parts.iter().enumerate() {
-            let value = self.eval_during(part, scope, "in an operand of '+'")?;
-            if number == 0 && !code.forced {
-                sum = Some(match &value {
-                    Value::Integer(_) => Value::Integer(0),
-                    Value::Float(_) => Value::Float(0.0),
-                    Value::Path(_) => Value::Null,
-                    _ => Value::Boolean(false),
-                });
-            }
-            match (&sum, &value) {
-                (Some(Value::Integer(left)), Value::Integer(right)) => {
-                    sum = Some(Value::Integer(left.checked_add(*right).ok_or_else(|| {
-                        Failure::new(format!("integer overflow in adding {left} + {right}")).at(*place)
-                    })?));
-                }
-                // Adding to zero keeps the sign of a negative zero only without the zero.
-                (Some(Value::Integer(left)), Value::Float(right)) => sum = Some(Value::Float(*left as f64 + right)),
-                (Some(Value::Float(_)), Value::Float(right)) if number == 0 => sum = Some(Value::Float(*right + 0.0)),
-                (Some(Value::Float(left)), Value::Integer(right)) => sum = Some(Value::Float(left + *right as f64)),
-                (Some(Value::Float(left)), Value::Float(right)) => sum = Some(Value::Float(left + right)),
-                (Some(Value::Integer(_)), other) => {
-                    return Err(Failure::new(format!("cannot add {} to an integer", other.kind())).at(*place));
-                }
-                (Some(Value::Float(_)), other) => {
-                    return Err(Failure::new(format!("cannot add {} to a float", other.kind())).at(*place));
-                }
-                (sum, _) => {
-                    let coercion = Coercion {
-                        more: false,
-                        // Parts of a path are no sources of their own.
-                        copy: !matches!(sum, Some(Value::Null)),
-                        normal: number > 0 || code.forced,
-                    };
-                    let what = "while evaluating a path segment";
-                    self.coerce_onto(&mut bytes, &value, &mut context, *place, what, coercion)?;
-                }
-            }
-        }
-        match sum {
-            Some(number @ (Value::Integer(_) | Value::Float(_))) => Ok(number),
-            Some(Value::Null) if !context.is_empty() => {
-                let message = "a string that refers to a store path cannot be appended to a path";
-                Err(Failure::new(message).at(code.place))
-            }
-            Some(Value::Null) => Ok(Value::path(crate::paths::normal(&bytes))),
-            _ => Ok(Value::string_with(bytes, context)),
-        }
-    }
 }
 
-#[inline]
-fn slot_of(scope: &Rc<Scope>, level: u32, slot: u32) -> Option<&Value> {
-    let mut scope = scope;
-    for _ in 0..level {
-        scope = scope.outer.as_ref()?;
-    }
-    scope.get(slot)
+/// What an operation gives for two integers; none where something is special about them.
+#[inline(always)]
+fn compute(operation: Arithmetic, left: i64, right: i64) -> Option<Value> {
+    Some(match operation {
+        Arithmetic::Less => Value::boolean(left < right),
+        Arithmetic::Subtract => Value::integer(left.checked_sub(right)?),
+        Arithmetic::Multiply => Value::integer(left.checked_mul(right)?),
+        Arithmetic::Divide => Value::integer(left.checked_div(right)?),
+    })
 }

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::sources::facts::Recorder;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, Value};
+use crate::value::{Attribute, Context, Value, View};
 use crate::{Listener, Message, ast_print, paths, show, stack};
 
 pub use crate::plan::Format;
@@ -186,7 +186,7 @@ fn given(evaluator: &Evaluator, invocation: &Invocation, options: &Options) -> R
     let arguments = options.arguments.iter().map(|(name, sort, text)| {
         let value = match sort {
             Given::Expression => evaluator.eval_text(PathBuf::from("«string»"), text.as_bytes().to_vec(), directory)?,
-            Given::String => Value::string(text.as_bytes().to_vec()),
+            Given::String => Value::string(text.as_bytes()),
             Given::File => {
                 let path = paths::join(directory, text.as_bytes());
                 Value::string(evaluator.sources.read(Path::new(OsStr::from_bytes(&path)))?)
@@ -249,7 +249,7 @@ fn find(evaluator: &Evaluator, name: &str) -> Result<Vec<u8>> {
     else {
         return Ok(Vec::new());
     };
-    let found = evaluator.call(function, &[path.clone(), Value::string(name)], PlaceId::NONE)?;
+    let found = evaluator.call(function, &[*path, Value::string(name)], PlaceId::NONE)?;
     evaluator.coerce_to_path(&found, &mut Context::new(), PlaceId::NONE, "")
 }
 
@@ -298,16 +298,16 @@ fn process(
 
 /// What a selection path leads to, functions on the way being called.
 fn select(evaluator: &Evaluator, path: &str, arguments: &[Attribute], root: &Value) -> Result<Value> {
-    let mut value = root.clone();
+    let mut value = *root;
     for name in attribute_path(path) {
         value = evaluator.call_with_known(&value, arguments)?;
         let index = name.parse::<u32>().ok();
-        value = match (&value, index) {
-            (Value::Set(_), None) if name.is_empty() => {
+        value = match (value.view(), index) {
+            (View::Set(_), None) if name.is_empty() => {
                 return Err(Failure::new(format!("empty attribute name in selection path '{path}'")));
             }
-            (Value::Set(set), None) => {
-                let known: Vec<_> = set.entries.iter().map(|entry| evaluator.symbols.text(entry.name)).collect();
+            (View::Set(set), None) => {
+                let known: Vec<_> = set.iter().map(|entry| evaluator.symbols.text(entry.name)).collect();
                 match set.get(evaluator.symbols.intern(name.as_bytes())) {
                     Some(attribute) => evaluator.force(&attribute.value, attribute.place)?,
                     None => {
@@ -317,15 +317,15 @@ fn select(evaluator: &Evaluator, path: &str, arguments: &[Attribute], root: &Val
                     }
                 }
             }
-            (Value::List(list), Some(index)) => match list.get(index as usize) {
-                Some(item) => evaluator.force(item, PlaceId::NONE)?,
+            (View::List(list), Some(index)) => match list.get(index as usize) {
+                Some(item) => evaluator.force(&item, PlaceId::NONE)?,
                 None => {
                     return Err(Failure::new(format!("list index {index} in selection path '{path}' is out of range")));
                 }
             },
-            (other, index) => {
+            (_, index) => {
                 let wanted = if index.is_some() { "list" } else { "set" };
-                let kind = other.kind();
+                let kind = value.kind();
                 return Err(Failure::new(format!(
                     "the expression selected by the selection path '{path}' should be a {wanted} but is {kind}"
                 )));
@@ -348,7 +348,7 @@ fn derivations(
     if evaluator.is_derivation(&value)? {
         let path = derivation_path(evaluator, &value)?;
         output.extend(path.as_str().bytes());
-        if let Value::Set(set) = &value
+        if let View::Set(set) = value.view()
             && let Some(name) = set.get(known::OUTPUT_NAME)
         {
             let name = evaluator.force_string(&name.value, name.place, "while evaluating the output name")?;
@@ -360,8 +360,8 @@ fn derivations(
         output.push(b'\n');
         return Ok(());
     }
-    match &value {
-        Value::Set(set) => {
+    match value.view() {
+        View::Set(set) => {
             let wanted = set.get(known::RECURSE_FOR_DERIVATIONS);
             let recurse = match wanted {
                 Some(wanted) => {
@@ -370,25 +370,25 @@ fn derivations(
                 }
                 None => depth == 0,
             };
-            for (_, item) in show::sorted(evaluator, set).into_iter().filter(|_| recurse) {
+            for (_, item) in show::sorted(evaluator, &set).into_iter().filter(|_| recurse) {
                 let item = match evaluator.force(&item, PlaceId::NONE) {
                     Ok(item) => item,
                     // In a set of packages one that cannot be had is passed over.
                     Err(failure) if failure.sort == Sort::Assertion => continue,
                     Err(failure) => return Err(failure),
                 };
-                if matches!(item, Value::Set(_) | Value::List(_) | Value::Lambda(_)) {
+                if matches!(item.view(), View::Set(_) | View::List(_) | View::Lambda(_)) {
                     derivations(evaluator, &item, arguments, depth + 1, output)?;
                 }
             }
             Ok(())
         }
-        Value::List(list) => {
-            list.iter().try_for_each(|item| derivations(evaluator, item, arguments, depth + 1, output))
+        View::List(list) => {
+            list.iter().try_for_each(|item| derivations(evaluator, &item, arguments, depth + 1, output))
         }
         _ if depth > 0 => Ok(()),
-        other => {
-            let kind = other.kind();
+        _ => {
+            let kind = value.kind();
             Err(Failure::new(format!(
                 "expression does not evaluate to a derivation (or a set or list of those) but {kind}"
             )))

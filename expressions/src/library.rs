@@ -10,7 +10,7 @@ use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::show;
-use crate::value::{Attribute, Value};
+use crate::value::{Attribute, Value, View};
 
 const LIBRARY: &str = include_str!("../lib/default.nix");
 
@@ -28,8 +28,8 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
         other => other.unwrap_or_default(),
     };
     let primitives = Value::set(vec![
-        Attribute::new(symbol("lock"), Value::Builtin(&LOCK)),
-        Attribute::new(symbol("fail"), Value::Builtin(&FAIL)),
+        Attribute::new(symbol("lock"), Value::builtin(&LOCK)),
+        Attribute::new(symbol("fail"), Value::builtin(&FAIL)),
         Attribute::new(symbol("architecture"), Value::string(architecture)),
         Attribute::new(symbol("system"), Value::string(system)),
     ]);
@@ -76,32 +76,33 @@ fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Va
 /// A value that is plain through and through.
 fn plain(evaluator: &Evaluator, value: &Value) -> Result<Json> {
     let _depth = evaluator.deeper(PlaceId::NONE)?;
-    Ok(match evaluator.force(value, PlaceId::NONE)? {
-        Value::Boolean(boolean) => Json::from(boolean),
-        Value::Integer(integer) => Json::from(integer),
-        Value::Float(float) => Json::from(float),
-        Value::String(text) => match std::str::from_utf8(&text.bytes) {
+    let value = evaluator.force(value, PlaceId::NONE)?;
+    Ok(match value.view() {
+        View::Boolean(boolean) => Json::from(boolean),
+        View::Integer(integer) => Json::from(integer),
+        View::Float(float) => Json::from(float),
+        View::String(text) => match std::str::from_utf8(&text.bytes) {
             Ok(string) if text.context.is_none() => Json::from(string),
             Ok(string) => {
                 return Err(Failure::new(format!("the lock cannot be asked about something built ('{string}')")));
             }
             Err(_) => return Err(Failure::new("the lock holds UTF-8 only")),
         },
-        Value::List(list) => Json::Array(list.iter().map(|item| plain(evaluator, item)).collect::<Result<_>>()?),
-        other => {
-            let shown = show::for_error(evaluator, &other);
-            return Err(Failure::new(format!("the lock cannot be asked about {}: {shown}", other.kind())));
+        View::List(list) => Json::Array(list.iter().map(|item| plain(evaluator, &item)).collect::<Result<_>>()?),
+        _ => {
+            let shown = show::for_error(evaluator, &value);
+            return Err(Failure::new(format!("the lock cannot be asked about {}: {shown}", value.kind())));
         }
     })
 }
 
 fn of_json(evaluator: &Evaluator, json: &Json) -> Value {
     match json {
-        Json::Null => Value::Null,
-        Json::Bool(boolean) => Value::Boolean(*boolean),
+        Json::Null => Value::NULL,
+        Json::Bool(boolean) => Value::boolean(*boolean),
         Json::Number(number) => match number.as_i64() {
-            Some(integer) => Value::Integer(integer),
-            None => Value::Float(number.as_f64().unwrap_or_default()),
+            Some(integer) => Value::integer(integer),
+            None => Value::float(number.as_f64().unwrap_or_default()),
         },
         Json::String(text) => Value::string(text.as_str()),
         Json::Array(items) => Value::list(items.iter().map(|item| of_json(evaluator, item)).collect()),

@@ -17,7 +17,7 @@ use crate::places::PlaceId;
 use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, Set, Value};
+use crate::value::{Attribute, Context, Set, Value, View};
 use crate::{Listener, paths, report, show, stack};
 
 /// What is to be evaluated.
@@ -171,7 +171,7 @@ fn value(evaluator: &Evaluator, input: &Input) -> Result<Value> {
 
 /// Calls a function with the library and what was given on the command line.
 fn supply(evaluator: &Evaluator, request: &Request, value: Value) -> Result<Value> {
-    if !matches!(value, Value::Lambda(_)) {
+    if !matches!(value.view(), View::Lambda(_)) {
         return Ok(value);
     }
     let directory = match &request.input {
@@ -183,11 +183,11 @@ fn supply(evaluator: &Evaluator, request: &Request, value: Value) -> Result<Valu
 
 /// Calls a function with the library and arguments, as far as it wants them by name.
 pub(crate) fn supply_with(evaluator: &Evaluator, given: Vec<Attribute>, value: Value) -> Result<Value> {
-    let Value::Lambda(closure) = &value else { return Ok(value) };
+    let View::Lambda(closure) = value.view() else { return Ok(value) };
     let Some(formals) = &closure.code.formals else { return Ok(value) };
     let mut arguments = vec![Attribute::new(evaluator.symbols.intern(b"forge"), library(evaluator)?)];
     arguments.extend(given);
-    for formal in &formals.list {
+    for formal in formals.list.iter() {
         if formal.default.is_none() && !arguments.iter().any(|argument| argument.name == formal.name) {
             let name = evaluator.symbols.text(formal.name);
             let message = format!("the expression wants an argument `{name}`, which was not given");
@@ -221,17 +221,16 @@ pub(crate) fn given(
 fn select(evaluator: &Evaluator, request: &Request) -> Result<Value> {
     let mut current = supply(evaluator, request, value(evaluator, &request.input)?)?;
     for name in attribute_path(&request.attribute) {
-        let next = match (&current, name.parse::<usize>()) {
-            (Value::Set(set), _) => {
+        let next = match (current.view(), name.parse::<usize>()) {
+            (View::Set(set), _) => {
                 let symbol = evaluator.symbols.intern(name.as_bytes());
-                set.get(symbol).ok_or_else(|| evaluator.missing(symbol, set))?.value.clone()
+                set.get(symbol).ok_or_else(|| evaluator.missing(symbol, &set))?.value
             }
-            (Value::List(list), Ok(number)) => list
+            (View::List(list), Ok(number)) => list
                 .get(number)
-                .cloned()
                 .ok_or_else(|| Failure::new(format!("list index {number} in selection path is out of range")))?,
-            (other, _) => {
-                let message = format!("`{name}` cannot be picked from {}", other.kind());
+            _ => {
+                let message = format!("`{name}` cannot be picked from {}", current.kind());
                 return Err(Failure::new(message));
             }
         };
@@ -261,9 +260,9 @@ pub(crate) fn attribute_path(text: &str) -> Vec<String> {
 }
 
 fn is_formation(evaluator: &Evaluator, value: &Value) -> Result<bool> {
-    let Value::Set(set) = value else { return Ok(false) };
+    let View::Set(set) = value.view() else { return Ok(false) };
     let Some(kind) = set.get(known::KIND) else { return Ok(false) };
-    Ok(matches!(evaluator.force(&kind.value, kind.place)?, Value::String(text) if text.bytes == b"formation"))
+    Ok(matches!(evaluator.force(&kind.value, kind.place)?.view(), View::String(text) if text.bytes == b"formation"))
 }
 
 /// The formation that is asked for: the value itself, or `default` of a set of them.
@@ -272,7 +271,7 @@ fn formation(evaluator: &Evaluator, request: &Request) -> Result<Value> {
     if is_formation(evaluator, &value)? {
         return Ok(value);
     }
-    let Value::Set(set) = &value else {
+    let View::Set(set) = value.view() else {
         let shown = show::for_error(evaluator, &value);
         let message = format!("expected a formation but found {}: {shown}", value.kind());
         return Err(Failure::new(message));
@@ -284,7 +283,7 @@ fn formation(evaluator: &Evaluator, request: &Request) -> Result<Value> {
         }
     }
     let mut names = Vec::new();
-    for (name, value) in show::sorted(evaluator, set) {
+    for (name, value) in show::sorted(evaluator, &set) {
         // What cannot be evaluated is no reason not to list the others.
         if let Ok(value) = evaluator.force(&value, PlaceId::NONE)
             && is_formation(evaluator, &value).unwrap_or(false)
@@ -296,16 +295,16 @@ fn formation(evaluator: &Evaluator, request: &Request) -> Result<Value> {
         true => "the expression gives a set without formations".to_owned(),
         false => format!("the expression gives several formations; pick one with -A: {}", names.join(", ")),
     };
-    Err(Failure::new(message).at(set.place))
+    Err(Failure::new(message).at(set.place()))
 }
 
 /// Reads the fields of a set, and says which one is wrong.
 struct Fields<'a> {
     evaluator: &'a Evaluator,
-    set: std::rc::Rc<Set>,
+    set: Set,
     of: String,
     /// What the user wrote for it: a wrong setting is shown there and not where the library passes it on.
-    written: Option<std::rc::Rc<Set>>,
+    written: Option<Set>,
 }
 
 impl<'a> Fields<'a> {
@@ -315,7 +314,7 @@ impl<'a> Fields<'a> {
         Ok(Self { evaluator, set, of, written: None })
     }
 
-    fn written(self, written: Option<std::rc::Rc<Set>>) -> Self {
+    fn written(self, written: Option<Set>) -> Self {
         Self { written, ..self }
     }
 
@@ -326,7 +325,7 @@ impl<'a> Fields<'a> {
         written.map_or(PlaceId::NONE, |attribute| attribute.place).or(passed_on)
     }
 
-    fn find(&self, name: &str) -> Option<&Attribute> {
+    fn find(&self, name: &str) -> Option<Attribute> {
         self.set.get(self.evaluator.symbols.intern(name.as_bytes()))
     }
 
@@ -334,8 +333,8 @@ impl<'a> Fields<'a> {
         format!("while evaluating `{name}` of {}", self.of)
     }
 
-    fn get(&self, name: &str) -> Result<&Attribute> {
-        self.find(name).ok_or_else(|| Failure::new(format!("{} has no `{name}`", self.of)).at(self.set.place))
+    fn get(&self, name: &str) -> Result<Attribute> {
+        self.find(name).ok_or_else(|| Failure::new(format!("{} has no `{name}`", self.of)).at(self.set.place()))
     }
 
     /// The value, unless it is null or not there.
@@ -343,12 +342,12 @@ impl<'a> Fields<'a> {
         let Some(attribute) = self.find(name) else { return Ok(None) };
         let value = self.evaluator.force(&attribute.value, attribute.place);
         let value = value.map_err(|failure| failure.during(attribute.place, self.what(name)))?;
-        Ok(if let Value::Null = value { None } else { Some((value, self.place(name, attribute.place))) })
+        Ok(if value == Value::NULL { None } else { Some((value, self.place(name, attribute.place))) })
     }
 
     fn bytes(&self, value: &Value, name: &str, place: PlaceId) -> Result<Vec<u8>> {
         let text = self.evaluator.force_string(value, place, &self.what(name))?;
-        Ok(text.bytes.clone())
+        Ok(text.bytes.to_vec())
     }
 
     fn text(&self, name: &str) -> Result<String> {
@@ -369,10 +368,13 @@ impl<'a> Fields<'a> {
 fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
     let fields = Fields::new(evaluator, value, "the formation")?;
     let written = match fields.optional("specification") {
-        Ok(Some((Value::Set(set), _))) => Some(set),
+        Ok(Some((value, _))) => match value.view() {
+            View::Set(set) => Some(set),
+            _ => None,
+        },
         _ => None,
     };
-    let fields = fields.written(written.clone());
+    let fields = fields.written(written);
     let name = fields.text("name")?;
     if !store::formation::is_name(&name) {
         let message = format!(
@@ -384,7 +386,7 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
     let list = evaluator.force_list(&layers.value, layers.place, &fields.what("layers"))?;
     let mut goal_layers = Vec::with_capacity(list.len());
     for (number, item) in (1..).zip(list.iter()) {
-        let layer = Fields::new(evaluator, item, format!("layer {number}"))
+        let layer = Fields::new(evaluator, &item, format!("layer {number}"))
             .map_err(|failure| failure.during(layers.place, "while evaluating the layers of the formation"))?;
         let attribute = layer.get("drv")?;
         let derivation = derivation_path(evaluator, &attribute.value).map_err(|failure| {
@@ -424,7 +426,7 @@ fn launch_of(fields: &Fields) -> Result<Launch> {
     for (name, words) in [("entrypoint", &mut launch.entrypoint), ("command", &mut launch.command)] {
         if let Some((value, place)) = fields.optional(name)? {
             for word in evaluator.force_list(&value, place, &fields.what(name))?.iter() {
-                words.push(fields.bytes(word, name, place)?);
+                words.push(fields.bytes(&word, name, place)?);
             }
         }
     }
@@ -480,7 +482,7 @@ fn launch_of(fields: &Fields) -> Result<Launch> {
     }
     if let Some((value, place)) = fields.optional("ports")? {
         for port in evaluator.force_list(&value, place, &fields.what("ports"))?.iter() {
-            let text = String::from_utf8_lossy(&fields.bytes(port, "ports", place)?).into_owned();
+            let text = String::from_utf8_lossy(&fields.bytes(&port, "ports", place)?).into_owned();
             let wrong = |_| {
                 Failure::new(format!("{text} is no port: they go from 1 to 65535, `53/udp` is one of UDP")).at(place)
             };

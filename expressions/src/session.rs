@@ -27,7 +27,7 @@ use crate::settings::Settings;
 use crate::sources::Sources;
 use crate::stack::{self, Interrupter};
 use crate::symbols::Symbol;
-use crate::value::{Context, Value};
+use crate::value::{Context, Value, View};
 use crate::{Listener, paths, report, show};
 
 /// What a session works with.
@@ -256,9 +256,9 @@ impl Session {
         };
         let names = self.attempt(|session| {
             let value = session.value(path)?;
-            let Value::Set(set) = &value else { return Ok(Vec::new()) };
+            let View::Set(set) = value.view() else { return Ok(Vec::new()) };
             let names =
-                show::sorted(&session.evaluator, set).into_iter().map(|(name, _)| crate::text::identifier(&name));
+                show::sorted(&session.evaluator, &set).into_iter().map(|(name, _)| crate::text::identifier(&name));
             Ok(names.filter(|name| name.starts_with(last)).map(|name| format!("{path}.{name}")).collect())
         });
         (start, names.unwrap_or_default())
@@ -291,7 +291,7 @@ impl Session {
     }
 
     fn evaluate(&self, tree: &Tree) -> Result<Value> {
-        let names: Vec<(Symbol, Value)> = self.names.iter().map(|(name, value)| (*name, value.clone())).collect();
+        let names: Vec<(Symbol, Value)> = self.names.iter().map(|(name, value)| (*name, *value)).collect();
         self.evaluator.eval_with(tree, &names)
     }
 

@@ -60,6 +60,11 @@ pub fn has_room() -> bool {
     LOWEST.with(|lowest| here() > lowest.get().load(Ordering::Relaxed))
 }
 
+/// Denies that there is room from now on: what goes deeper asks, and so hears soon that memory has come to an end.
+pub fn close() {
+    LOWEST.get().store(usize::MAX, Ordering::Relaxed);
+}
+
 /// Runs something on a thread with a deep stack, and gives back what it gives; a panic goes on here.
 pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if has_room() {

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::rc::Rc;
+
+use crate::heap::{self, Bytes, Value};
 
 /// A name. Its order is the order of first appearance, which is not the order of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +30,8 @@ pub struct Symbols {
 
 /// A hash table of our own: names are looked up once for every word of a text, most of them short and known.
 struct Tables {
-    names: Vec<Rc<[u8]>>,
+    /// Each with the value that it is, once that was asked for.
+    names: Vec<(Bytes, Option<Value>)>,
     /// Hash and number plus one (0: free); as many as a power of two, at most half of them in use.
     slots: Vec<(u32, u32)>,
     /// Not known beforehand, so that nobody makes names that all have one hash.
@@ -77,7 +79,7 @@ impl Tables {
             if number == 0 {
                 return Err(slot);
             }
-            if there == hash && *self.names[number as usize - 1] == *name {
+            if there == hash && *self.names[number as usize - 1].0 == *name {
                 return Ok(Symbol(number - 1));
             }
             slot = (slot + 1) & mask;
@@ -175,7 +177,7 @@ impl Symbols {
             Err(slot) => slot,
         };
         let number = u32::try_from(tables.names.len()).expect("fewer names than memory has bytes");
-        tables.names.push(name.into());
+        tables.names.push((heap::bytes(name), None));
         tables.slots[slot] = (hash, number + 1);
         if tables.names.len() * 2 > tables.slots.len() {
             tables.grow();
@@ -190,8 +192,15 @@ impl Symbols {
     }
 
     /// The bytes of a name.
-    pub fn bytes(&self, symbol: Symbol) -> Rc<[u8]> {
-        Rc::clone(&self.tables.borrow().names[symbol.0 as usize])
+    pub fn bytes(&self, symbol: Symbol) -> Bytes {
+        self.tables.borrow().names[symbol.0 as usize].0
+    }
+
+    /// The name as a value, always the same one.
+    pub fn value(&self, symbol: Symbol) -> Value {
+        let names = &mut self.tables.borrow_mut().names;
+        let (bytes, value) = &mut names[symbol.0 as usize];
+        *value.get_or_insert_with(|| Value::text(*bytes, heap::ContextId::NONE))
     }
 
     /// The name for people.

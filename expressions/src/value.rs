@@ -1,61 +1,89 @@
-//! Values, and the work that has yet to be done for some of them.
+//! Values, and what strings refer to. How they lie in memory is said in [`crate::heap`].
 
-use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use store::derivation::StorePath;
 
-use crate::builtins::Builtin;
-use crate::code::{Code, LambdaCode};
-use crate::eval::Evaluator;
-use crate::failure::{Failure, Result};
+use crate::heap::ContextId;
+
+pub use crate::heap::{Bytes, Keys, List, More, Scope, Set, State, Text, Thunk, Value, View};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 
-/// A value, or a [`Thunk`] that will be one. Cheap to clone.
-#[derive(Clone)]
-pub enum Value {
-    /// `null`
-    Null,
-    /// `true`, `false`
-    Boolean(bool),
-    /// `1`
-    Integer(i64),
-    /// `1.5`
-    Float(f64),
-    /// Bytes and what store paths they stand for.
-    String(Rc<Text>),
-    /// An absolute path.
-    Path(Rc<Vec<u8>>),
-    /// An attribute set.
-    Set(Rc<Set>),
-    /// A list.
-    List(Rc<Vec<Value>>),
-    /// A function of the language.
-    Lambda(Rc<Closure>),
-    /// A function of ours.
-    Builtin(&'static Builtin),
-    /// A function of ours that has some of its arguments.
-    Partial(Rc<Partial>),
-    /// Not known yet, or known by way of this.
-    Thunk(Rc<Thunk>),
+/// What a string refers to, while it is put together: the contexts of its parts, which are rarely more than one, and more.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    first: ContextId,
+    others: Vec<ContextId>,
+    more: BTreeSet<Rc<Reference>>,
 }
 
-/// A string with its context.
-#[derive(Clone, Default)]
-pub struct Text {
-    /// The bytes; never NUL.
-    pub bytes: Vec<u8>,
-    /// What the string refers to.
-    pub context: Option<Rc<Context>>,
+/// A context as it is kept: sorted.
+pub type References = [Rc<Reference>];
+
+impl Context {
+    /// Nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the context of a string.
+    #[inline]
+    pub fn add(&mut self, context: ContextId) {
+        if context == self.first || !context.is_some() {
+            return;
+        }
+        if !self.first.is_some() {
+            self.first = context;
+        } else if !self.others.contains(&context) {
+            self.others.push(context);
+        }
+    }
+
+    /// Adds one reference.
+    pub fn insert(&mut self, reference: Reference) {
+        self.more.insert(Rc::new(reference));
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.first.is_some() && self.more.is_empty()
+    }
+
+    /// All of it, in order.
+    pub fn references(&self) -> Vec<Rc<Reference>> {
+        let mut all = self.more.clone();
+        for context in std::iter::once(&self.first).chain(&self.others) {
+            all.extend(context.references().iter().cloned());
+        }
+        all.into_iter().collect()
+    }
+
+    /// Keeps it, where it is not kept yet.
+    #[inline]
+    pub fn finish(self) -> ContextId {
+        if self.others.is_empty() && self.more.is_empty() {
+            return self.first;
+        }
+        ContextId::new(&self.references())
+    }
 }
 
-/// What a string refers to.
-pub type Context = BTreeSet<Reference>;
+impl<const N: usize> From<[Reference; N]> for Context {
+    fn from(references: [Reference; N]) -> Self {
+        references.into_iter().collect()
+    }
+}
+
+impl FromIterator<Reference> for Context {
+    fn from_iter<T: IntoIterator<Item = Reference>>(references: T) -> Self {
+        Self { more: references.into_iter().map(Rc::new).collect(), ..Self::default() }
+    }
+}
 
 /// Something in the store that a string refers to.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reference {
     /// A path as it is.
     Path(StorePath),
@@ -86,7 +114,7 @@ impl Reference {
 }
 
 /// One attribute.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub struct Attribute {
     /// Its name.
     pub name: Symbol,
@@ -96,246 +124,98 @@ pub struct Attribute {
     pub value: Value,
 }
 
-/// An attribute set, sorted by symbol.
-#[derive(Clone, Default)]
-pub struct Set {
-    /// The attributes.
-    pub entries: Vec<Attribute>,
-    /// Where the set was written.
-    pub place: PlaceId,
+impl Attribute {
+    /// An attribute that was not written anywhere.
+    pub fn new(name: Symbol, value: Value) -> Self {
+        Self { name, place: PlaceId::NONE, value }
+    }
 }
 
 impl Set {
     /// Brings attributes into order; of several with one name the first is taken.
-    pub fn from_unsorted(mut entries: Vec<Attribute>) -> Self {
-        entries.sort_by_key(|entry| entry.name);
-        entries.dedup_by_key(|entry| entry.name);
-        Self { entries, place: PlaceId::NONE }
-    }
-
-    /// The attribute of this name.
-    #[inline]
-    pub fn get(&self, name: Symbol) -> Option<&Attribute> {
-        if let [first, ..] = self.entries.as_slice() {
-            if self.entries.len() <= 6 {
-                return self.entries.iter().find(|entry| entry.name == name);
-            }
-            debug_assert!(first.name <= self.entries[1].name);
-        }
-        self.entries.binary_search_by_key(&name, |entry| entry.name).ok().map(|number| &self.entries[number])
-    }
-}
-
-/// A function of the language with what it sees.
-pub struct Closure {
-    /// What it does.
-    pub code: Rc<LambdaCode>,
-    /// What it sees.
-    pub scope: Rc<Scope>,
-}
-
-/// A builtin that waits for more arguments.
-pub struct Partial {
-    /// Which.
-    pub builtin: &'static Builtin,
-    /// Those that are there: fewer than it wants.
-    pub arguments: Vec<Value>,
-}
-
-/// Values that names stand for; which name is which was settled when the code was made.
-pub struct Scope {
-    slots: Slots,
-    /// The scope around this one.
-    pub outer: Option<Rc<Scope>>,
-}
-
-/// Most functions have one argument, which then needs no memory of its own.
-enum Slots {
-    One(OnceCell<Value>),
-    Many(Box<[OnceCell<Value>]>),
-}
-
-impl Scope {
-    /// A scope with one value.
-    pub fn one(value: Value, outer: Option<Rc<Scope>>) -> Rc<Self> {
-        Rc::new(Self { slots: Slots::One(OnceCell::from(value)), outer })
-    }
-
-    /// A scope whose values are to be set.
-    pub fn with_capacity(count: usize, outer: Option<Rc<Scope>>) -> Rc<Self> {
-        Rc::new(Self { slots: Slots::Many((0..count).map(|_| OnceCell::new()).collect()), outer })
-    }
-
-    /// The value in a slot; none while the scope is being made.
-    #[inline]
-    pub fn get(&self, slot: u32) -> Option<&Value> {
-        match &self.slots {
-            Slots::One(cell) => cell.get(),
-            Slots::Many(cells) => cells[slot as usize].get(),
-        }
-    }
-
-    /// Sets a slot that was not set.
-    pub fn set(&self, slot: usize, value: Value) {
-        let cell = match &self.slots {
-            Slots::One(cell) => cell,
-            Slots::Many(cells) => &cells[slot],
-        };
-        // Each slot is set once, by what makes the scope.
-        let _ = cell.set(value);
-    }
-}
-
-/// A value that is worked out when it is first asked for.
-pub struct Thunk {
-    value: OnceCell<Value>,
-    work: Cell<Work>,
-}
-
-/// How a thunk gets its value.
-#[derive(Default)]
-pub enum Work {
-    /// It is being worked out (and asking for it now would never end), or has been.
-    #[default]
-    Running,
-    /// By evaluating code.
-    Code(Rc<Code>, Rc<Scope>),
-    /// By a call.
-    Call(Value, Value),
-    /// It is another value.
-    Alias(Value),
-    /// By something the evaluator does itself.
-    Native(NativeWork),
-    /// It was tried, and failed.
-    Failed(Box<Failure>),
-    /// By a call with two arguments.
-    CallTwo(Box<(Value, Value, Value)>),
-}
-
-/// Something the evaluator does itself.
-pub type NativeWork = Rc<dyn Fn(&Evaluator) -> Result<Value>>;
-
-impl Thunk {
-    /// Work for later.
-    pub fn new(work: Work) -> Rc<Self> {
-        Rc::new(Self { value: OnceCell::new(), work: Cell::new(work) })
-    }
-
-    /// The value, if it is known.
-    #[inline]
-    pub fn value(&self) -> Option<&Value> {
-        self.value.get()
-    }
-
-    /// Takes the work, which is then running.
-    pub fn take(&self) -> Work {
-        self.work.take()
-    }
-
-    /// Gives the work back.
-    pub fn put(&self, work: Work) {
-        self.work.set(work);
-    }
-
-    /// Notes the value.
-    pub fn finish(&self, value: Value) {
-        let _ = self.value.set(value);
-    }
-
-    /// What is called, if it is a call.
-    fn called(&self) -> Option<Value> {
-        let work = self.work.take();
-        let called = match &work {
-            Work::Call(function, _) => Some(function.clone()),
-            Work::CallTwo(call) => Some(call.0.clone()),
-            _ => None,
-        };
-        self.work.set(work);
-        called
-    }
-
-    /// Whether the work is running.
-    pub fn is_running(&self) -> bool {
-        let work = self.work.take();
-        let running = matches!(work, Work::Running) && self.value.get().is_none();
-        self.work.set(work);
-        running
+    pub fn from_unsorted(mut attributes: Vec<Attribute>) -> Self {
+        attributes.sort_by_key(|attribute| attribute.name);
+        attributes.dedup_by_key(|attribute| attribute.name);
+        Self::from_sorted(&attributes, PlaceId::NONE)
     }
 }
 
 impl Value {
-    /// A string without context.
-    pub fn string(bytes: impl Into<Vec<u8>>) -> Self {
-        Self::String(Rc::new(Text { bytes: bytes.into(), context: None }))
-    }
-
-    /// A string with context.
-    pub fn string_with(bytes: impl Into<Vec<u8>>, context: Context) -> Self {
-        let context = (!context.is_empty()).then(|| Rc::new(context));
-        Self::String(Rc::new(Text { bytes: bytes.into(), context }))
-    }
-
-    /// A path.
-    pub fn path(bytes: impl Into<Vec<u8>>) -> Self {
-        Self::Path(Rc::new(bytes.into()))
-    }
-
-    /// A list.
-    pub fn list(items: Vec<Value>) -> Self {
-        Self::List(Rc::new(items))
-    }
-
-    /// A set.
-    pub fn set(entries: Vec<Attribute>) -> Self {
-        Self::Set(Rc::new(Set::from_unsorted(entries)))
+    /// A set; of several attributes with one name the first is taken.
+    pub fn set(attributes: Vec<Attribute>) -> Self {
+        Set::from_unsorted(attributes).into()
     }
 
     /// A call that is made when its result is asked for.
-    pub fn call_later(function: Value, argument: Value) -> Self {
-        Self::Thunk(Thunk::new(Work::Call(function, argument)))
+    #[inline]
+    pub fn call_later(function: Self, argument: Self) -> Self {
+        Thunk::call(function, argument).into()
     }
 
     /// The value as far as it is known: a thunk only if it was not worked out.
-    pub fn known(&self) -> &Self {
-        match self {
-            Self::Thunk(thunk) => thunk.value().unwrap_or(self),
+    #[inline]
+    pub fn known(self) -> Self {
+        self.thunk().and_then(Thunk::value).unwrap_or(self)
+    }
+
+    /// Whether no more can be seen of it than its value: not a function, of which it shows whether it is the same, nor a list,
+    /// of which it shows whether it is printed twice, nor a float, nor a thunk.
+    #[inline(always)]
+    pub fn is_plain(self) -> bool {
+        match self.view() {
+            View::Integer(_) | View::Set(_) | View::String(_) | View::Null | View::Boolean(_) => true,
+            View::Thunk(_)
+            | View::List(_)
+            | View::Lambda(_)
+            | View::Builtin(_)
+            | View::Partial(_)
+            | View::Float(_)
+            | View::Path(_) => false,
+        }
+    }
+
+    /// The value behind a thunk that was worked out, if it may be taken for it.
+    #[inline(always)]
+    pub fn compressed(self) -> Self {
+        match self.thunk().and_then(Thunk::value) {
+            Some(value) if value.is_plain() => value,
             _ => self,
         }
     }
 
     /// Where a value comes from, as far as it says so without being worked out.
-    pub fn place(&self, otherwise: PlaceId) -> PlaceId {
-        match self.known() {
-            Self::Set(set) => set.place,
-            Self::Lambda(closure) => closure.code.place,
-            Self::Thunk(thunk) => thunk.called().map_or(otherwise, |function| function.place(otherwise)),
+    pub fn place(self, otherwise: PlaceId) -> PlaceId {
+        match self.known().view() {
+            View::Set(set) => set.place(),
+            View::Lambda(closure) => closure.code.place,
+            View::Thunk(thunk) => match thunk.state() {
+                State::Call(function, _) => function.place(otherwise),
+                State::More(more) => match &*more {
+                    More::Call(function, _) | More::CallTwo(function, ..) => function.place(otherwise),
+                    _ => otherwise,
+                },
+                _ => otherwise,
+            },
             _ => otherwise,
         }
     }
 
     /// What kind of value it is, for messages.
-    pub fn kind(&self) -> &'static str {
-        match self.known() {
-            Self::Null => "null",
-            Self::Boolean(_) => "a Boolean",
-            Self::Integer(_) => "an integer",
-            Self::Float(_) => "a float",
-            Self::String(text) if text.context.is_some() => "a string with context",
-            Self::String(_) => "a string",
-            Self::Path(_) => "a path",
-            Self::Set(_) => "a set",
-            Self::List(_) => "a list",
-            Self::Lambda(_) => "a function",
-            Self::Builtin(_) => "a built-in function",
-            Self::Partial(_) => "a partially applied built-in function",
-            Self::Thunk(_) => "a thunk",
+    pub fn kind(self) -> &'static str {
+        match self.known().view() {
+            View::Null => "null",
+            View::Boolean(_) => "a Boolean",
+            View::Integer(_) => "an integer",
+            View::Float(_) => "a float",
+            View::String(text) if text.context.is_some() => "a string with context",
+            View::String(_) => "a string",
+            View::Path(_) => "a path",
+            View::Set(_) => "a set",
+            View::List(_) => "a list",
+            View::Lambda(_) => "a function",
+            View::Builtin(_) => "a built-in function",
+            View::Partial(_) => "a partially applied built-in function",
+            View::Thunk(_) => "a thunk",
         }
-    }
-}
-
-impl Attribute {
-    /// An attribute that was not written anywhere.
-    pub fn new(name: Symbol, value: Value) -> Self {
-        Self { name, place: PlaceId::NONE, value }
     }
 }

@@ -30,7 +30,7 @@ fn coerced(evaluator: &Evaluator, value: &Value, name: &str) -> Result<(Vec<u8>,
 fn has_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.hasContext";
     let text = evaluator.force_string(&arguments[0], NOWHERE, what)?;
-    Ok(Value::Boolean(text.context.is_some()))
+    Ok(Value::boolean(text.context.is_some()))
 }
 
 fn discard(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -40,9 +40,10 @@ fn discard(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
 
 fn discard_output_dependency(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let (text, context) = coerced(evaluator, &arguments[0], "unsafeDiscardOutputDependency")?;
-    let context = context.into_iter().map(|reference| match reference {
-        Reference::Closure(path) => Reference::Path(path),
-        other => other,
+    let references = context.references();
+    let context = references.iter().map(|reference| match &**reference {
+        Reference::Closure(path) => Reference::Path(path.clone()),
+        other => other.clone(),
     });
     Ok(Value::string_with(text, context.collect()))
 }
@@ -50,8 +51,9 @@ fn discard_output_dependency(evaluator: &Evaluator, arguments: &[Value], _: Plac
 fn add_output_dependencies(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let (text, context) = coerced(evaluator, &arguments[0], "addDrvOutputDependencies")?;
     let shown = String::from_utf8_lossy(&text);
-    let count = context.len();
-    let only = context.into_iter().next();
+    let references = context.references();
+    let count = references.len();
+    let only = references.first().map(|reference| (**reference).clone());
     let path = match (only, count) {
         (Some(Reference::Path(path)), 1) if path.as_str().ends_with(".drv") => path,
         (Some(Reference::Path(path)), 1) => {
@@ -75,9 +77,10 @@ fn get_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result
     let what = "while evaluating the argument passed to builtins.getContext";
     let text = evaluator.force_string(&arguments[0], NOWHERE, what)?;
     let mut paths: BTreeMap<&StorePath, (bool, bool, Vec<Value>)> = BTreeMap::new();
-    for reference in text.context.iter().flat_map(|context| context.iter()) {
+    let references = text.context.references();
+    for reference in references.iter() {
         let entry = paths.entry(reference.path()).or_default();
-        match reference {
+        match &**reference {
             Reference::Path(_) => entry.0 = true,
             Reference::Closure(_) => entry.1 = true,
             Reference::Output(_, output) => entry.2.push(Value::string(output.as_str())),
@@ -86,10 +89,10 @@ fn get_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result
     let entries = paths.into_iter().map(|(path, (plain, closure, outputs))| {
         let mut entries = Vec::new();
         if plain {
-            entries.push(Attribute::new(known::PATH, Value::Boolean(true)));
+            entries.push(Attribute::new(known::PATH, Value::TRUE));
         }
         if closure {
-            entries.push(Attribute::new(known::ALL_OUTPUTS, Value::Boolean(true)));
+            entries.push(Attribute::new(known::ALL_OUTPUTS, Value::TRUE));
         }
         if !outputs.is_empty() {
             entries.push(Attribute::new(known::OUTPUTS, Value::list(outputs)));
@@ -105,7 +108,7 @@ fn append_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Res
     let text = evaluator.force_string_into(&arguments[0], &mut context, NOWHERE, what)?;
     let what = "while evaluating the second argument passed to builtins.appendContext";
     let set = evaluator.force_set(&arguments[1], NOWHERE, what)?;
-    for entry in &set.entries {
+    for entry in set.iter() {
         let name = evaluator.symbols.text(entry.name);
         let Some(path) = StorePath::parse(&name) else {
             return Err(Failure::new(format!("context key '{name}' is not a store path")).at(entry.place));
@@ -137,11 +140,11 @@ fn append_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Res
             }
             for output in outputs.iter() {
                 let what = "while evaluating an output name within a string context";
-                let output = evaluator.force_string_without_context(output, attribute.place, what)?;
+                let output = evaluator.force_string_without_context(&output, attribute.place, what)?;
                 let output = String::from_utf8_lossy(&output.bytes).into_owned();
                 context.insert(Reference::Output(path.clone(), output));
             }
         }
     }
-    Ok(Value::string_with(text.bytes.clone(), context))
+    Ok(Value::text(text.bytes, context.finish()))
 }

@@ -1,7 +1,5 @@
 //! Order of evaluation, failures, messages, imports.
 
-use std::rc::Rc;
-
 use super::{Builtin, NOWHERE, builtin};
 use crate::Message;
 use crate::eval::{Coercion, Evaluator};
@@ -9,7 +7,7 @@ use crate::failure::{Failure, Result, Sort};
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, Value};
+use crate::value::{Attribute, Context, List, Value, View};
 
 const fn untraced(builtin: Builtin) -> Builtin {
     Builtin { traced: false, ..builtin }
@@ -50,10 +48,10 @@ fn throw(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value
 fn try_eval(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let (value, success) = match evaluator.force(&arguments[0], NOWHERE) {
         Ok(value) => (value, true),
-        Err(failure) if matches!(failure.sort, Sort::Throw | Sort::Assertion) => (Value::Boolean(false), false),
+        Err(failure) if matches!(failure.sort, Sort::Throw | Sort::Assertion) => (Value::FALSE, false),
         Err(failure) => return Err(failure),
     };
-    Ok(Value::set(vec![Attribute::new(known::VALUE, value), Attribute::new(known::SUCCESS, Value::Boolean(success))]))
+    Ok(Value::set(vec![Attribute::new(known::VALUE, value), Attribute::new(known::SUCCESS, Value::boolean(success))]))
 }
 
 fn seq(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -67,9 +65,10 @@ fn deep_seq(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Va
 }
 
 fn trace(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
-    let text = match evaluator.force(&arguments[0], NOWHERE)? {
-        Value::String(text) => String::from_utf8_lossy(&text.bytes).into_owned(),
-        other => show::for_trace(evaluator, &other),
+    let value = evaluator.force(&arguments[0], NOWHERE)?;
+    let text = match value.view() {
+        View::String(text) => String::from_utf8_lossy(&text.bytes).into_owned(),
+        _ => show::for_trace(evaluator, &value),
     };
     evaluator.say(Message::Trace(text));
     evaluator.force(&arguments[1], NOWHERE)
@@ -114,12 +113,12 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
     let what = "while evaluating the 'startSet' attribute passed as argument to builtins.genericClosure";
     let start = evaluator.force_list(&start.value, NOWHERE, what)?;
     if start.is_empty() {
-        return Ok(Value::List(start));
+        return Ok(Value::from(start));
     }
     let operator = super::sets::wanted(evaluator, &set, known::OPERATOR, context)?;
     let what = "while evaluating the 'operator' attribute passed as argument to builtins.genericClosure";
     let operator = evaluator.force_function(&operator.value, NOWHERE, what)?;
-    let mut waiting: std::collections::VecDeque<Value> = start.iter().cloned().collect();
+    let mut waiting: std::collections::VecDeque<Value> = start.iter().collect();
     let mut result = Vec::new();
     // Sorted by key; the keys' order may fail, so no map of the library will do.
     let mut keys: Vec<(Value, Value)> = Vec::new();
@@ -152,20 +151,20 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
         if found {
             continue;
         }
-        keys.insert(low, (key, element.clone()));
-        result.push(element.clone());
-        let more = evaluator.call(&operator, std::slice::from_ref(&element), NOWHERE).and_then(|more| {
+        keys.insert(low, (key, element));
+        result.push(element);
+        let more = evaluator.call(&operator, &[element], NOWHERE).and_then(|more| {
             let what = "while evaluating the return value of the `operator` passed to builtins.genericClosure";
             let more = evaluator.force_list(&more, NOWHERE, what)?;
             for item in more.iter() {
-                evaluator.force(item, NOWHERE)?;
+                evaluator.force(&item, NOWHERE)?;
             }
             Ok(more)
         });
-        let more: Rc<Vec<Value>> = more.map_err(|failure| {
+        let more: List = more.map_err(|failure| {
             failure.during(NOWHERE, format!("while calling operator on genericClosure element {}", shown(&element)))
         })?;
-        waiting.extend(more.iter().cloned());
+        waiting.extend(more.iter());
     }
     Ok(Value::list(result))
 }

@@ -1,7 +1,6 @@
 //! `derivationStrict`: from attributes to a derivation with its names, exactly as Nix gives them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use store::StorePath;
 use store::derivation::{Derivation, FixedOutput, Output};
@@ -14,7 +13,7 @@ use crate::places::PlaceId;
 use crate::show;
 use crate::store_path;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, Reference, Set, Value};
+use crate::value::{Attribute, Bytes, Context, Reference, Set, Value, View};
 
 pub(super) static BUILTINS: &[Builtin] = &[builtin("derivationStrict", 1, derivation_strict)];
 
@@ -41,7 +40,7 @@ struct Description<'a> {
     derivation: Derivation,
     context: Context,
     /// Attributes as JSON, by name, where they are passed so.
-    structured: Option<BTreeMap<Rc<[u8]>, Vec<u8>>>,
+    structured: Option<BTreeMap<Bytes, Vec<u8>>>,
     hash: Option<Vec<u8>>,
     algorithm: Option<HashAlgorithm>,
     recursive: Option<bool>,
@@ -83,13 +82,13 @@ fn describe(evaluator: &Evaluator, name: &str, set: &Set) -> Result<Value> {
         floating: false,
         outputs: BTreeSet::from(["out".to_owned()]),
     };
-    let mut sorted: Vec<_> = set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
-    sorted.sort_by(|left, right| left.0.cmp(&right.0));
+    let mut sorted: Vec<_> = set.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
+    sorted.sort_by_key(|left| left.0);
     for (key, entry) in sorted {
         if &key[..] == b"__ignoreNulls" {
             continue;
         }
-        description.attribute(&key, &entry.value, ignore_nulls).map_err(|failure| {
+        description.attribute(key, &entry.value, ignore_nulls).map_err(|failure| {
             let key = String::from_utf8_lossy(&key);
             failure.during(entry.place, format!("while evaluating attribute '{key}' of derivation '{name}'"))
         })?;
@@ -98,9 +97,9 @@ fn describe(evaluator: &Evaluator, name: &str, set: &Set) -> Result<Value> {
 }
 
 impl Description<'_> {
-    fn attribute(&mut self, key: &Rc<[u8]>, value: &Value, ignore_nulls: bool) -> Result<()> {
+    fn attribute(&mut self, key: Bytes, value: &Value, ignore_nulls: bool) -> Result<()> {
         let evaluator = self.evaluator;
-        if ignore_nulls && matches!(evaluator.force(value, NOWHERE)?, Value::Null) {
+        if ignore_nulls && evaluator.force(value, NOWHERE)? == Value::NULL {
             return Ok(());
         }
         match &key[..] {
@@ -115,14 +114,14 @@ impl Description<'_> {
                 for item in evaluator.force_list(value, NOWHERE, "")?.iter() {
                     let what = "while evaluating an element of the argument list";
                     let coercion = Coercion::ENVIRONMENT;
-                    let argument = evaluator.coerce(item, &mut self.context, NOWHERE, what, coercion)?;
+                    let argument = evaluator.coerce(&item, &mut self.context, NOWHERE, what, coercion)?;
                     self.derivation.arguments.push(argument);
                 }
             }
             _ if self.structured.is_some() => self.structured_attribute(key, value)?,
             _ => {
                 let text = evaluator.coerce(value, &mut self.context, NOWHERE, "", Coercion::ENVIRONMENT)?;
-                self.setting(key, &text)?;
+                self.setting(&key, &text)?;
                 if &key[..] == b"outputs" {
                     let words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
                     self.set_outputs(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())?;
@@ -133,28 +132,28 @@ impl Description<'_> {
         Ok(())
     }
 
-    fn structured_attribute(&mut self, key: &Rc<[u8]>, value: &Value) -> Result<()> {
+    fn structured_attribute(&mut self, key: Bytes, value: &Value) -> Result<()> {
         let evaluator = self.evaluator;
         if &key[..] == b"__structuredAttrs" {
             return Ok(());
         }
         let json = to_json(evaluator, value, NOWHERE, &mut self.context, true)?;
         if let Some(structured) = &mut self.structured {
-            structured.insert(Rc::clone(key), json);
+            structured.insert(key, json);
         }
         match &key[..] {
             b"builder" => {
                 let text = evaluator.force_string_into(value, &mut self.context, NOWHERE, "")?;
-                self.setting(key, &text.bytes)?;
+                self.setting(&key, &text.bytes)?;
             }
             b"system" | b"outputHash" | b"outputHashAlgo" | b"outputHashMode" => {
                 let text = evaluator.force_string_without_context(value, NOWHERE, "")?;
-                self.setting(key, &text.bytes)?;
+                self.setting(&key, &text.bytes)?;
             }
             b"outputs" => {
                 let mut outputs = Vec::new();
                 for item in evaluator.force_list(value, NOWHERE, "")?.iter() {
-                    let output = evaluator.force_string_without_context(item, NOWHERE, "")?;
+                    let output = evaluator.force_string_without_context(&item, NOWHERE, "")?;
                     outputs.push(String::from_utf8_lossy(&output.bytes).into_owned());
                 }
                 self.set_outputs(outputs)?;
@@ -247,8 +246,8 @@ impl Description<'_> {
 
     /// What the strings refer to becomes what the derivation uses.
     fn inputs(&mut self) -> Result<()> {
-        for reference in &self.context {
-            match reference {
+        for reference in self.context.references() {
+            match &*reference {
                 Reference::Path(path) => _ = self.derivation.input_sources.insert(path.clone()),
                 Reference::Output(path, output) => {
                     self.derivation.input_derivations.entry(path.clone()).or_default().insert(output.clone());
@@ -317,13 +316,14 @@ impl crate::registry::Registry {
 
 /// A derivation of the evaluation, by its set; for the plan.
 pub fn derivation_path(evaluator: &Evaluator, value: &Value) -> Result<StorePath> {
-    let set = match evaluator.force(value, NOWHERE)? {
-        Value::Set(set) if evaluator.is_derivation(&Value::Set(Rc::clone(&set)))? => set,
-        other => {
+    let value = evaluator.force(value, NOWHERE)?;
+    let set = match value.view() {
+        View::Set(set) if evaluator.is_derivation(&value)? => set,
+        _ => {
             return Err(Failure::new(format!(
                 "expected a derivation but found {}: {}",
-                other.kind(),
-                show::for_error(evaluator, &other)
+                value.kind(),
+                show::for_error(evaluator, &value)
             )));
         }
     };

@@ -7,7 +7,7 @@ use crate::flake_reference::{self, Attributes};
 use crate::places::PlaceId;
 use crate::settings::Settings;
 use crate::show;
-use crate::value::{Attribute, Value};
+use crate::value::{Attribute, Value, View};
 
 pub(super) static BUILTINS: &[Builtin] =
     &[builtin("parseFlakeRef", 1, parse_flake_ref), builtin("flakeRefToString", 1, flake_ref_to_string)];
@@ -37,15 +37,16 @@ fn flake_ref_to_string(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -
     let mut attributes = Attributes::new();
     for (name, value) in show::sorted(evaluator, &set) {
         let name = String::from_utf8_lossy(&name).into_owned();
-        let attribute = match evaluator.force(&value, NOWHERE)? {
-            Value::Integer(integer) => flake_reference::Attribute::Number(
+        let value = evaluator.force(&value, NOWHERE)?;
+        let attribute = match value.view() {
+            View::Integer(integer) => flake_reference::Attribute::Number(
                 u64::try_from(integer)
                     .map_err(|_| Failure::new(format!("negative value given for flake ref attr {name}: {integer}")))?,
             ),
-            Value::Boolean(flag) => flake_reference::Attribute::Flag(flag),
-            Value::String(text) => flake_reference::Attribute::Text(String::from_utf8_lossy(&text.bytes).into_owned()),
-            other => {
-                let kind = other.kind();
+            View::Boolean(flag) => flake_reference::Attribute::Flag(flag),
+            View::String(text) => flake_reference::Attribute::Text(String::from_utf8_lossy(&text.bytes).into_owned()),
+            _ => {
+                let kind = value.kind();
                 return Err(Failure::new(format!(
                     "flake reference attribute sets may only contain integers, Booleans, and strings, but attribute '{name}' is {kind}"
                 )));
@@ -67,9 +68,9 @@ fn to_value(evaluator: &Evaluator, attributes: &Attributes) -> Value {
             flake_reference::Attribute::Number(number) =>
             // As Nix does, beyond its largest.
             {
-                Value::Integer(number.cast_signed())
+                Value::integer(number.cast_signed())
             }
-            flake_reference::Attribute::Flag(flag) => Value::Boolean(*flag),
+            flake_reference::Attribute::Flag(flag) => Value::boolean(*flag),
         };
         Attribute::new(evaluator.symbols.intern(name.as_bytes()), value)
     });

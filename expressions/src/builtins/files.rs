@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use crate::nix_hash::{HashAlgorithm, NixHash};
 use crate::places::PlaceId;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, Reference, Value};
+use crate::value::{Attribute, Context, Reference, Value, View};
 use crate::{paths, store_path};
 
 pub(super) static BUILTINS: &[Builtin] = &[
@@ -53,18 +53,18 @@ fn path_exists(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result
     let value = evaluator.force(&arguments[0], NOWHERE)?;
     let path = evaluator.coerce_to_readable(&value, NOWHERE)?;
     if evaluator.made_text(&path).is_some() || path == store::derivation::STORE_DIRECTORY.as_bytes() {
-        return Ok(Value::Boolean(true));
+        return Ok(Value::TRUE);
     }
     let real = evaluator.real_path(&path)?;
     // A string that ends in a slash asks for a directory.
     let wants_directory =
-        matches!(&value, Value::String(text) if text.bytes.ends_with(b"/") || text.bytes.ends_with(b"/."));
+        matches!(value.view(), View::String(text) if text.bytes.ends_with(b"/") || text.bytes.ends_with(b"/."));
     let exists = if wants_directory {
         evaluator.sources.is_directory(&real).unwrap_or(false)
     } else {
         evaluator.sources.exists(&real)
     };
-    Ok(Value::Boolean(exists))
+    Ok(Value::boolean(exists))
 }
 
 fn read_file(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -102,11 +102,11 @@ fn find_file(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let mut entries = Vec::new();
     for item in list.iter() {
         let what = "while evaluating an element of the list passed to builtins.findFile";
-        let entry = evaluator.force_set(item, NOWHERE, what)?;
+        let entry = evaluator.force_set(&item, NOWHERE, what)?;
         let mut prefix = Vec::new();
         if let Some(attribute) = entry.get(known::PREFIX) {
             let what = "while evaluating the `prefix` attribute of an element of the list passed to builtins.findFile";
-            prefix = evaluator.force_string_without_context(&attribute.value, attribute.place, what)?.bytes.clone();
+            prefix = evaluator.force_string_without_context(&attribute.value, attribute.place, what)?.bytes.to_vec();
         }
         let path = super::sets::wanted(evaluator, &entry, known::PATH, "in an element of the __nixPath")?;
         let what = "while evaluating the `path` attribute of an element of the list passed to builtins.findFile";
@@ -156,8 +156,8 @@ fn to_file(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
     let what = "while evaluating the second argument passed to builtins.toFile";
     let text = evaluator.force_string_into(&arguments[1], &mut context, NOWHERE, what)?;
     let mut references = BTreeSet::new();
-    for reference in &context {
-        match reference {
+    for reference in context.references() {
+        match &*reference {
             Reference::Path(path) => _ = references.insert(path.clone()),
             other => {
                 let (name, other) = (String::from_utf8_lossy(&name.bytes), other.to_text());
@@ -170,7 +170,7 @@ fn to_file(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
     let path = store_path::text_path(&name.bytes, &text.bytes, &references)
         .map_err(|error| Failure::new(error.to_string()))?;
     let mut registry = evaluator.registry.borrow_mut();
-    registry.sources.insert(path.clone(), Source::Text(text.bytes.clone()));
+    registry.sources.insert(path.clone(), Source::Text(text.bytes.to_vec()));
     registry.references.insert(path.clone(), references);
     Ok(Value::string_with(path.as_str(), Context::from([Reference::Path(path.clone())])))
 }
@@ -216,7 +216,7 @@ fn path(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
     let set = evaluator.force_set(&arguments[0], NOWHERE, what)?;
     let mut context = Context::new();
     let (mut path, mut name, mut filter, mut recursive, mut expected) = (None, Vec::new(), None, true, None);
-    for entry in &set.entries {
+    for entry in set.iter() {
         let (value, place) = (&entry.value, entry.place);
         match entry.name {
             known::PATH => {
@@ -225,7 +225,7 @@ fn path(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
             }
             known::NAME => {
                 let what = "while evaluating the `name` attribute passed to builtins.path";
-                name = evaluator.force_string_without_context(value, place, what)?.bytes.clone();
+                name = evaluator.force_string_without_context(value, place, what)?.bytes.to_vec();
             }
             known::FILTER => {
                 let what = "while evaluating the `filter` parameter passed to builtins.path";

@@ -6,7 +6,7 @@ use crate::failure::{Failure, Result};
 use crate::json::{Event, JsonError, JsonReader, float_onto, string_onto};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
-use crate::value::{Attribute, Context, Set, Value};
+use crate::value::{Attribute, Context, Set, Value, View};
 
 pub(super) static BUILTINS: &[Builtin] = &[builtin("toJSON", 1, to_json_builtin), builtin("fromJSON", 1, from_json)];
 
@@ -45,56 +45,52 @@ fn write(
 ) -> Result<()> {
     let _depth = evaluator.deeper(place)?;
     let value = evaluator.force(value, place)?;
-    match &value {
-        Value::Null => text.extend(b"null"),
-        Value::Boolean(boolean) => text.extend(if *boolean { &b"true"[..] } else { b"false" }),
-        Value::Integer(integer) => text.extend(integer.to_string().bytes()),
-        Value::Float(float) => float_onto(text, *float),
-        Value::String(string) => {
-            if let Some(found) = &string.context {
-                context.extend(found.iter().cloned());
-            }
+    match value.view() {
+        View::Null => text.extend(b"null"),
+        View::Boolean(boolean) => text.extend(if boolean { &b"true"[..] } else { b"false" }),
+        View::Integer(integer) => text.extend(integer.to_string().bytes()),
+        View::Float(float) => float_onto(text, float),
+        View::String(string) => {
+            context.add(string.context);
             write_string(&string.bytes, text)?;
         }
-        Value::Path(path) if copy => {
-            let path = evaluator.copy_to_store(path, context)?;
+        View::Path(path) if copy => {
+            let path = evaluator.copy_to_store(&path, context)?;
             write_string(path.as_str().as_bytes(), text)?;
         }
-        Value::Path(path) => write_string(path, text)?,
-        Value::Set(_) => evaluator.peel(&value, place, true, &mut |peeled, called| match peeled {
-            Value::Set(set) => write_set(evaluator, set, context, copy, text),
+        View::Path(path) => write_string(&path, text)?,
+        View::Set(_) => evaluator.peel(&value, place, true, &mut |peeled, called| match peeled.view() {
+            View::Set(set) => write_set(evaluator, &set, context, copy, text),
             // Nix takes a path that comes out of `__toString` as it stands.
             _ => write(evaluator, peeled, place, context, copy && !called, text),
         })?,
-        Value::List(list) => {
+        View::List(list) => {
             text.push(b'[');
             for (number, item) in list.iter().enumerate() {
                 if number > 0 {
                     text.push(b',');
                 }
-                write(evaluator, item, place, context, copy, text).map_err(|failure| {
+                write(evaluator, &item, place, context, copy, text).map_err(|failure| {
                     failure.during(place, format!("while evaluating list element at index {number}"))
                 })?;
             }
             text.push(b']');
         }
-        other => return Err(Failure::new(format!("cannot convert {} to JSON", other.kind())).at(place)),
+        _ => return Err(Failure::new(format!("cannot convert {} to JSON", value.kind())).at(place)),
     }
     Ok(())
 }
 
 fn write_set(evaluator: &Evaluator, set: &Set, context: &mut Context, copy: bool, text: &mut Vec<u8>) -> Result<()> {
-    let mut sorted: Vec<_> = set.entries.iter().map(|entry| (evaluator.symbols.bytes(entry.name), entry)).collect();
-    sorted.sort_by(|left, right| left.0.cmp(&right.0));
     text.push(b'{');
-    for (number, (name, entry)) in sorted.iter().enumerate() {
+    for (number, (name, entry)) in set.in_order(&evaluator.symbols).enumerate() {
         if number > 0 {
             text.push(b',');
         }
-        write_string(name, text)?;
+        write_string(&name, text)?;
         text.push(b':');
         write(evaluator, &entry.value, entry.place, context, copy, text).map_err(|failure| {
-            let name = String::from_utf8_lossy(name);
+            let name = String::from_utf8_lossy(&name);
             failure.during(entry.place, format!("while evaluating attribute '{name}'"))
         })?;
     }
@@ -126,10 +122,10 @@ fn read(evaluator: &Evaluator, text: &[u8]) -> Result<Value> {
     let mut whole = None;
     while let Some(event) = reader.next_event().map_err(bad)? {
         let value = match event {
-            Event::Null => Value::Null,
-            Event::Boolean(boolean) => Value::Boolean(boolean),
-            Event::Integer(integer) => Value::Integer(integer),
-            Event::Float(float) => Value::Float(float),
+            Event::Null => Value::NULL,
+            Event::Boolean(boolean) => Value::boolean(boolean),
+            Event::Integer(integer) => Value::integer(integer),
+            Event::Float(float) => Value::float(float),
             Event::String(text) => Value::string(text),
             Event::Key(name) => {
                 if let Some(Open::Set(_, key)) = open.last_mut() {
@@ -161,5 +157,5 @@ fn read(evaluator: &Evaluator, text: &[u8]) -> Result<Value> {
             Some(Open::Set(entries, key)) => entries.extend(key.take().map(|key| Attribute::new(key, value))),
         }
     }
-    Ok(whole.unwrap_or(Value::Null))
+    Ok(whole.unwrap_or(Value::NULL))
 }

@@ -1,18 +1,17 @@
 //! Lists.
 
-use std::rc::Rc;
-
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
+use crate::heap;
 use crate::places::PlaceId;
 use crate::symbols::known;
-use crate::value::{Attribute, Value};
+use crate::value::{Attribute, Value, View};
 
 pub(super) static BUILTINS: &[Builtin] = &[
     builtin("length", 1, |evaluator, arguments, _| {
         let what = "while evaluating the first argument passed to builtins.length";
-        Ok(Value::Integer(evaluator.force_list(&arguments[0], NOWHERE, what)?.len() as i64))
+        Ok(Value::integer(evaluator.force_list(&arguments[0], NOWHERE, what)?.len() as i64))
     }),
     builtin("head", 1, head),
     builtin("tail", 1, tail),
@@ -35,7 +34,7 @@ fn head(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
     let what = "while evaluating the first argument passed to 'builtins.head'";
     let list = evaluator.force_list(&arguments[0], NOWHERE, what)?;
     match list.first() {
-        Some(first) => evaluator.force(first, NOWHERE),
+        Some(first) => evaluator.force(&first, NOWHERE),
         None => Err(Failure::new("'builtins.head' called on an empty list")),
     }
 }
@@ -43,8 +42,8 @@ fn head(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
 fn tail(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the first argument passed to 'builtins.tail'";
     let list = evaluator.force_list(&arguments[0], NOWHERE, what)?;
-    match list.get(1..) {
-        Some(rest) => Ok(Value::list(rest.to_vec())),
+    match list.len().checked_sub(1) {
+        Some(length) => Ok(Value::list_of(length, list.iter().skip(1))),
         None => Err(Failure::new("'builtins.tail' called on an empty list")),
     }
 }
@@ -55,7 +54,7 @@ fn elem_at(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
     let what = "while evaluating the first argument passed to 'builtins.elemAt'";
     let list = evaluator.force_list(&arguments[0], NOWHERE, what)?;
     match usize::try_from(index).ok().and_then(|index| list.get(index)) {
-        Some(item) => evaluator.force(item, NOWHERE),
+        Some(item) => evaluator.force(&item, NOWHERE),
         None => {
             let size = list.len();
             Err(Failure::new(format!("'builtins.elemAt' called with index {index} on a list of size {size}")))
@@ -66,41 +65,41 @@ fn elem_at(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Val
 fn elem(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.elem";
     for item in evaluator.force_list(&arguments[1], NOWHERE, what)?.iter() {
-        if evaluator.equal(&arguments[0], item, NOWHERE)? {
-            return Ok(Value::Boolean(true));
+        if evaluator.equal(&arguments[0], &item, NOWHERE)? {
+            return Ok(Value::TRUE);
         }
     }
-    Ok(Value::Boolean(false))
+    Ok(Value::FALSE)
 }
 
 fn map(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.map";
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     if list.is_empty() {
-        return Ok(Value::List(list));
+        return Ok(Value::from(list));
     }
     let what = "while evaluating the first argument passed to builtins.map";
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
-    Ok(Value::list(list.iter().map(|item| Value::call_later(function.clone(), item.clone())).collect()))
+    Ok(Value::list_of(list.len(), list.iter().map(|item| Value::call_later(function, item))))
 }
 
 fn filter(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.filter";
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     if list.is_empty() {
-        return Ok(Value::List(list));
+        return Ok(Value::from(list));
     }
     let what = "while evaluating the first argument passed to builtins.filter";
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
     let mut kept = Vec::new();
     for item in list.iter() {
-        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
+        let answer = evaluator.call(&function, &[item], NOWHERE)?;
         let what = "while evaluating the return value of the filtering function passed to builtins.filter";
         if evaluator.force_boolean(&answer, NOWHERE, what)? {
-            kept.push(item.clone());
+            kept.push(item);
         }
     }
-    Ok(if kept.len() == list.len() { Value::List(list) } else { Value::list(kept) })
+    Ok(if kept.len() == list.len() { list.into() } else { Value::list(kept) })
 }
 
 fn foldl(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -108,9 +107,9 @@ fn foldl(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
     let what = "while evaluating the third argument passed to builtins.foldlStrict";
     let list = evaluator.force_list(&arguments[2], NOWHERE, what)?;
-    let mut result = arguments[1].clone();
+    let mut result = arguments[1];
     for item in list.iter() {
-        result = evaluator.call(&function, &[result, item.clone()], NOWHERE)?;
+        result = evaluator.call(&function, &[result, item], NOWHERE)?;
     }
     evaluator.force(&result, NOWHERE)
 }
@@ -123,38 +122,36 @@ fn any(evaluator: &Evaluator, arguments: &[Value], name: &str, wanted: bool) -> 
     let list = evaluator.force_list(&arguments[1], NOWHERE, &what)?;
     let what = format!("while evaluating the return value of the function passed to builtins.{name}");
     for item in list.iter() {
-        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
+        let answer = evaluator.call(&function, &[item], NOWHERE)?;
         if evaluator.force_boolean(&answer, NOWHERE, &what)? == wanted {
-            return Ok(Value::Boolean(wanted));
+            return Ok(Value::boolean(wanted));
         }
     }
-    Ok(Value::Boolean(!wanted))
+    Ok(Value::boolean(!wanted))
 }
 
 fn gen_list(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.genList";
     let length = evaluator.force_integer(&arguments[1], NOWHERE, what)?;
-    let mut list = Vec::new();
-    let fits = usize::try_from(length).is_ok_and(|length| list.try_reserve_exact(length).is_ok());
-    if !fits {
+    let fits = |length: &usize| *length < heap::LONGEST_LIST;
+    let Some(count) = usize::try_from(length).ok().filter(fits) else {
         return Err(Failure::new(format!("cannot create list of size {length}")));
-    }
+    };
     let what = "while evaluating the first argument passed to builtins.genList";
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
-    list.extend((0..length).map(|number| Value::call_later(function.clone(), Value::Integer(number))));
-    Ok(Value::list(list))
+    Ok(Value::list_of(count, (0..length).map(|number| Value::call_later(function, Value::integer(number)))))
 }
 
 fn sort(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.sort";
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     if list.is_empty() {
-        return Ok(Value::List(list));
+        return Ok(Value::from(list));
     }
     let what = "while evaluating the first argument passed to builtins.sort";
     let function = evaluator.force_function(&arguments[0], NOWHERE, what)?;
-    let plain = matches!(&function, Value::Builtin(builtin) if builtin.name == "lessThan");
-    let items = list.iter().map(|item| evaluator.force(item, NOWHERE).map(|_| item.clone()));
+    let plain = matches!(function.view(), View::Builtin(builtin) if builtin.name == "lessThan");
+    let items = list.iter().map(|item| evaluator.force(&item, NOWHERE).map(|_| item));
     let items = items.collect::<Result<Vec<_>>>()?;
     let less = |left: &Value, right: &Value| -> Result<bool> {
         if plain {
@@ -165,7 +162,7 @@ fn sort(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value>
                 "while evaluating the ordering function passed to builtins.sort",
             );
         }
-        let answer = evaluator.call(&function, &[left.clone(), right.clone()], NOWHERE)?;
+        let answer = evaluator.call(&function, &[*left, *right], NOWHERE)?;
         let what = "while evaluating the return value of the sorting function passed to builtins.sort";
         evaluator.force_boolean(&answer, NOWHERE, what)
     };
@@ -181,10 +178,10 @@ fn merge_sort(mut items: Vec<Value>, less: &dyn Fn(&Value, &Value) -> Result<boo
             let (mut left, mut right) = pair.split_at(width.min(pair.len()));
             while let ([first, lefts @ ..], [second, rights @ ..]) = (left, right) {
                 if less(second, first)? {
-                    merged.push(second.clone());
+                    merged.push(*second);
                     right = rights;
                 } else {
-                    merged.push(first.clone());
+                    merged.push(*first);
                     left = lefts;
                 }
             }
@@ -203,7 +200,7 @@ fn concat_lists(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resul
     let mut all = Vec::new();
     for list in lists.iter() {
         let what = "while evaluating a value of the list passed to builtins.concatLists";
-        all.extend(evaluator.force_list(list, NOWHERE, what)?.iter().cloned());
+        all.extend(evaluator.force_list(&list, NOWHERE, what)?.iter());
     }
     Ok(Value::list(all))
 }
@@ -215,9 +212,9 @@ fn concat_map(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     let mut all = Vec::new();
     for item in list.iter() {
-        let part = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
+        let part = evaluator.call(&function, &[item], NOWHERE)?;
         let what = "while evaluating the return value of the function passed to builtins.concatMap";
-        all.extend(evaluator.force_list(&part, part.place(function.place(NOWHERE)), what)?.iter().cloned());
+        all.extend(evaluator.force_list(&part, part.place(function.place(NOWHERE)), what)?.iter());
     }
     Ok(Value::list(all))
 }
@@ -229,10 +226,10 @@ fn partition(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     for item in list.iter() {
-        evaluator.force(item, NOWHERE)?;
-        let answer = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
+        evaluator.force(&item, NOWHERE)?;
+        let answer = evaluator.call(&function, &[item], NOWHERE)?;
         let what = "while evaluating the return value of the partition function passed to builtins.partition";
-        if evaluator.force_boolean(&answer, NOWHERE, what)? { &mut right } else { &mut wrong }.push(item.clone());
+        if evaluator.force_boolean(&answer, NOWHERE, what)? { &mut right } else { &mut wrong }.push(item);
     }
     Ok(Value::set(vec![
         Attribute::new(known::RIGHT, Value::list(right)),
@@ -247,11 +244,11 @@ fn group_by(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Va
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
     let mut groups: std::collections::BTreeMap<_, Vec<Value>> = std::collections::BTreeMap::new();
     for item in list.iter() {
-        let name = evaluator.call(&function, std::slice::from_ref(item), NOWHERE)?;
+        let name = evaluator.call(&function, &[item], NOWHERE)?;
         let what = "while evaluating the return value of the grouping function passed to builtins.groupBy";
         let name = evaluator.force_string_without_context(&name, NOWHERE, what)?;
-        groups.entry(evaluator.symbols.intern(&name.bytes)).or_default().push(item.clone());
+        groups.entry(evaluator.symbols.intern(&name.bytes)).or_default().push(item);
     }
-    let entries = groups.into_iter().map(|(name, items)| Attribute::new(name, Value::List(Rc::new(items))));
+    let entries = groups.into_iter().map(|(name, items)| Attribute::new(name, Value::list(items)));
     Ok(Value::set(entries.collect()))
 }

@@ -5,7 +5,7 @@ use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::text;
-use crate::value::Value;
+use crate::value::{Value, View};
 
 pub(super) static BUILTINS: &[Builtin] = &[
     builtin("add", 2, |evaluator, arguments, _| {
@@ -39,18 +39,18 @@ fn arithmetic(
 ) -> Result<Value> {
     let left = evaluator.force(&arguments[0], NOWHERE)?;
     let right = evaluator.force(&arguments[1], NOWHERE)?;
-    if let (Value::Integer(left), Value::Integer(right)) = (&left, &right) {
+    if let (View::Integer(left), View::Integer(right)) = (left.view(), right.view()) {
         let overflow = || Failure::new(format!("integer overflow in {doing} {left} {sign} {right}"));
-        return integers(*left, *right).map(Value::Integer).ok_or_else(overflow);
+        return integers(left, right).map(Value::integer).ok_or_else(overflow);
     }
     let during = |what: &str| format!("while evaluating {what}");
-    if matches!(left, Value::Float(_)) || matches!(right, Value::Float(_)) {
+    if matches!(left.view(), View::Float(_)) || matches!(right.view(), View::Float(_)) {
         let left = evaluator.force_float(&left, NOWHERE, &during(what[0]))?;
         let right = evaluator.force_float(&right, NOWHERE, &during(what[1]))?;
-        return Ok(Value::Float(floats(left, right)));
+        return Ok(Value::float(floats(left, right)));
     }
     evaluator.force_integer(&left, NOWHERE, &during(what[0]))?;
-    evaluator.force_integer(&right, NOWHERE, &during(what[1])).map(Value::Integer)
+    evaluator.force_integer(&right, NOWHERE, &during(what[1])).map(Value::integer)
 }
 
 fn div(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -62,24 +62,24 @@ fn div(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> 
     if divisor == 0.0 {
         return Err(Failure::new("division by zero"));
     }
-    if matches!(left, Value::Float(_)) || matches!(right, Value::Float(_)) {
-        return Ok(Value::Float(evaluator.force_float(&left, NOWHERE, first)? / divisor));
+    if matches!(left.view(), View::Float(_)) || matches!(right.view(), View::Float(_)) {
+        return Ok(Value::float(evaluator.force_float(&left, NOWHERE, first)? / divisor));
     }
     let left = evaluator.force_integer(&left, NOWHERE, first)?;
     let right = evaluator.force_integer(&right, NOWHERE, second)?;
     let overflow = || Failure::new(format!("integer overflow in dividing {left} / {right}"));
-    left.checked_div(right).map(Value::Integer).ok_or_else(overflow)
+    left.checked_div(right).map(Value::integer).ok_or_else(overflow)
 }
 
 fn bits(evaluator: &Evaluator, arguments: &[Value], name: &str, combine: fn(i64, i64) -> i64) -> Result<Value> {
     let what = |number: &str| format!("while evaluating the {number} argument passed to {name}");
     let left = evaluator.force_integer(&arguments[0], NOWHERE, &what("first"))?;
     let right = evaluator.force_integer(&arguments[1], NOWHERE, &what("second"))?;
-    Ok(Value::Integer(combine(left, right)))
+    Ok(Value::integer(combine(left, right)))
 }
 
 fn less_than(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
-    evaluator.less(&arguments[0], &arguments[1], NOWHERE, "").map(Value::Boolean)
+    evaluator.less(&arguments[0], &arguments[1], NOWHERE, "").map(Value::boolean)
 }
 
 fn rounded(evaluator: &Evaluator, arguments: &[Value], name: &str, round: fn(f64) -> f64) -> Result<Value> {
@@ -90,18 +90,18 @@ fn rounded(evaluator: &Evaluator, arguments: &[Value], name: &str, round: fn(f64
     let in_range = (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded);
     let because = "Due to a bug (see https://github.com/NixOS/nix/issues/12899)";
     let future = "Future Nix versions might implement the correct behavior.";
-    match value {
-        Value::Integer(integer) if !in_range => Err(Failure::new(format!(
+    match value.view() {
+        View::Integer(integer) if !in_range => Err(Failure::new(format!(
             "{because} the NixInt argument {integer} caused undefined behavior in previous Nix versions.\n\t{future}"
         ))),
-        Value::Integer(integer) if rounded as i64 != integer => Err(Failure::new(format!(
+        View::Integer(integer) if rounded as i64 != integer => Err(Failure::new(format!(
             "{because} a loss of precision occurred in previous Nix versions because the NixInt argument {integer} was rounded to {}.\n\t{future}",
             rounded as i64
         ))),
-        Value::Float(float) if !in_range => {
+        View::Float(float) if !in_range => {
             let float = text::float(float);
             Err(Failure::new(format!("NixFloat argument {float} is not in the range of NixInt")))
         }
-        _ => Ok(Value::Integer(rounded as i64)),
+        _ => Ok(Value::integer(rounded as i64)),
     }
 }

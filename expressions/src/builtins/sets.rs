@@ -1,15 +1,14 @@
 //! Attribute sets.
 
-use std::collections::{BTreeMap, HashSet};
-use std::rc::Rc;
+use std::collections::BTreeMap;
 
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
+use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
-use crate::show;
 use crate::symbols::{Symbol, known};
-use crate::value::{Attribute, Set, Thunk, Value, Work};
+use crate::value::{Attribute, Keys, More, Set, Thunk, Value};
 
 pub(super) static BUILTINS: &[Builtin] = &[
     builtin("attrNames", 1, attr_names),
@@ -26,8 +25,8 @@ pub(super) static BUILTINS: &[Builtin] = &[
 ];
 
 /// An attribute that must be there.
-pub(super) fn wanted(evaluator: &Evaluator, set: &Rc<Set>, name: Symbol, context: &str) -> Result<Attribute> {
-    set.get(name).cloned().ok_or_else(|| {
+pub(super) fn wanted(evaluator: &Evaluator, set: &Set, name: Symbol, context: &str) -> Result<Attribute> {
+    set.get(name).ok_or_else(|| {
         let name = evaluator.symbols.text(name);
         Failure::new(format!("attribute '{name}' missing")).during(NOWHERE, context)
     })
@@ -36,15 +35,19 @@ pub(super) fn wanted(evaluator: &Evaluator, set: &Rc<Set>, name: Symbol, context
 fn attr_names(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.attrNames";
     let set = evaluator.force_set(&arguments[0], NOWHERE, what)?;
-    let mut names: Vec<_> = set.entries.iter().map(|entry| evaluator.symbols.bytes(entry.name)).collect();
-    names.sort();
-    Ok(Value::list(names.iter().map(|name| Value::string(&name[..])).collect()))
+    let (keys, _) = set.parts();
+    let names = keys.in_order(&evaluator.symbols);
+    let names = names.iter().map(|index| evaluator.symbols.value(keys.names[*index as usize]));
+    Ok(Value::list_of(set.len(), names))
 }
 
 fn attr_values(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.attrValues";
     let set = evaluator.force_set(&arguments[0], NOWHERE, what)?;
-    Ok(Value::list(show::sorted(evaluator, &set).into_iter().map(|(_, value)| value).collect()))
+    let (keys, values) = set.parts();
+    let values =
+        keys.in_order(&evaluator.symbols).iter().map(|index| values[*index as usize].get()).collect::<Vec<_>>();
+    Ok(Value::list(values))
 }
 
 fn get_attr(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -63,7 +66,7 @@ fn has_attr(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Va
     let what = "while evaluating the second argument passed to builtins.hasAttr";
     let set = evaluator.force_set(&arguments[1], NOWHERE, what)?;
     let has = evaluator.symbols.find(&name.bytes).is_some_and(|name| set.get(name).is_some());
-    Ok(Value::Boolean(has))
+    Ok(Value::boolean(has))
 }
 
 fn remove_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -71,14 +74,17 @@ fn remove_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resul
     let set = evaluator.force_set(&arguments[0], NOWHERE, what)?;
     let what = "while evaluating the second argument passed to builtins.removeAttrs";
     let list = evaluator.force_list(&arguments[1], NOWHERE, what)?;
-    let mut names = HashSet::new();
+    let mut names = FastSet::default();
     for name in list.iter() {
         let what = "while evaluating the values of the second argument passed to builtins.removeAttrs";
-        let name = evaluator.force_string_without_context(name, NOWHERE, what)?;
+        let name = evaluator.force_string_without_context(&name, NOWHERE, what)?;
         names.extend(evaluator.symbols.find(&name.bytes));
     }
-    let entries = set.entries.iter().filter(|entry| !names.contains(&entry.name)).cloned().collect();
-    Ok(Value::Set(Rc::new(Set { entries, place: NOWHERE })))
+    if names.iter().all(|name| set.get(*name).is_none()) {
+        return Ok(set.into());
+    }
+    let entries: Vec<_> = set.iter().filter(|entry| !names.contains(&entry.name)).collect();
+    Ok(Set::from_sorted(&entries, NOWHERE).into())
 }
 
 fn intersect_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -86,22 +92,22 @@ fn intersect_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
     let left = evaluator.force_set(&arguments[0], NOWHERE, what)?;
     let what = "while evaluating the second argument passed to builtins.intersectAttrs";
     let right = evaluator.force_set(&arguments[1], NOWHERE, what)?;
-    let entries = if left.entries.len() < right.entries.len() {
-        left.entries.iter().filter_map(|entry| right.get(entry.name)).cloned().collect()
+    let entries: Vec<_> = if left.len() < right.len() {
+        left.iter().filter_map(|entry| right.get(entry.name)).collect()
     } else {
-        right.entries.iter().filter(|entry| left.get(entry.name).is_some()).cloned().collect()
+        right.iter().filter(|entry| left.get(entry.name).is_some()).collect()
     };
-    Ok(Value::Set(Rc::new(Set { entries, place: NOWHERE })))
+    Ok(Set::from_sorted(&entries, NOWHERE).into())
 }
 
 fn list_to_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.listToAttrs";
     let list = evaluator.force_list(&arguments[0], NOWHERE, what)?;
     let mut entries = Vec::with_capacity(list.len());
-    let mut seen = HashSet::new();
+    let mut seen = FastSet::default();
     for item in list.iter() {
         let what = "while evaluating an element of the list passed to builtins.listToAttrs";
-        let pair = evaluator.force_set(item, NOWHERE, what)?;
+        let pair = evaluator.force_set(&item, NOWHERE, what)?;
         let context = "in a {name=...; value=...;} pair";
         let name = wanted(evaluator, &pair, known::NAME, context)?;
         let what = "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs";
@@ -124,8 +130,8 @@ fn cat_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let mut values = Vec::new();
     for item in list.iter() {
         let what = "while evaluating an element in the list passed as second argument to builtins.catAttrs";
-        let set = evaluator.force_set(item, NOWHERE, what)?;
-        values.extend(set.get(name).map(|attribute| attribute.value.clone()));
+        let set = evaluator.force_set(&item, NOWHERE, what)?;
+        values.extend(set.get(name).map(|attribute| attribute.value));
     }
     Ok(Value::list(values))
 }
@@ -133,12 +139,14 @@ fn cat_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
 fn map_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the second argument passed to builtins.mapAttrs";
     let set = evaluator.force_set(&arguments[1], NOWHERE, what)?;
-    let entries = set.entries.iter().map(|entry| {
-        let name = Value::string(&evaluator.symbols.bytes(entry.name)[..]);
-        let call = Box::new((arguments[0].clone(), name, entry.value.clone()));
-        Attribute::new(entry.name, Value::Thunk(Thunk::new(Work::CallTwo(call))))
+    let (keys, values) = set.parts();
+    // The same names, but defined nowhere.
+    let keys = if keys.places.is_some() { Keys::new(keys.names, None) } else { keys };
+    let set = Set::new(keys, NOWHERE, |index| {
+        let name = evaluator.symbols.value(keys.names[index]);
+        Thunk::more(More::CallTwo(arguments[0], name, values[index].get())).into()
     });
-    Ok(Value::Set(Rc::new(Set { entries: entries.collect(), place: NOWHERE })))
+    Ok(set.into())
 }
 
 fn zip_attrs_with(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -149,16 +157,18 @@ fn zip_attrs_with(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Res
     let mut values: BTreeMap<Symbol, Vec<Value>> = BTreeMap::new();
     for item in list.iter() {
         let what = "while evaluating a value of the list passed as second argument to builtins.zipAttrsWith";
-        for entry in &evaluator.force_set(item, NOWHERE, what)?.entries {
-            values.entry(entry.name).or_default().push(entry.value.clone());
+        for entry in evaluator.force_set(&item, NOWHERE, what)?.iter() {
+            values.entry(entry.name).or_default().push(entry.value);
         }
     }
-    let entries = values.into_iter().map(|(name, values)| {
-        let text = Value::string(&evaluator.symbols.bytes(name)[..]);
-        let call = Box::new((function.clone(), text, Value::list(values)));
-        Attribute::new(name, Value::Thunk(Thunk::new(Work::CallTwo(call))))
-    });
-    Ok(Value::Set(Rc::new(Set { entries: entries.collect(), place: NOWHERE })))
+    let entries: Vec<_> = values
+        .into_iter()
+        .map(|(name, values)| {
+            let call = More::CallTwo(function, evaluator.symbols.value(name), Value::list(values));
+            Attribute::new(name, Thunk::more(call).into())
+        })
+        .collect();
+    Ok(Set::from_sorted(&entries, NOWHERE).into())
 }
 
 fn unsafe_get_attr_pos(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -167,5 +177,5 @@ fn unsafe_get_attr_pos(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -
     let what = "while evaluating the second argument passed to builtins.unsafeGetAttrPos";
     let set = evaluator.force_set(&arguments[1], NOWHERE, what)?;
     let attribute = evaluator.symbols.find(&name.bytes).and_then(|name| set.get(name));
-    Ok(attribute.map_or(Value::Null, |attribute| evaluator.position(attribute.place)))
+    Ok(attribute.map_or(Value::NULL, |attribute| evaluator.position(attribute.place)))
 }

@@ -5,9 +5,10 @@ use std::rc::Rc;
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result};
+use crate::heap::ContextId;
 use crate::places::PlaceId;
 use crate::posix_regex::{Captures, Regex};
-use crate::value::{Attribute, Context, Text, Value};
+use crate::value::{Attribute, Bytes, Context, Text, Value, View};
 use crate::{paths, version};
 
 pub(super) static BUILTINS: &[Builtin] = &[
@@ -35,7 +36,7 @@ fn to_string(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
 fn string_length(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.stringLength";
     let text = evaluator.coerce(&arguments[0], &mut Context::new(), NOWHERE, what, Coercion::INTERPOLATION)?;
-    Ok(Value::Integer(text.len() as i64))
+    Ok(Value::integer(text.len() as i64))
 }
 
 fn substring(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -47,23 +48,20 @@ fn substring(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let what = "while evaluating the second argument (the substring length) passed to builtins.substring";
     let length = evaluator.force_integer(&arguments[1], NOWHERE, what)?;
     let value = evaluator.force(&arguments[2], NOWHERE)?;
-    if let (0, Value::String(text)) = (length, &value) {
-        return Ok(Value::String(Rc::new(Text { bytes: Vec::new(), context: text.context.clone() })));
-    }
     let mut context = Context::new();
     let what = "while evaluating the third argument (the string) passed to builtins.substring";
     // A negative length stands for all the rest.
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let start = usize::try_from(start).unwrap_or(usize::MAX);
-    let cut = |bytes: &[u8]| {
-        let rest = bytes.get(start..).unwrap_or_default();
-        rest[..rest.len().min(length)].to_vec()
-    };
-    if let Value::String(text) = &value {
-        return Ok(Value::String(Rc::new(Text { bytes: cut(&text.bytes), context: text.context.clone() })));
+    if let View::String(text) = value.view() {
+        // A part of the same bytes.
+        let start = start.min(text.bytes.len());
+        let end = start.saturating_add(length).min(text.bytes.len());
+        return Ok(Value::text(text.bytes.part(start, end), text.context));
     }
     let text = evaluator.coerce(&value, &mut context, NOWHERE, what, Coercion::INTERPOLATION)?;
-    Ok(Value::string_with(cut(&text), context))
+    let rest = text.get(start..).unwrap_or_default();
+    Ok(Value::string_with(&rest[..rest.len().min(length)], context))
 }
 
 fn concat_strings_sep(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -79,7 +77,7 @@ fn concat_strings_sep(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) ->
             text.extend_from_slice(&separator.bytes);
         }
         let what = "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep";
-        evaluator.coerce_onto(&mut text, item, &mut context, NOWHERE, what, Coercion::INTERPOLATION)?;
+        evaluator.coerce_onto(&mut text, &item, &mut context, NOWHERE, what, Coercion::INTERPOLATION)?;
     }
     Ok(Value::string_with(text, context))
 }
@@ -94,12 +92,12 @@ fn replace_strings(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
         return Err(Failure::new(message));
     }
     let what = "while evaluating one of the strings to replace passed to builtins.replaceStrings";
-    let from = from.iter().map(|item| evaluator.force_string(item, NOWHERE, what)).collect::<Result<Vec<_>>>()?;
+    let from = from.iter().map(|item| evaluator.force_string(&item, NOWHERE, what)).collect::<Result<Vec<_>>>()?;
     let mut context = Context::new();
     let what = "while evaluating the third argument passed to builtins.replaceStrings";
     let text = evaluator.force_string_into(&arguments[2], &mut context, NOWHERE, what)?;
     // A replacement counts, and is evaluated, only where it is used.
-    let mut known: Vec<Option<Rc<Text>>> = vec![None; to.len()];
+    let mut known: Vec<Option<Text>> = vec![None; to.len()];
     // Which strings may begin with a byte; an empty one matches everywhere.
     let begins = |byte: Option<u8>| {
         from.iter().position(|item| item.bytes.first().is_none_or(|first| Some(*first) == byte)).is_some()
@@ -116,7 +114,12 @@ fn replace_strings(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
         if let Some(number) = found {
             if known[number].is_none() {
                 let what = "while evaluating one of the replacement strings passed to builtins.replaceStrings";
-                known[number] = Some(evaluator.force_string_into(&to[number], &mut context, NOWHERE, what)?);
+                known[number] = Some(evaluator.force_string_into(
+                    &to.get(number).unwrap_or(Value::NULL),
+                    &mut context,
+                    NOWHERE,
+                    what,
+                )?);
             }
             if let Some(replacement) = &known[number] {
                 result.extend_from_slice(&replacement.bytes);
@@ -142,12 +145,17 @@ fn regex(evaluator: &Evaluator, pattern: &[u8]) -> Result<Rc<Regex>> {
     Ok(regex)
 }
 
-fn groups(captures: &Captures, text: &[u8]) -> Value {
+fn groups(captures: &Captures, text: Bytes) -> Value {
     let groups = captures.iter().skip(1).map(|range| match range {
-        Some(range) => Value::string(&text[range.clone()]),
-        None => Value::Null,
+        Some(range) => part(text, range.start, range.end),
+        None => Value::NULL,
     });
-    Value::list(groups.collect())
+    Value::list_of(captures.len() - 1, groups)
+}
+
+/// A part of a string, which refers to nothing.
+fn part(text: Bytes, start: usize, end: usize) -> Value {
+    Value::text(text.part(start, end), ContextId::NONE)
 }
 
 fn match_(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -157,7 +165,7 @@ fn match_(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Valu
     let what = "while evaluating the second argument passed to builtins.match";
     let text = evaluator.force_string(&arguments[1], NOWHERE, what)?;
     let captures = regex.match_full(&text.bytes).map_err(|error| Failure::new(error.to_string()))?;
-    Ok(captures.map_or(Value::Null, |captures| groups(&captures, &text.bytes)))
+    Ok(captures.map_or(Value::NULL, |captures| groups(&captures, text.bytes)))
 }
 
 fn split(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
@@ -168,17 +176,17 @@ fn split(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value
     let text = evaluator.force_string(&arguments[1], NOWHERE, what)?;
     let found = regex.find_all(&text.bytes).map_err(|error| Failure::new(error.to_string()))?;
     if found.is_empty() {
-        return Ok(Value::list(vec![arguments[1].clone()]));
+        return Ok(Value::list(vec![arguments[1]]));
     }
     let mut parts = Vec::with_capacity(2 * found.len() + 1);
     let mut end = 0;
     for captures in &found {
         let whole = captures.first().cloned().flatten().unwrap_or(end..end);
-        parts.push(Value::string(&text.bytes[end..whole.start]));
-        parts.push(groups(captures, &text.bytes));
+        parts.push(part(text.bytes, end, whole.start));
+        parts.push(groups(captures, text.bytes));
         end = whole.end;
     }
-    parts.push(Value::string(&text.bytes[end..]));
+    parts.push(part(text.bytes, end, text.bytes.len()));
     Ok(Value::list(parts))
 }
 
@@ -192,7 +200,7 @@ fn base_name_of(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resul
 }
 
 fn dir_of(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
-    if let Value::Path(path) = evaluator.force(&arguments[0], NOWHERE)? {
+    if let View::Path(path) = evaluator.force(&arguments[0], NOWHERE)?.view() {
         return Ok(Value::path(paths::directory(&path)));
     }
     let mut context = Context::new();
@@ -211,7 +219,7 @@ fn compare_versions(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> R
     let left = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
     let what = "while evaluating the second argument passed to builtins.compareVersions";
     let right = evaluator.force_string_without_context(&arguments[1], NOWHERE, what)?;
-    Ok(Value::Integer(version::compare_versions(&left.bytes, &right.bytes) as i64))
+    Ok(Value::integer(version::compare_versions(&left.bytes, &right.bytes) as i64))
 }
 
 fn split_version(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {

@@ -26,9 +26,9 @@ fn value(evaluator: &Evaluator, item: toml::Value) -> std::result::Result<Value,
             return Err("a string with null bytes cannot be represented as Nix string");
         }
         toml::Value::String(text) => Value::string(text),
-        toml::Value::Integer(integer) => Value::Integer(integer),
-        toml::Value::Float(float) => Value::Float(float),
-        toml::Value::Boolean(boolean) => Value::Boolean(boolean),
+        toml::Value::Integer(integer) => Value::integer(integer),
+        toml::Value::Float(float) => Value::float(float),
+        toml::Value::Boolean(boolean) => Value::boolean(boolean),
         toml::Value::Datetime(datetime) => Value::set(vec![
             Attribute::new(name("_type")?, Value::string("timestamp")),
             Attribute::new(name("value")?, Value::string(from_toml::timestamp(&datetime))),

@@ -8,7 +8,7 @@ use crate::failure::Result;
 use crate::places::PlaceId;
 use crate::symbols::known;
 use crate::text;
-use crate::value::{Context, Set, Value};
+use crate::value::{Context, Set, Value, View};
 
 pub(super) static BUILTINS: &[Builtin] = &[builtin("toXML", 1, |evaluator, arguments, _| {
     let mut context = Context::new();
@@ -96,7 +96,7 @@ impl Writer<'_> {
     }
 
     fn known(&self, value: &Value, place: PlaceId) -> Result<Value> {
-        if self.strict { self.evaluator.force(value, place) } else { Ok(value.known().clone()) }
+        if self.strict { self.evaluator.force(value, place) } else { Ok(value.known()) }
     }
 
     fn value(&mut self, value: &Value, place: PlaceId) -> Result<()> {
@@ -104,32 +104,30 @@ impl Writer<'_> {
         let _depth = evaluator.deeper(place)?;
         let value = self.known(value, place)?;
         let simple = |text: String| vec![("value", text.into_bytes())];
-        match &value {
-            Value::Null => self.empty("null", &[]),
-            Value::Boolean(boolean) => self.empty("bool", &simple(boolean.to_string())),
-            Value::Integer(integer) => self.empty("int", &simple(integer.to_string())),
-            Value::Float(float) => self.empty("float", &simple(text::float(*float))),
-            Value::String(string) => {
-                if let Some(found) = &string.context {
-                    self.context.extend(found.iter().cloned());
-                }
-                self.empty("string", &[("value", string.bytes.clone())]);
+        match value.view() {
+            View::Null => self.empty("null", &[]),
+            View::Boolean(boolean) => self.empty("bool", &simple(boolean.to_string())),
+            View::Integer(integer) => self.empty("int", &simple(integer.to_string())),
+            View::Float(float) => self.empty("float", &simple(text::float(float))),
+            View::String(string) => {
+                self.context.add(string.context);
+                self.empty("string", &[("value", string.bytes.to_vec())]);
             }
-            Value::Path(path) => self.empty("path", &[("value", path.to_vec())]),
-            Value::List(list) => {
+            View::Path(path) => self.empty("path", &[("value", path.to_vec())]),
+            View::List(list) => {
                 self.open("list", &[]);
                 for item in list.iter() {
-                    self.value(item, place)?;
+                    self.value(&item, place)?;
                 }
                 self.close("list");
             }
-            Value::Set(set) if evaluator.is_derivation(&value)? => self.derivation(set)?,
-            Value::Set(set) => {
+            View::Set(set) if evaluator.is_derivation(&value)? => self.derivation(&set)?,
+            View::Set(set) => {
                 self.open("attrs", &[]);
-                self.attributes(set)?;
+                self.attributes(&set)?;
                 self.close("attrs");
             }
-            Value::Lambda(closure) => {
+            View::Lambda(closure) => {
                 let code = &closure.code;
                 let name = |symbol| evaluator.symbols.bytes(symbol).to_vec();
                 self.open("function", &self.place(code.place));
@@ -163,12 +161,12 @@ impl Writer<'_> {
         let mut path = Vec::new();
         for (name, symbol) in [("drvPath", known::DRV_PATH), ("outPath", known::OUT_PATH)] {
             if let Some(attribute) = set.get(symbol)
-                && let Value::String(text) = self.known(&attribute.value, attribute.place)?
+                && let View::String(text) = self.known(&attribute.value, attribute.place)?.view()
             {
                 if symbol == known::DRV_PATH {
-                    path.clone_from(&text.bytes);
+                    path = text.bytes.to_vec();
                 }
-                fields.push((name, text.bytes.clone()));
+                fields.push((name, text.bytes.to_vec()));
             }
         }
         self.open("derivation", &fields);
@@ -182,10 +180,7 @@ impl Writer<'_> {
     }
 
     fn attributes(&mut self, set: &Set) -> Result<()> {
-        let mut sorted: Vec<_> =
-            set.entries.iter().map(|entry| (self.evaluator.symbols.bytes(entry.name), entry)).collect();
-        sorted.sort_by(|left, right| left.0.cmp(&right.0));
-        for (name, entry) in sorted {
+        for (name, entry) in set.in_order(&self.evaluator.symbols) {
             let mut fields = self.place(entry.place);
             fields.push(("name", name.to_vec()));
             self.open("attr", &fields);

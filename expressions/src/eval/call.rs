@@ -1,67 +1,80 @@
 //! Calls.
 
-use std::rc::Rc;
-
 use super::Evaluator;
 use crate::builtins::Builtin;
-use crate::code::{Code, FormalsCode};
+use crate::code::{CallCode, Code, FormalsCode, LambdaCode};
 use crate::failure::{Failure, Result, suggestions};
+use crate::heap::{self, Ref};
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::{Symbol, known};
-use crate::value::{Attribute, Closure, Partial, Scope, Set, Value};
+use crate::value::{Attribute, Scope, Set, Value, View};
 
 impl Evaluator {
-    pub(super) fn call_code(
-        &self,
-        function: &Code,
-        arguments: &[Rc<Code>],
-        place: PlaceId,
-        scope: &Rc<Scope>,
-    ) -> Result<Value> {
-        let function = self.eval(function, scope)?;
-        match arguments {
-            [only] => self.call(&function, &[self.delay(only, scope)], place),
-            [first, second] => self.call(&function, &[self.delay(first, scope), self.delay(second, scope)], place),
-            _ => {
-                let arguments: Vec<_> = arguments.iter().map(|argument| self.delay(argument, scope)).collect();
-                self.call(&function, &arguments, place)
-            }
+    #[inline(always)]
+    pub(super) fn call_code(&self, code: &CallCode, scope: Scope) -> Result<Value> {
+        let function = self.eval(&code.function, scope)?;
+        let argument = |index| self.delay_unseen(code.arguments.at(index), scope);
+        match code.arguments.len() {
+            1 => self.call(&function, &[argument(0)], code.place),
+            2 => self.call(&function, &[argument(0), argument(1)], code.place),
+            3 => self.call(&function, &[argument(0), argument(1), argument(2)], code.place),
+            count => self.call_many(function, (0..count).map(argument).collect(), code.place),
         }
     }
 
+    #[inline(never)]
+    fn call_many(&self, function: Value, arguments: Vec<Value>, place: PlaceId) -> Result<Value> {
+        self.call(&function, &arguments, place)
+    }
+
     /// Calls a function with some arguments; what it gives is known, not a thunk.
+    #[inline]
     pub fn call(&self, function: &Value, arguments: &[Value], place: PlaceId) -> Result<Value> {
-        let _depth = self.deeper(place)?;
+        let depth = self.enter(place)?;
+        let result = match function.view() {
+            // Mostly.
+            View::Lambda(closure) => {
+                let mut rest = arguments;
+                let result = self.call_lambda(closure.code, closure.scope, &mut rest, place);
+                match result {
+                    Ok(value) if !rest.is_empty() => self.apply(&value, rest, place),
+                    result => result,
+                }
+            }
+            _ => self.apply(function, arguments, place),
+        };
+        self.depth.set(depth);
+        result
+    }
+
+    fn apply(&self, function: &Value, arguments: &[Value], place: PlaceId) -> Result<Value> {
         let mut current = self.force(function, place)?;
         let mut rest = arguments;
         while let [first, others @ ..] = rest {
-            current = match &current {
-                Value::Lambda(closure) => {
-                    rest = others;
-                    self.call_closure(closure, first, place)?
-                }
-                Value::Builtin(builtin) => match rest.split_at_checked(builtin.arity) {
+            current = match current.view() {
+                View::Lambda(closure) => self.call_lambda(closure.code, closure.scope, &mut rest, place)?,
+                View::Builtin(builtin) => match rest.split_at_checked(builtin.arity) {
                     Some((now, later)) => {
                         rest = later;
                         self.call_builtin(builtin, now, place)?
                     }
-                    None => return Ok(partial(builtin, rest.to_vec())),
+                    None => return Ok(Value::partial(builtin, rest)),
                 },
-                Value::Partial(begun) => {
-                    let mut all = begun.arguments.clone();
+                View::Partial(begun) => {
+                    let mut all = begun.arguments.to_vec();
                     let (now, later) = rest.split_at(rest.len().min(begun.builtin.arity - all.len()));
                     all.extend_from_slice(now);
                     rest = later;
                     if all.len() < begun.builtin.arity {
-                        return Ok(partial(begun.builtin, all));
+                        return Ok(Value::partial(begun.builtin, &all));
                     }
                     self.call_builtin(begun.builtin, &all, place)?
                 }
-                Value::Set(set) => match set.get(known::FUNCTOR) {
+                View::Set(set) => match set.get(known::FUNCTOR) {
                     Some(functor) => {
                         rest = others;
-                        let arguments = [current.clone(), first.clone()];
+                        let arguments = [current, *first];
                         self.call(&functor.value, &arguments, functor.place).map_err(|failure| {
                             let what = "while calling a functor (an attribute set with a '__functor' attribute)";
                             failure.during(place, what)
@@ -81,10 +94,10 @@ impl Evaluator {
         Failure::new(format!("attempt to call something which is not a function but {kind}: {shown}")).at(place)
     }
 
-    fn call_builtin(&self, builtin: &'static Builtin, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    #[inline]
+    pub(super) fn call_builtin(&self, builtin: &'static Builtin, arguments: &[Value], place: PlaceId) -> Result<Value> {
         match (builtin.run)(self, arguments, place) {
-            Ok(Value::Thunk(thunk)) => self.force_thunk(&thunk, place),
-            Ok(value) => Ok(value),
+            Ok(value) => self.force(&value, place),
             Err(failure) if builtin.traced => {
                 Err(failure.during(place, format!("while calling the '{}' builtin", builtin.name)))
             }
@@ -92,13 +105,37 @@ impl Evaluator {
         }
     }
 
-    fn call_closure(&self, closure: &Rc<Closure>, argument: &Value, place: PlaceId) -> Result<Value> {
-        let code = &closure.code;
-        let scope = match &code.formals {
-            None => Scope::one(argument.clone(), Some(Rc::clone(&closure.scope))),
-            Some(formals) => self.bind(closure, formals, argument, place)?,
-        };
-        match self.eval(&code.body, &scope) {
+    /// Calls a function with the first argument; where that gives a function at once, also with the next ones, so that no
+    /// memory is needed for the functions between.
+    fn call_lambda(&self, code: Ref<LambdaCode>, outer: Scope, rest: &mut &[Value], place: PlaceId) -> Result<Value> {
+        let [argument, others @ ..] = *rest else { return Ok(Value::lambda(code, outer)) };
+        *rest = others;
+        match code.formals {
+            None => heap::call(1, Some(outer), |scope| {
+                scope.set(0, *argument);
+                self.call_body(code, scope, rest, place)
+            }),
+            Some(formals) => {
+                let set = self.wanted_set(code, argument, place)?;
+                heap::call(code.slots as usize, Some(outer), |scope| {
+                    self.bind(code, formals, argument, set, scope, place)?;
+                    self.call_body(code, scope, rest, place)
+                })
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn call_body(&self, code: Ref<LambdaCode>, scope: Scope, rest: &mut &[Value], place: PlaceId) -> Result<Value> {
+        if let Code::Lambda(inner) = *code.body
+            && !rest.is_empty()
+        {
+            if !crate::stack::has_room() {
+                return Err(self.too_deep(place));
+            }
+            return self.call_lambda(inner, scope, rest, place);
+        }
+        match self.eval(&code.body, scope) {
             Ok(value) => Ok(value),
             Err(failure) => Err(self.trace_call(failure, code.name, code.place, place)),
         }
@@ -111,34 +148,43 @@ impl Evaluator {
         if place.is_some() { failure.during_in_full(place, "from call site") } else { failure }
     }
 
-    /// The scope of a function that wants attributes.
+    #[inline]
+    fn wanted_set(&self, code: Ref<LambdaCode>, argument: &Value, place: PlaceId) -> Result<Set> {
+        let what = "while evaluating the value passed for the lambda argument";
+        self.force_set(argument, code.place, what)
+            .map_err(|failure| if place.is_some() { failure.during(place, "from call site") } else { failure })
+    }
+
+    /// Fills the scope of a function that wants attributes.
     fn bind(
         &self,
-        closure: &Rc<Closure>,
-        formals: &FormalsCode,
+        code: Ref<LambdaCode>,
+        formals: Ref<FormalsCode>,
         argument: &Value,
+        set: Set,
+        scope: Scope,
         place: PlaceId,
-    ) -> Result<Rc<Scope>> {
-        let code = &closure.code;
-        let what = "while evaluating the value passed for the lambda argument";
-        let set = self
-            .force_set(argument, code.place, what)
-            .map_err(|failure| if place.is_some() { failure.during(place, "from call site") } else { failure })?;
-        let scope = Scope::with_capacity(code.slots, Some(Rc::clone(&closure.scope)));
+    ) -> Result<()> {
         let mut slot = 0;
         if code.argument.is_some() {
-            scope.set(0, argument.clone());
+            scope.set(0, *argument);
             slot = 1;
         }
         let mut used = 0;
-        for formal in &formals.list {
-            let value = match (set.get(formal.name), &formal.default) {
-                (Some(attribute), _) => {
+        for formal in formals.list.refs() {
+            let value = match set.get_cached(formal.name, &formal.guess) {
+                Some((value, _)) => {
                     used += 1;
-                    attribute.value.clone()
+                    value
                 }
-                (None, Some(default)) => self.delay(default, &scope),
-                (None, None) => {
+                None if formal.default.is_some() => {
+                    let default = formal.map(|formal| match &formal.default {
+                        Some(default) => default,
+                        None => &Code::Constant(Value::NULL),
+                    });
+                    self.delay_unseen(default, scope)
+                }
+                None => {
                     let function = self.function_name(code.name);
                     let missing = self.symbols.text(formal.name);
                     let message = format!("function '{function}' called without required argument '{missing}'");
@@ -148,10 +194,10 @@ impl Evaluator {
             scope.set(slot, value);
             slot += 1;
         }
-        if !formals.ellipsis && used != set.entries.len() {
-            return Err(self.unexpected_argument(closure, formals, &set, place));
+        if !formals.ellipsis && used != set.len() {
+            return Err(self.unexpected_argument(code, formals, &set, place));
         }
-        Ok(scope)
+        Ok(())
     }
 
     fn function_name(&self, name: Option<Symbol>) -> String {
@@ -159,34 +205,40 @@ impl Evaluator {
     }
 
     #[cold]
-    fn unexpected_argument(&self, closure: &Closure, formals: &FormalsCode, set: &Set, place: PlaceId) -> Box<Failure> {
-        let function = self.function_name(closure.code.name);
-        let name = set.entries.iter().map(|entry| entry.name).find(|name| !formals.has(*name));
+    fn unexpected_argument(
+        &self,
+        code: Ref<LambdaCode>,
+        formals: Ref<FormalsCode>,
+        set: &Set,
+        place: PlaceId,
+    ) -> Box<Failure> {
+        let function = self.function_name(code.name);
+        let name = set.iter().map(|entry| entry.name).find(|name| !formals.has(*name));
         let name = name.map(|name| self.symbols.text(name)).unwrap_or_default();
         let known: Vec<String> = formals.list.iter().map(|formal| self.symbols.text(formal.name)).collect();
         let close = suggestions(&name, known.iter().map(String::as_str));
         let message = format!("function '{function}' called with unexpected argument '{name}'");
-        Failure::new(message).at(closure.code.place).during(place, "from call site").suggesting(close)
+        Failure::new(message).at(code.place).during(place, "from call site").suggesting(close)
     }
 
     /// Calls a function that wants attributes with those of `arguments` that it wants; anything else is given back as it is.
     pub fn call_with_known(&self, function: &Value, arguments: &[Attribute]) -> Result<Value> {
         let function = self.force(function, PlaceId::NONE)?;
-        if let Value::Set(set) = &function
+        if let View::Set(set) = function.view()
             && let Some(functor) = set.get(known::FUNCTOR)
         {
             let inner = self.call(&functor.value, std::slice::from_ref(&function), functor.place)?;
             return self.call_with_known(&inner, arguments);
         }
-        let Value::Lambda(closure) = &function else { return Ok(function) };
-        let Some(formals) = &closure.code.formals else { return Ok(function) };
+        let View::Lambda(closure) = function.view() else { return Ok(function) };
+        let Some(formals) = closure.code.formals else { return Ok(function) };
         let mut entries = Vec::new();
         if formals.ellipsis {
-            entries.extend(arguments.iter().cloned());
+            entries.extend(arguments);
         } else {
-            for formal in &formals.list {
+            for formal in formals.list.iter() {
                 match arguments.iter().find(|argument| argument.name == formal.name) {
-                    Some(argument) => entries.push(argument.clone()),
+                    Some(argument) => entries.push(*argument),
                     None if formal.default.is_some() => {}
                     None => {
                         let name = self.symbols.text(formal.name);
@@ -204,8 +256,4 @@ impl Evaluator {
         }
         self.call(&function, &[Value::set(entries)], PlaceId::NONE)
     }
-}
-
-fn partial(builtin: &'static Builtin, arguments: Vec<Value>) -> Value {
-    Value::Partial(Rc::new(Partial { builtin, arguments }))
 }

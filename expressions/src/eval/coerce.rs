@@ -9,7 +9,7 @@ use super::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::symbols::known;
-use crate::value::{Context, Reference, Value};
+use crate::value::{Context, Reference, Value, View};
 use crate::{paths, show, store_path, text};
 
 /// `<nix/fetchurl.nix>`, which is in no directory.
@@ -67,38 +67,36 @@ impl Evaluator {
     ) -> Result<()> {
         let _depth = self.deeper(place)?;
         let value = self.force(value, place)?;
-        match (&value, coercion) {
-            (Value::String(text), _) => {
+        match (value.view(), coercion) {
+            (View::String(text), _) => {
                 bytes.extend_from_slice(&text.bytes);
-                if let Some(found) = &text.context {
-                    context.extend(found.iter().cloned());
-                }
+                context.add(text.context);
             }
-            (Value::Path(path), Coercion { copy: true, .. }) => {
-                let path = self.copy_to_store(path, context)?;
+            (View::Path(path), Coercion { copy: true, .. }) => {
+                let path = self.copy_to_store(&path, context)?;
                 bytes.extend_from_slice(path.as_str().as_bytes());
             }
-            (Value::Path(path), Coercion { normal: false, .. }) => bytes.extend_from_slice(path),
-            (Value::Path(path), _) => bytes.extend(paths::normal(path)),
-            (Value::Set(_), _) => {
+            (View::Path(path), Coercion { normal: false, .. }) => bytes.extend_from_slice(&path),
+            (View::Path(path), _) => bytes.extend(paths::normal(&path)),
+            (View::Set(_), _) => {
                 let coercion = Coercion { normal: true, ..coercion };
-                self.peel(&value, place, false, &mut |peeled, _| match peeled {
-                    Value::Set(_) => Err(self.no_string(peeled, place, what)),
+                self.peel(&value, place, false, &mut |peeled, _| match peeled.view() {
+                    View::Set(_) => Err(self.no_string(peeled, place, what)),
                     _ => self.coerce_onto(bytes, peeled, context, place, what, coercion),
                 })?;
             }
-            (Value::Boolean(true), Coercion { more: true, .. }) => bytes.push(b'1'),
-            (Value::Boolean(false) | Value::Null, Coercion { more: true, .. }) => {}
-            (Value::Integer(integer), Coercion { more: true, .. }) => bytes.extend(integer.to_string().into_bytes()),
-            (Value::Float(float), Coercion { more: true, .. }) => {
-                bytes.extend(text::float_fixed(*float).into_bytes());
+            (View::Boolean(true), Coercion { more: true, .. }) => bytes.push(b'1'),
+            (View::Boolean(false) | View::Null, Coercion { more: true, .. }) => {}
+            (View::Integer(integer), Coercion { more: true, .. }) => bytes.extend(integer.to_string().into_bytes()),
+            (View::Float(float), Coercion { more: true, .. }) => {
+                bytes.extend(text::float_fixed(float).into_bytes());
             }
-            (Value::List(list), Coercion { more: true, .. }) => {
+            (View::List(list), Coercion { more: true, .. }) => {
                 for (number, item) in list.iter().enumerate() {
                     let element = "while evaluating one element of the list";
-                    self.coerce_onto(bytes, item, context, place, element, coercion)
+                    self.coerce_onto(bytes, &item, context, place, element, coercion)
                         .map_err(|failure| failure.during(place, what))?;
-                    let empty = matches!(item.known(), Value::List(list) if list.is_empty());
+                    let empty = matches!(item.known().view(), View::List(list) if list.is_empty());
                     if number + 1 < list.len() && !empty {
                         bytes.push(b' ');
                     }
@@ -118,8 +116,8 @@ impl Evaluator {
     /// The absolute path that a value counts as.
     pub fn coerce_to_path(&self, value: &Value, context: &mut Context, place: PlaceId, what: &str) -> Result<Vec<u8>> {
         self.peel(value, place, false, &mut |peeled, _| {
-            if let Value::Path(path) = peeled {
-                return Ok(paths::normal(path));
+            if let View::Path(path) = peeled.view() {
+                return Ok(paths::normal(&path));
             }
             let path = self.coerce(peeled, context, place, what, Coercion::PLAIN)?;
             if path.first() == Some(&b'/') {
@@ -155,8 +153,8 @@ impl Evaluator {
             let (kind, shown) = (value.kind(), show::for_error(self, value));
             Err(Failure::new(format!("`__toString` {verb} return a string, but got {kind}: {shown}")).at(place))
         };
-        let Value::Set(set) = &value else {
-            if check && called && !matches!(value, Value::String(_) | Value::Path(_)) {
+        let View::Set(set) = value.view() else {
+            if check && called && !matches!(value.view(), View::String(_) | View::Path(_)) {
                 return unfit(&value, "should");
             }
             return then(&value, called);
@@ -167,7 +165,7 @@ impl Evaluator {
             let result = result.map_err(|failure| failure.during(function.place, during))?;
             (function, result, true, "result of the `__toString` attribute")
         } else if let Some(path) = set.get(known::OUT_PATH) {
-            (path, path.value.clone(), called, "`outPath` attribute")
+            (path, path.value, called, "`outPath` attribute")
         } else if check && called {
             return unfit(&value, "must");
         } else {
@@ -178,7 +176,7 @@ impl Evaluator {
             self.peel_further(&inner, attribute.place, check, called, then)
         });
         further.map_err(|failure| {
-            let doing = if let Value::Thunk(_) = inner.known() { "evaluating" } else { "using" };
+            let doing = if let View::Thunk(_) = inner.known().view() { "evaluating" } else { "using" };
             failure.during(attribute.place, format!("while {doing} the {what}"))
         })
     }
@@ -194,7 +192,8 @@ impl Evaluator {
 
     /// A build never feeds back into evaluation.
     pub fn refuse_building(&self, path: &[u8], context: &Context) -> Result<()> {
-        let built = context.iter().find(|reference| matches!(reference, Reference::Output(..)));
+        let references = context.references();
+        let built = references.iter().find(|reference| matches!(***reference, Reference::Output(..)));
         match built {
             None => Ok(()),
             Some(reference) => {

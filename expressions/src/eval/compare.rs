@@ -1,24 +1,17 @@
 //! `==`, `<`, and what `assert a == b` says about a difference.
 
 use std::cmp::Ordering;
-use std::rc::Rc;
 
 use super::Evaluator;
 use crate::failure::{Failure, Result, Sort};
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::known;
-use crate::value::Value;
+use crate::value::{Value, View};
 
 /// Whether two elements are one and the same value, so that they are equal even if they are functions, as in Nix.
 fn identical(left: &Value, right: &Value) -> bool {
-    match (left, right) {
-        (Value::Thunk(left), Value::Thunk(right)) => Rc::ptr_eq(left, right),
-        (Value::Lambda(left), Value::Lambda(right)) => Rc::ptr_eq(left, right),
-        (Value::Partial(left), Value::Partial(right)) => Rc::ptr_eq(left, right),
-        (Value::Builtin(left), Value::Builtin(right)) => std::ptr::eq(*left, *right),
-        _ => false,
-    }
+    left == right
 }
 
 impl Evaluator {
@@ -37,37 +30,37 @@ impl Evaluator {
         let _depth = self.deeper(place)?;
         let left = self.force(left, place)?;
         let right = self.force(right, place)?;
-        Ok(match (&left, &right) {
-            (Value::Null, Value::Null) => true,
-            (Value::Boolean(left), Value::Boolean(right)) => left == right,
-            (Value::Integer(left), Value::Integer(right)) => left == right,
-            (Value::Float(left), Value::Float(right)) => left == right,
-            (Value::Integer(left), Value::Float(right)) => *left as f64 == *right,
-            (Value::Float(left), Value::Integer(right)) => *left == *right as f64,
-            (Value::String(left), Value::String(right)) => left.bytes == right.bytes,
-            (Value::Path(left), Value::Path(right)) => left == right,
-            (Value::List(first), Value::List(second)) => {
+        Ok(match (left.view(), right.view()) {
+            (View::Null, View::Null) => true,
+            (View::Boolean(left), View::Boolean(right)) => left == right,
+            (View::Integer(left), View::Integer(right)) => left == right,
+            (View::Float(left), View::Float(right)) => left == right,
+            (View::Integer(left), View::Float(right)) => left as f64 == right,
+            (View::Float(left), View::Integer(right)) => left == right as f64,
+            (View::String(left), View::String(right)) => left.bytes == right.bytes,
+            (View::Path(left), View::Path(right)) => left == right,
+            (View::List(first), View::List(second)) => {
                 if first.len() != second.len() {
                     return Ok(false);
                 }
                 for (left, right) in first.iter().zip(second.iter()) {
-                    if !self.equal_elements(left, right, place)? {
+                    if !self.equal_elements(&left, &right, place)? {
                         return Ok(false);
                     }
                 }
                 true
             }
-            (Value::Set(first), Value::Set(second)) => {
+            (View::Set(first), View::Set(second)) => {
                 if self.is_derivation(&left)?
                     && self.is_derivation(&right)?
                     && let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH))
                 {
                     return self.equal_elements(&left.value, &right.value, place);
                 }
-                if first.entries.len() != second.entries.len() {
+                if first.len() != second.len() {
                     return Ok(false);
                 }
-                for (left, right) in first.entries.iter().zip(&second.entries) {
+                for (left, right) in first.iter().zip(second.iter()) {
                     if left.name != right.name || !self.equal_elements(&left.value, &right.value, place)? {
                         return Ok(false);
                     }
@@ -85,13 +78,13 @@ impl Evaluator {
         let right = self.force(right, place)?;
         let differ = |message: String| Err(Failure::of(Sort::Assertion, message));
         let show = |value: &Value| show::for_error(self, value);
-        let number = |value: &Value| matches!(value, Value::Integer(_) | Value::Float(_));
+        let number = |value: &Value| matches!(value.view(), View::Integer(_) | View::Float(_));
         let (kinds, shown) = ((left.kind(), right.kind()), (show(&left), show(&right)));
         let plain_kind = |kind: &'static str| if kind == "a string with context" { "a string" } else { kind };
-        match (&left, &right) {
-            (Value::Integer(left), Value::Integer(right)) if left == right => Ok(()),
-            (left, right) if number(left) && number(right) => {
-                if self.equal(left, right, place)? {
+        match (left.view(), right.view()) {
+            (View::Integer(left), View::Integer(right)) if left == right => Ok(()),
+            _ if number(&left) && number(&right) => {
+                if self.equal(&left, &right, place)? {
                     return Ok(());
                 }
                 let message = format!(
@@ -100,7 +93,7 @@ impl Evaluator {
                 );
                 differ(message)
             }
-            (Value::List(first), Value::List(second)) => {
+            (View::List(first), View::List(second)) => {
                 if first.len() != second.len() {
                     return differ(format!(
                         "list of size '{}' is not equal to list of size '{}', left hand side is '{}', right hand side is '{}'",
@@ -111,15 +104,15 @@ impl Evaluator {
                     ));
                 }
                 for (number, (left, right)) in first.iter().zip(second.iter()).enumerate() {
-                    if !identical(left, right) {
-                        self.assert_equal(left, right, place).map_err(|failure| {
+                    if !identical(&left, &right) {
+                        self.assert_equal(&left, &right, place).map_err(|failure| {
                             failure.during(place, format!("while comparing list element {number}"))
                         })?;
                     }
                 }
                 Ok(())
             }
-            (Value::Set(first), Value::Set(second)) => {
+            (View::Set(first), View::Set(second)) => {
                 if self.is_derivation(&left)?
                     && self.is_derivation(&right)?
                     && let (Some(left), Some(right)) = (first.get(known::OUT_PATH), second.get(known::OUT_PATH))
@@ -128,13 +121,13 @@ impl Evaluator {
                         failure.during(place, "while comparing a derivation by its 'outPath' attribute")
                     });
                 }
-                if first.entries.len() != second.entries.len() {
+                if first.len() != second.len() {
                     return differ(format!(
                         "attribute names of attribute set '{}' differs from attribute set '{}'",
                         shown.0, shown.1
                     ));
                 }
-                for (left, right) in first.entries.iter().zip(&second.entries) {
+                for (left, right) in first.iter().zip(second.iter()) {
                     if left.name != right.name {
                         let name = self.symbols.text(left.name);
                         if second.get(left.name).is_none() {
@@ -166,21 +159,19 @@ impl Evaluator {
                 Ok(())
             }
             (
-                Value::Lambda(_) | Value::Builtin(_) | Value::Partial(_),
-                Value::Lambda(_) | Value::Builtin(_) | Value::Partial(_),
+                View::Lambda(_) | View::Builtin(_) | View::Partial(_),
+                View::Lambda(_) | View::Builtin(_) | View::Partial(_),
             ) => {
                 differ("distinct functions and immediate comparisons of identical functions compare as unequal".into())
             }
-            (left, right) if self.equal(left, right, place)? => Ok(()),
-            (Value::Boolean(_), Value::Boolean(_)) => {
+            _ if self.equal(&left, &right, place)? => Ok(()),
+            (View::Boolean(_), View::Boolean(_)) => {
                 differ(format!("boolean '{}' is not equal to boolean '{}'", shown.0, shown.1))
             }
-            (Value::String(_), Value::String(_)) => {
+            (View::String(_), View::String(_)) => {
                 differ(format!("string '{}' is not equal to string '{}'", shown.0, shown.1))
             }
-            (Value::Path(_), Value::Path(_)) => {
-                differ(format!("path '{}' is not equal to path '{}'", shown.0, shown.1))
-            }
+            (View::Path(_), View::Path(_)) => differ(format!("path '{}' is not equal to path '{}'", shown.0, shown.1)),
             _ => differ(format!(
                 "{} of value '{}' is not equal to {} of value '{}'",
                 plain_kind(kinds.0),
@@ -196,17 +187,17 @@ impl Evaluator {
         let _depth = self.deeper(place)?;
         let left = self.force(left, place)?;
         let right = self.force(right, place)?;
-        Ok(match (&left, &right) {
-            (Value::Integer(left), Value::Integer(right)) => Some(left.cmp(right)),
-            (Value::Float(left), Value::Float(right)) => left.partial_cmp(right),
-            (Value::Integer(left), Value::Float(right)) => (*left as f64).partial_cmp(right),
-            (Value::Float(left), Value::Integer(right)) => left.partial_cmp(&(*right as f64)),
-            (Value::String(left), Value::String(right)) => Some(left.bytes.cmp(&right.bytes)),
-            (Value::Path(left), Value::Path(right)) => Some(left.cmp(right)),
-            (Value::List(first), Value::List(second)) => {
+        Ok(match (left.view(), right.view()) {
+            (View::Integer(left), View::Integer(right)) => Some(left.cmp(&right)),
+            (View::Float(left), View::Float(right)) => left.partial_cmp(&right),
+            (View::Integer(left), View::Float(right)) => (left as f64).partial_cmp(&right),
+            (View::Float(left), View::Integer(right)) => left.partial_cmp(&(right as f64)),
+            (View::String(left), View::String(right)) => Some(left.bytes.cmp(&right.bytes)),
+            (View::Path(left), View::Path(right)) => Some(left.cmp(&right)),
+            (View::List(first), View::List(second)) => {
                 for (left, right) in first.iter().zip(second.iter()) {
-                    if !self.equal_elements(left, right, place)? {
-                        return self.order(left, right, place, "while comparing two list elements");
+                    if !self.equal_elements(&left, &right, place)? {
+                        return self.order(&left, &right, place, "while comparing two list elements");
                     }
                 }
                 Some(first.len().cmp(&second.len()))
@@ -214,7 +205,7 @@ impl Evaluator {
             _ => {
                 let (kinds, shown) =
                     ((left.kind(), right.kind()), (show::for_error(self, &left), show::for_error(self, &right)));
-                let message = if std::mem::discriminant(&left) == std::mem::discriminant(&right) {
+                let message = if std::mem::discriminant(&left.view()) == std::mem::discriminant(&right.view()) {
                     let why = "values of that type are incomparable";
                     format!(
                         "cannot compare {} with {}; {why} (values are {} and {})",

@@ -1,66 +1,98 @@
 //! Forcing: from what need not be known to what is, and of the kind that is wanted.
 
-use std::collections::HashSet;
-use std::rc::Rc;
-
 use super::Evaluator;
 use crate::failure::{Failure, Result, Sort};
+use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::known;
-use crate::value::{Context, Set, Text, Thunk, Value, Work};
+use crate::value::{Context, List, More, Set, State, Text, Thunk, Value, View};
 
 impl Evaluator {
     /// Works a value out until it is known what it is.
-    #[inline]
+    #[inline(always)]
     pub fn force(&self, value: &Value, place: PlaceId) -> Result<Value> {
-        match value {
-            Value::Thunk(thunk) => self.force_thunk(thunk, place),
-            _ => Ok(value.clone()),
+        match value.thunk() {
+            Some(thunk) => self.force_thunk(thunk, place),
+            None => Ok(*value),
         }
     }
 
     /// Works a thunk out.
-    #[inline]
-    pub fn force_thunk(&self, thunk: &Rc<Thunk>, place: PlaceId) -> Result<Value> {
+    #[inline(always)]
+    pub fn force_thunk(&self, thunk: Thunk, place: PlaceId) -> Result<Value> {
         match thunk.value() {
-            Some(value) => Ok(value.clone()),
+            Some(value) => Ok(value),
             None => self.run(thunk, place),
         }
     }
 
-    fn run(&self, thunk: &Rc<Thunk>, place: PlaceId) -> Result<Value> {
-        if !crate::stack::has_room() {
-            return Err(self.too_deep(place));
-        }
-        let result = match thunk.take() {
-            Work::Running => {
-                let sort = Sort::InfiniteRecursion(Rc::as_ptr(thunk) as usize);
+    pub(super) fn run(&self, thunk: Thunk, place: PlaceId) -> Result<Value> {
+        let result = match thunk.state() {
+            State::Code(code, scope) => {
+                thunk.start();
+                self.eval(&code, scope)
+            }
+            State::Call(function, argument) => {
+                thunk.start();
+                self.call(&function, &[argument], place)
+            }
+            State::Done(value) => return Ok(value),
+            State::More(more) => {
+                thunk.start();
+                self.run_more(&more, place)
+            }
+            State::Running => {
+                let sort = Sort::InfiniteRecursion(thunk.address());
                 return Err(Failure::of(sort, "infinite recursion encountered").at(place));
             }
-            Work::Code(code, scope) => self.eval(&code, &scope),
-            Work::Call(function, argument) => self.call(&function, &[argument], place),
-            Work::CallTwo(call) => {
-                let (function, first, second) = *call;
-                self.call(&function, &[first], place).and_then(|function| self.call(&function, &[second], place))
-            }
-            Work::Native(work) => work(self),
-            Work::Alias(value) => self.force(&value, place),
-            Work::Failed(failure) => Err(failure),
+            State::Failed(number) => return self.failed(number),
         };
         match result {
             Ok(value) => {
-                thunk.finish(value.clone());
+                thunk.finish(value);
                 Ok(value)
             }
-            Err(mut failure) => {
-                if failure.sort == Sort::InfiniteRecursion(Rc::as_ptr(thunk) as usize) {
-                    failure = failure.during_always(PlaceId::NONE, "entering the infinite recursion");
-                }
-                thunk.put(Work::Failed(failure.clone()));
-                Err(failure)
+            Err(failure) => Err(self.fail(thunk, failure)),
+        }
+    }
+
+    #[inline(never)]
+    fn run_more(&self, more: &More, place: PlaceId) -> Result<Value> {
+        if !crate::stack::has_room() {
+            return Err(self.too_deep(place));
+        }
+        match more {
+            More::Call(function, argument) => self.call(function, &[*argument], place),
+            More::CallTwo(function, first, second) => {
+                // One after the other: what fails between says so.
+                let function = self.call(function, &[*first], place)?;
+                self.call(&function, &[*second], place)
+            }
+            More::Alias(value) => self.force(value, place),
+            More::Native(number) => {
+                let work = self.natives.borrow().get(*number).cloned();
+                work.map_or(Ok(Value::NULL), |work| work(self))
             }
         }
+    }
+
+    #[cold]
+    fn failed(&self, number: usize) -> Result<Value> {
+        self.failures.borrow().get(number).map_or(Ok(Value::NULL), |failure| Err(Box::new(failure.clone())))
+    }
+
+    /// What failed once fails again, in the same way.
+    #[cold]
+    fn fail(&self, thunk: Thunk, failure: Box<Failure>) -> Box<Failure> {
+        let mut failure = failure;
+        if failure.sort == Sort::InfiniteRecursion(thunk.address()) {
+            failure = failure.during_always(PlaceId::NONE, "entering the infinite recursion");
+        }
+        let mut failures = self.failures.borrow_mut();
+        failures.push((*failure).clone());
+        thunk.fail(failures.len() - 1);
+        failure
     }
 
     /// Another kind of value was wanted.
@@ -75,127 +107,139 @@ impl Evaluator {
         Err(self.expected(wanted, found).at(place).during(place, what))
     }
 
+    #[inline(always)]
     fn force_during(&self, value: &Value, place: PlaceId, what: &str) -> Result<Value> {
-        self.force(value, place).map_err(|failure| failure.during(place, what))
+        match self.force(value, place) {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(failure.during(place, what)),
+        }
     }
 
     /// A set.
-    pub fn force_set(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Set>> {
-        match self.force(value, place)? {
-            Value::Set(set) => Ok(set),
-            other => Err(self.expected("a set", &other).during(place, what)),
+    #[inline]
+    pub fn force_set(&self, value: &Value, place: PlaceId, what: &str) -> Result<Set> {
+        let value = self.force(value, place)?;
+        match value.view() {
+            View::Set(set) => Ok(set),
+            _ => Err(self.expected("a set", &value).during(place, what)),
         }
     }
 
     /// A list.
-    pub fn force_list(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Vec<Value>>> {
-        match self.force(value, place)? {
-            Value::List(list) => Ok(list),
-            other => Err(self.expected("a list", &other).during(place, what)),
+    #[inline]
+    pub fn force_list(&self, value: &Value, place: PlaceId, what: &str) -> Result<List> {
+        let value = self.force(value, place)?;
+        match value.view() {
+            View::List(list) => Ok(list),
+            _ => Err(self.expected("a list", &value).during(place, what)),
         }
     }
 
     /// An integer.
     pub fn force_integer(&self, value: &Value, place: PlaceId, what: &str) -> Result<i64> {
-        match self.force_during(value, place, what)? {
-            Value::Integer(integer) => Ok(integer),
-            other => self.unexpected("an integer", &other, place, what),
+        let value = self.force_during(value, place, what)?;
+        match value.view() {
+            View::Integer(integer) => Ok(integer),
+            _ => self.unexpected("an integer", &value, place, what),
         }
     }
 
     /// A number.
     pub fn force_float(&self, value: &Value, place: PlaceId, what: &str) -> Result<f64> {
-        match self.force_during(value, place, what)? {
-            Value::Float(float) => Ok(float),
-            Value::Integer(integer) => Ok(integer as f64),
-            other => self.unexpected("a float", &other, place, what),
+        let value = self.force_during(value, place, what)?;
+        match value.view() {
+            View::Float(float) => Ok(float),
+            View::Integer(integer) => Ok(integer as f64),
+            _ => self.unexpected("a float", &value, place, what),
         }
     }
 
     /// A Boolean.
+    #[inline]
     pub fn force_boolean(&self, value: &Value, place: PlaceId, what: &str) -> Result<bool> {
-        match self.force_during(value, place, what)? {
-            Value::Boolean(boolean) => Ok(boolean),
-            other => self.unexpected("a Boolean", &other, place, what),
+        let value = self.force_during(value, place, what)?;
+        match value.view() {
+            View::Boolean(boolean) => Ok(boolean),
+            _ => self.unexpected("a Boolean", &value, place, what),
         }
     }
 
     /// Something that can be called.
     pub fn force_function(&self, value: &Value, place: PlaceId, what: &str) -> Result<Value> {
-        match self.force_during(value, place, what)? {
-            function @ (Value::Lambda(_) | Value::Builtin(_) | Value::Partial(_)) => Ok(function),
-            Value::Set(set) if set.get(known::FUNCTOR).is_some() => Ok(Value::Set(set)),
-            other => self.unexpected("a function", &other, place, what),
+        let value = self.force_during(value, place, what)?;
+        match value.view() {
+            View::Lambda(_) | View::Builtin(_) | View::Partial(_) => Ok(value),
+            View::Set(set) if set.get(known::FUNCTOR).is_some() => Ok(value),
+            _ => self.unexpected("a function", &value, place, what),
         }
     }
 
     /// A string with its context.
-    pub fn force_string(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Text>> {
-        match self.force_during(value, place, what)? {
-            Value::String(text) => Ok(text),
-            other => self.unexpected("a string", &other, place, what),
+    #[inline]
+    pub fn force_string(&self, value: &Value, place: PlaceId, what: &str) -> Result<Text> {
+        let value = self.force_during(value, place, what)?;
+        match value.view() {
+            View::String(text) => Ok(text),
+            _ => self.unexpected("a string", &value, place, what),
         }
     }
 
     /// A string, its context going where others are collected.
-    pub fn force_string_into(
-        &self,
-        value: &Value,
-        context: &mut Context,
-        place: PlaceId,
-        what: &str,
-    ) -> Result<Rc<Text>> {
+    pub fn force_string_into(&self, value: &Value, context: &mut Context, place: PlaceId, what: &str) -> Result<Text> {
         let text = self.force_string(value, place, what)?;
-        if let Some(found) = &text.context {
-            context.extend(found.iter().cloned());
-        }
+        context.add(text.context);
         Ok(text)
     }
 
     /// A string that refers to nothing.
-    pub fn force_string_without_context(&self, value: &Value, place: PlaceId, what: &str) -> Result<Rc<Text>> {
+    #[inline]
+    pub fn force_string_without_context(&self, value: &Value, place: PlaceId, what: &str) -> Result<Text> {
         let text = self.force_string(value, place, what)?;
-        if let Some(first) = text.context.as_ref().and_then(|context| context.first()) {
-            let shown = String::from_utf8_lossy(&text.bytes);
-            let path = first.path();
-            let message = format!("the string '{shown}' is not allowed to refer to a store path (such as '{path}')");
-            return Err(Failure::new(message).during(place, what));
-        }
-        Ok(text)
+        if text.context.is_some() { Err(self.refers_to_store(text, place, what)) } else { Ok(text) }
+    }
+
+    #[cold]
+    fn refers_to_store(&self, text: Text, place: PlaceId, what: &str) -> Box<Failure> {
+        let shown = String::from_utf8_lossy(&text.bytes);
+        let references = text.context.references();
+        let path = references.first().map(|reference| reference.path().to_string()).unwrap_or_default();
+        let message = format!("the string '{shown}' is not allowed to refer to a store path (such as '{path}')");
+        Failure::new(message).during(place, what)
     }
 
     /// Whether it is a set that says it is a derivation.
     pub fn is_derivation(&self, value: &Value) -> Result<bool> {
-        let Value::Set(set) = value else { return Ok(false) };
+        let View::Set(set) = value.view() else { return Ok(false) };
         let Some(kind) = set.get(known::TYPE) else { return Ok(false) };
-        Ok(matches!(self.force(&kind.value, kind.place)?, Value::String(text) if text.bytes == b"derivation"))
+        let kind = self.force(&kind.value, kind.place)?;
+        Ok(matches!(kind.view(), View::String(text) if *text.bytes == *b"derivation"))
     }
 
     /// Works out all that a value is made of.
     pub fn force_deep(&self, value: &Value) -> Result<()> {
-        self.force_below(value, &mut HashSet::new())
+        self.force_below(value, &mut FastSet::default())
     }
 
-    fn force_below(&self, value: &Value, seen: &mut HashSet<usize>) -> Result<()> {
+    fn force_below(&self, value: &Value, seen: &mut FastSet<usize>) -> Result<()> {
         let _depth = self.deeper(value.place(PlaceId::NONE))?;
-        match self.force(value, value.place(PlaceId::NONE))? {
-            Value::Set(set) => {
-                if !seen.insert(Rc::as_ptr(&set) as usize) {
+        match self.force(value, value.place(PlaceId::NONE))?.view() {
+            View::Set(set) => {
+                if !seen.insert(set.address()) {
                     return Ok(());
                 }
-                for entry in &set.entries {
+                for entry in set.iter() {
                     self.force_below(&entry.value, seen).map_err(|failure| {
                         let name = self.symbols.text(entry.name);
                         failure.during(entry.place, format!("while evaluating the attribute '{name}'"))
                     })?;
                 }
             }
-            Value::List(list) => {
-                if !seen.insert(Rc::as_ptr(&list) as usize) {
+            View::List(list) => {
+                if !seen.insert(list.address()) {
                     return Ok(());
                 }
                 for (number, item) in list.iter().enumerate() {
-                    self.force_below(item, seen).map_err(|failure| {
+                    self.force_below(&item, seen).map_err(|failure| {
                         failure.during(PlaceId::NONE, format!("while evaluating list element at index {number}"))
                     })?;
                 }

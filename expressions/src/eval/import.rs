@@ -15,25 +15,25 @@ use crate::failure::{Failure, Result, Sort};
 use crate::parser;
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
-use crate::value::{Scope, Set, Thunk, Value, Work};
+use crate::value::{Scope, Set, Value};
 use crate::{Message, paths};
 
 impl Evaluator {
     /// Reads and evaluates a text.
     pub fn eval_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8]) -> Result<Value> {
         let code = self.read_text(name, bytes, directory, None)?;
-        self.eval(&code, &Scope::with_capacity(0, None))
+        self.eval(&code, Scope::new(0, None))
     }
 
     /// Evaluates a tree in which more names than usual mean something.
     pub fn eval_with(&self, tree: &Tree, names: &[(Symbol, Value)]) -> Result<Value> {
         let symbols: Vec<Symbol> = names.iter().map(|(name, _)| *name).collect();
         let code = self.compile(tree, Some(&symbols))?;
-        let scope = Scope::with_capacity(names.len(), None);
-        for (slot, (_, value)) in names.iter().enumerate() {
-            scope.set(slot, value.clone());
+        let scope = Scope::new(names.len(), None);
+        for (slot, (_, value)) in (0..).zip(names) {
+            scope.set(slot, *value);
         }
-        self.eval(&code, &scope)
+        self.eval(&code, scope)
     }
 
     /// The tree of the inside of a set.
@@ -46,7 +46,7 @@ impl Evaluator {
         }
     }
 
-    fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+    fn read_text(&self, name: PathBuf, bytes: Vec<u8>, directory: &[u8], extra: Option<&[Symbol]>) -> Result<Code> {
         let text = Arc::new(SourceText { name, bytes });
         let tree = self.parse_and_warn(&text, directory)?;
         self.compile(&tree, extra)
@@ -77,7 +77,7 @@ impl Evaluator {
     }
 
     /// Code, unless a name means nothing.
-    pub fn compile(&self, tree: &Tree, extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+    pub fn compile(&self, tree: &Tree, extra: Option<&[Symbol]>) -> Result<Code> {
         let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, tree);
         let code = compiler.whole(extra);
         if compiler.too_deep {
@@ -131,7 +131,7 @@ impl Evaluator {
         Err(Failure::new(format!("too many symbolic links at '{}'", String::from_utf8_lossy(&path))))
     }
 
-    fn read_expression(&self, path: &[u8], extra: Option<&[Symbol]>) -> Result<Rc<Code>> {
+    fn read_expression(&self, path: &[u8], extra: Option<&[Symbol]>) -> Result<Code> {
         let bytes = match self.made_text(path) {
             Some(text) => text,
             None => self.sources.read(&self.real_path(path)?)?,
@@ -152,16 +152,16 @@ impl Evaluator {
                     let file = resolved.clone();
                     let work = move |evaluator: &Evaluator| {
                         let code = evaluator.read_expression(&file, None)?;
-                        evaluator.eval(&code, &Scope::with_capacity(0, None)).map_err(|failure| {
+                        evaluator.eval(&code, Scope::new(0, None)).map_err(|failure| {
                             let file = String::from_utf8_lossy(&file);
                             failure.during(PlaceId::NONE, format!("while evaluating the file '{file}':"))
                         })
                     };
-                    Value::Thunk(Thunk::new(Work::Native(Rc::new(work))))
+                    self.native(Rc::new(work))
                 });
                 let mut imports = self.imports.borrow_mut();
-                imports.insert(resolved, value.clone());
-                imports.insert(path.to_vec(), value.clone());
+                imports.insert(resolved, value);
+                imports.insert(path.to_vec(), value);
                 value
             }
         };
@@ -169,24 +169,24 @@ impl Evaluator {
     }
 
     /// `scopedImport set path`
-    pub fn scoped_import(&self, set: &Rc<Set>, path: &[u8]) -> Result<Value> {
+    pub fn scoped_import(&self, set: &Set, path: &[u8]) -> Result<Value> {
         let resolved = self.resolve_expression(path)?;
-        let names: Vec<Symbol> = set.entries.iter().map(|entry| entry.name).collect();
+        let names: Vec<Symbol> = set.iter().map(|entry| entry.name).collect();
         let code = self.read_expression(&resolved, Some(&names))?;
-        let scope = Scope::with_capacity(names.len(), None);
-        for (slot, entry) in set.entries.iter().enumerate() {
-            scope.set(slot, entry.value.clone());
+        let scope = Scope::new(names.len(), None);
+        for (slot, entry) in (0..).zip(set.iter()) {
+            scope.set(slot, entry.value);
         }
-        self.eval(&code, &scope)
+        self.eval(&code, scope)
     }
 
     /// A function that is written in the language and part of the evaluator.
     pub fn internal(&self, name: &'static str, text: &'static str) -> Result<Value> {
         if let Some(value) = self.internal.borrow().get(name) {
-            return Ok(value.clone());
+            return Ok(*value);
         }
         let value = self.eval_text(PathBuf::from(name), text.as_bytes().to_vec(), b"/")?;
-        self.internal.borrow_mut().insert(name, value.clone());
+        self.internal.borrow_mut().insert(name, value);
         Ok(value)
     }
 }

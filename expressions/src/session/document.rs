@@ -9,7 +9,7 @@ use crate::failure::Result;
 use crate::paths;
 use crate::places::PlaceId;
 use crate::symbols::known;
-use crate::value::{Attribute, Value};
+use crate::value::{Attribute, Value, View};
 
 /// What is written about something.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +41,13 @@ impl Session {
     }
 
     fn document_value(&self, value: &Value) -> Result<Option<Documentation>> {
-        match value {
-            Value::Builtin(builtin) => Ok(builtins::find(builtin.name)),
-            Value::Lambda(closure) => Ok(Some(self.document_function(&closure.code))),
-            Value::Set(set) => {
+        match value.view() {
+            View::Builtin(builtin) => Ok(builtins::find(builtin.name)),
+            View::Lambda(closure) => Ok(Some(self.document_function(&closure.code))),
+            View::Set(set) => {
                 let Some(functor) = set.get(known::FUNCTOR) else { return Ok(None) };
                 let _depth = self.evaluator.deeper(functor.place)?;
-                let function = self.evaluator.call(&functor.value, std::slice::from_ref(value), functor.place)?;
+                let function = self.evaluator.call(&functor.value, &[*value], functor.place)?;
                 self.document_value(&function)
             }
             _ => Ok(None),
@@ -74,9 +74,9 @@ impl Session {
         if !is_name(name) || self.parse(from).is_err() {
             return Ok(None);
         }
-        let Value::Set(set) = self.value(from)? else { return Ok(None) };
+        let View::Set(set) = self.value(from)?.view() else { return Ok(None) };
         let symbol = self.evaluator.symbols.intern(name.as_bytes());
-        Ok(set.get(symbol).map(|attribute| (name.to_owned(), attribute.clone())))
+        Ok(set.get(symbol).map(|attribute| (name.to_owned(), attribute)))
     }
 
     /// Where what an expression stands for is written.
@@ -88,15 +88,15 @@ impl Session {
         };
         let of_attribute =
             || self.evaluator.places.get(attribute.as_ref().map_or(PlaceId::NONE, |(_, found)| found.place));
-        Ok(match &value {
-            Value::Lambda(closure) => self.evaluator.places.get(closure.code.place),
-            Value::Path(path) => {
-                let path = self.evaluator.resolve_expression(&paths::normal(path))?;
+        Ok(match value.view() {
+            View::Lambda(closure) => self.evaluator.places.get(closure.code.place),
+            View::Path(path) => {
+                let path = self.evaluator.resolve_expression(&paths::normal(&path))?;
                 let bytes = self.evaluator.sources.read(&file_name(&path))?;
                 let text = std::sync::Arc::new(crate::error::SourceText { name: file_name(&path), bytes });
                 Some(Place { text, start: 0, end: 0 })
             }
-            Value::Set(set) => self.evaluator.places.get(set.place).or_else(of_attribute),
+            View::Set(set) => self.evaluator.places.get(set.place()).or_else(of_attribute),
             _ => of_attribute(),
         })
     }

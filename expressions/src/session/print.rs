@@ -2,14 +2,13 @@
 //! wanted, errors as values among others.
 
 use std::collections::HashSet;
-use std::rc::Rc;
 
 use crate::builtins::derivation_path;
 use crate::eval::Evaluator;
 use crate::failure::{Result, Sort};
 use crate::places::PlaceId;
 use crate::symbols::known;
-use crate::value::{Set, Value};
+use crate::value::{List, Set, Value, View};
 use crate::{show, text};
 
 /// What a piece of a shown value is.
@@ -44,8 +43,8 @@ pub struct Piece {
 pub fn pieces(evaluator: &Evaluator, value: &Value, whole: bool) -> Result<Vec<Piece>> {
     let value = evaluator.force(value, PlaceId::NONE)?;
     let mut printer = Printer { evaluator, pieces: Vec::new(), seen: HashSet::new(), whole };
-    match &value {
-        Value::String(string) if whole => {
+    match value.view() {
+        View::String(string) if whole => {
             printer.push(Style::Plain, String::from_utf8_lossy(&string.bytes).into_owned());
         }
         _ => printer.print(&value, 0, 0)?,
@@ -90,25 +89,25 @@ impl Printer<'_> {
 
     fn print(&mut self, value: &Value, depth: usize, indent: usize) -> Result<()> {
         let _depth = self.evaluator.deeper(PlaceId::NONE)?;
-        match value {
-            Value::Null => self.push(Style::Constant, "null"),
-            Value::Boolean(boolean) => self.push(Style::Constant, if *boolean { "true" } else { "false" }),
-            Value::Integer(integer) => self.push(Style::Constant, integer.to_string()),
-            Value::Float(float) => self.push(Style::Constant, text::float(*float)),
-            Value::String(string) => self.push(Style::String, text::quoted(&string.bytes)),
-            Value::Path(path) => self.push(Style::Path, String::from_utf8_lossy(path)),
-            Value::Set(set) => return self.set(value, set, depth, indent),
-            Value::List(list) => return self.list(list, depth, indent),
-            function => {
-                let text = show::for_error(self.evaluator, function);
+        match value.view() {
+            View::Null => self.push(Style::Constant, "null"),
+            View::Boolean(boolean) => self.push(Style::Constant, if boolean { "true" } else { "false" }),
+            View::Integer(integer) => self.push(Style::Constant, integer.to_string()),
+            View::Float(float) => self.push(Style::Constant, text::float(float)),
+            View::String(string) => self.push(Style::String, text::quoted(&string.bytes)),
+            View::Path(path) => self.push(Style::Path, String::from_utf8_lossy(&path)),
+            View::Set(set) => return self.set(value, &set, depth, indent),
+            View::List(list) => return self.list(&list, depth, indent),
+            _ => {
+                let text = show::for_error(self.evaluator, value);
                 self.push(Style::Function, text);
             }
         }
         Ok(())
     }
 
-    fn set(&mut self, value: &Value, set: &Rc<Set>, depth: usize, indent: usize) -> Result<()> {
-        if !set.entries.is_empty() && !self.seen.insert(Rc::as_ptr(set) as usize) {
+    fn set(&mut self, value: &Value, set: &Set, depth: usize, indent: usize) -> Result<()> {
+        if !set.is_empty() && !self.seen.insert(set.address()) {
             self.push(Style::Repeated, "«repeated»");
             return Ok(());
         }
@@ -120,7 +119,7 @@ impl Printer<'_> {
             self.push(Style::Path, format!("«derivation{path}»"));
             return Ok(());
         }
-        if set.entries.is_empty() {
+        if set.is_empty() {
             self.push(Style::Plain, "{ }");
             return Ok(());
         }
@@ -129,7 +128,7 @@ impl Printer<'_> {
             return Ok(());
         }
         let sorted = show::sorted(self.evaluator, set);
-        let values: Vec<Value> = sorted.iter().map(|(_, value)| value.clone()).collect();
+        let values: Vec<Value> = sorted.iter().map(|(_, value)| *value).collect();
         let lines = self.wants_lines(&values);
         self.push(Style::Plain, "{");
         for (name, value) in &sorted {
@@ -143,7 +142,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    fn list(&mut self, list: &Rc<Vec<Value>>, depth: usize, indent: usize) -> Result<()> {
+    fn list(&mut self, list: &List, depth: usize, indent: usize) -> Result<()> {
         if list.is_empty() {
             self.push(Style::Plain, "[ ]");
             return Ok(());
@@ -153,15 +152,15 @@ impl Printer<'_> {
             return Ok(());
         }
         // A list within itself would have no end.
-        if !self.seen.insert(Rc::as_ptr(list) as usize) {
+        if !self.seen.insert(list.address()) {
             self.push(Style::Repeated, "«repeated»");
             return Ok(());
         }
-        let lines = self.wants_lines(list);
+        let lines = self.wants_lines(list.values());
         self.push(Style::Plain, "[");
         for value in list.iter() {
             self.space(lines, indent + 2);
-            self.item(value, depth + 1, indent + 2)?;
+            self.item(&value, depth + 1, indent + 2)?;
         }
         self.space(lines, indent);
         self.push(Style::Plain, "]");
@@ -178,9 +177,9 @@ impl Printer<'_> {
     /// One plain thing stands on the line of its brackets.
     fn wants_lines(&self, values: &[Value]) -> bool {
         let [one] = values else { return true };
-        let nested = |value: Value| match &value {
-            Value::Set(set) => !set.entries.is_empty() || self.evaluator.is_derivation(&value).unwrap_or(false),
-            Value::List(_) => true,
+        let nested = |value: Value| match value.view() {
+            View::Set(set) => !set.is_empty() || self.evaluator.is_derivation(&value).unwrap_or(false),
+            View::List(_) => true,
             _ => false,
         };
         self.evaluator.force(one, PlaceId::NONE).is_ok_and(nested)

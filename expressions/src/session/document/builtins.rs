@@ -184,7 +184,7 @@ mod tests {
     fn every_builtin_is_explained() {
         let evaluator = Evaluator::new(Sources::default(), crate::settings::Settings::forge(), None, None);
         for value in evaluator.globals.values() {
-            if let crate::value::Value::Builtin(builtin) = value {
+            if let crate::value::View::Builtin(builtin) = value.view() {
                 assert!(super::find(builtin.name).is_some(), "{}", builtin.name);
             }
         }

@@ -1,0 +1,153 @@
+//! Values that are worked out when they are first asked for.
+
+use std::cell::Cell;
+
+use super::value::{TAGS, Tag};
+use super::{Ref, Scope, Value, place};
+use crate::code::Code;
+
+/// Two words: what is to be done, or the value.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Thunk(pub(super) Ref<Words>);
+
+/// The first word says what the second is:
+///
+/// | first | second |
+/// |---|---|
+/// | [`DONE`] | the value |
+/// | [`RUNNING`] | |
+/// | [`FAILED`] | a number |
+/// | a pointer to [`Code`], untagged | the scope |
+/// | a pointer to [`More`], tagged as a list | |
+/// | a function, as a value that is neither an integer, a list nor a thunk | the argument |
+pub struct Words {
+    head: Cell<*const u8>,
+    tail: Cell<*const u8>,
+}
+
+const DONE: usize = 1;
+const RUNNING: usize = 9;
+const FAILED: usize = 17;
+
+/// What is known of a thunk.
+pub enum State {
+    /// Its value.
+    Done(Value),
+    /// It is being worked out.
+    Running,
+    /// It was tried, and failed; the evaluator knows the failure by this number.
+    Failed(usize),
+    /// By evaluating code.
+    Code(Ref<Code>, Scope),
+    /// By a call.
+    Call(Value, Value),
+    /// By something rarer.
+    More(Ref<More>),
+}
+
+/// Rarer ways to a value.
+pub enum More {
+    /// By a call of what is a thunk itself.
+    Call(Value, Value),
+    /// By a call with two arguments.
+    CallTwo(Value, Value, Value),
+    /// It is another value.
+    Alias(Value),
+    /// By something the evaluator does itself; it knows what by this number.
+    Native(usize),
+}
+
+impl Thunk {
+    fn new(head: *const u8, tail: *const u8) -> Self {
+        Self(place(Words { head: Cell::new(head), tail: Cell::new(tail) }))
+    }
+
+    /// Code for later.
+    #[inline]
+    pub fn code(code: Ref<Code>, scope: Scope) -> Self {
+        Self::new(code.0.as_ptr().cast::<u8>(), scope.0.as_ptr().cast::<u8>())
+    }
+
+    /// A call for later.
+    #[inline]
+    pub fn call(function: Value, argument: Value) -> Self {
+        match function.tag() {
+            Tag::Thunk | Tag::Integer | Tag::List => Self::more(More::Call(function, argument)),
+            _ => Self::new(function.word(), argument.word()),
+        }
+    }
+
+    /// Something rarer for later.
+    pub fn more(more: More) -> Self {
+        let thunk = Self::new(std::ptr::null(), std::ptr::null());
+        thunk.put_more(more);
+        thunk
+    }
+
+    /// Makes it something rarer.
+    pub fn put_more(self, more: More) {
+        let more = place(more);
+        self.0.head.set(more.0.as_ptr().cast::<u8>().cast_const().map_addr(|address| address | Tag::List as usize));
+    }
+
+    /// The value, if it is known.
+    #[inline(always)]
+    pub fn value(self) -> Option<Value> {
+        if self.0.head.get().addr() == DONE { Value::from_word(self.0.tail.get()) } else { None }
+    }
+
+    /// What is known.
+    #[inline]
+    pub fn state(self) -> State {
+        let (head, tail) = (self.0.head.get(), self.0.tail.get());
+        let untagged = || head.map_addr(|address| address & !TAGS).cast_mut();
+        match head.addr() & TAGS {
+            0 => match (std::ptr::NonNull::new(head.cast_mut()), std::ptr::NonNull::new(tail.cast_mut())) {
+                (Some(code), Some(scope)) => State::Code(Ref(code.cast()), Scope(scope.cast())),
+                _ => State::Running,
+            },
+            tag if tag == Tag::Integer as usize => match (head.addr(), Value::from_word(tail)) {
+                (DONE, Some(value)) => State::Done(value),
+                (FAILED, _) => State::Failed(tail.addr()),
+                _ => State::Running,
+            },
+            tag if tag == Tag::List as usize => match std::ptr::NonNull::new(untagged()) {
+                Some(more) => State::More(Ref(more.cast())),
+                None => State::Running,
+            },
+            _ => match (Value::from_word(head), Value::from_word(tail)) {
+                (Some(function), Some(argument)) => State::Call(function, argument),
+                _ => State::Running,
+            },
+        }
+    }
+
+    /// Notes that it is being worked out.
+    #[inline]
+    pub fn start(self) {
+        self.0.head.set(std::ptr::without_provenance(RUNNING));
+    }
+
+    /// Notes the value.
+    #[inline]
+    pub fn finish(self, value: Value) {
+        self.0.tail.set(value.word());
+        self.0.head.set(std::ptr::without_provenance(DONE));
+    }
+
+    /// Notes that it failed.
+    pub fn fail(self, number: usize) {
+        self.0.head.set(std::ptr::without_provenance(FAILED));
+        self.0.tail.set(std::ptr::without_provenance(number));
+    }
+
+    /// Whether the work is running.
+    pub fn is_running(self) -> bool {
+        matches!(self.state(), State::Running)
+    }
+
+    /// A number that no other thunk has.
+    pub fn address(self) -> usize {
+        self.0.address()
+    }
+}
