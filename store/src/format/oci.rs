@@ -20,6 +20,8 @@ mod layout;
 mod open;
 mod read;
 mod squeeze;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use image::{Collection, Content, Image, Source, collection, image, referrer};

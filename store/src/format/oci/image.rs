@@ -212,7 +212,10 @@ pub struct Collection {
 
 /// The images of formations: one, or an index over those of several platforms.
 pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Result<Collection> {
-    let images = ids.iter().map(|id| image(store, *id, options)).collect::<Result<Vec<_>>>()?;
+    let mut images = ids.iter().map(|id| image(store, *id, options)).collect::<Result<Vec<_>>>()?;
+    let platform = |manifest: &Descriptor| manifest.platform.as_ref().map(Platform::to_string);
+    // The order in which they are given does not show.
+    images.sort_by_key(|image| platform(&image.manifest));
     let mut contents: Vec<Content> = Vec::new();
     for content in images.iter().flat_map(|image| &image.contents) {
         if contents.iter().all(|known| known.descriptor.digest != content.descriptor.digest) {
@@ -223,9 +226,7 @@ pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Resu
     let mut top = match images.as_slice() {
         [image] => image.manifest.clone(),
         images => {
-            let mut manifests: Vec<Descriptor> = images.iter().map(|image| image.manifest.clone()).collect();
-            let platform = |manifest: &Descriptor| manifest.platform.as_ref().map(Platform::to_string);
-            manifests.sort_by_key(platform);
+            let manifests: Vec<Descriptor> = images.iter().map(|image| image.manifest.clone()).collect();
             if let Some(pair) = manifests.windows(2).find(|pair| platform(&pair[0]) == platform(&pair[1])) {
                 let platform = platform(&pair[0]).unwrap_or_default();
                 return Err(Error::SamePlatform { platform });
