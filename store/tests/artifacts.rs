@@ -268,3 +268,90 @@ fn an_empty_root_can_be_packed() {
         assert!(!bytes.is_empty());
     }
 }
+
+/// Enough that its listing has an index: names are looked up in one block of it, not in all before.
+#[test]
+fn the_kernel_finds_every_name_in_a_large_directory() {
+    if !is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    let empty = file(&store, b"", 0o644);
+    let entries = (0..100_000).map(|number: u32| (name(format!("entry-{number}").as_bytes()), empty.clone())).collect();
+    let large = Node::Directory(self::directory(&store, Metadata::root(0o755), entries));
+    let root = self::directory(&store, Metadata::root(0o755), BTreeMap::from([(name(b"large"), large)]));
+    let image = directory.path().join("image");
+    let mut bytes = Vec::new();
+    let squashfs = format::ALL.iter().find(|format| format.name() == "squashfs").unwrap();
+    squashfs.pack(&store, formation(&store, root), &Options::default(), &mut bytes).unwrap();
+    fs::write(&image, bytes).unwrap();
+    if have("unsquashfs") {
+        let output = Command::new("unsquashfs").args(["-l"]).arg(&image).output().unwrap();
+        let list = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(list.lines().filter(|line| line.contains("/large/entry-")).count(), 100_000);
+    }
+    let out = directory.path().join("mount");
+    fs::create_dir(&out).unwrap();
+    let mount = Command::new("mount").args(["-t", "squashfs", "-o", "loop,ro"]).arg(&image).arg(&out).output().unwrap();
+    if !mount.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&mount.stderr));
+        return;
+    }
+    let result = std::panic::catch_unwind(|| {
+        for number in (0..100_000).step_by(97).chain([99_999]) {
+            assert!(out.join(format!("large/entry-{number}")).exists(), "entry-{number} is not found");
+        }
+        for missing in ["a", "entry-", "entry-5000x", "entry-100000", "z"] {
+            assert!(!out.join("large").join(missing).exists());
+        }
+        assert_eq!(fs::read_dir(out.join("large")).unwrap().count(), 100_000);
+    });
+    assert!(Command::new("umount").arg(&out).status().unwrap().success());
+    result.unwrap();
+}
+
+/// Lays an image out with a command, if it is here, and compares.
+fn read_by(program: &str, arguments: &dyn Fn(&Path, &Path) -> Vec<std::ffi::OsString>) {
+    let world = World::new();
+    if !have(program) || !is_root() {
+        return;
+    }
+    let (image, out) = (world.write("squashfs"), world.directory.path().join("out"));
+    fs::create_dir(&out).unwrap();
+    let output = Command::new(program).args(arguments(&image, &out)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (number, size) in SIZES.into_iter().enumerate() {
+        let bytes = fs::read(out.join("sizes").join(size.to_string())).unwrap();
+        assert!(bytes == content(size, number as u64), "sizes/{size} differs");
+    }
+    assert_eq!(fs::read_dir(out.join("many")).unwrap().count(), 1500);
+    assert_eq!(fs::read(out.join("many/entry-01499")).unwrap(), b"1499\n");
+}
+
+#[test]
+fn seven_zip_reads_our_squashfs() {
+    read_by("7z", &|image, out| {
+        let target = std::ffi::OsString::from(format!("-o{}", out.display()));
+        // What it cannot make (devices, names that are no text) it leaves out.
+        vec!["x".into(), "-y".into(), target, image.into(), "sizes".into(), "many".into()]
+    });
+}
+
+#[test]
+fn squashfuse_reads_our_squashfs() {
+    let world = World::new();
+    if !have("squashfuse") || !is_root() || !Path::new("/dev/fuse").exists() {
+        return;
+    }
+    let (image, out) = (world.write("squashfs"), world.directory.path().join("mount"));
+    fs::create_dir(&out).unwrap();
+    let mount = Command::new("squashfuse").arg(&image).arg(&out).output().unwrap();
+    if !mount.status.success() {
+        eprintln!("skipped: {}", String::from_utf8_lossy(&mount.stderr));
+        return;
+    }
+    let result = std::panic::catch_unwind(|| compare(&out));
+    assert!(Command::new("umount").arg(&out).status().unwrap().success());
+    result.unwrap();
+}

@@ -21,6 +21,8 @@ mod plan;
 mod previous;
 pub mod read;
 mod table;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use data::Target;

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""What packing costs, against mksquashfs and cp, as ratios of one run on one machine.
+
+Builds the payload (payload.expr: some 20,000 files, 0.7 GB) with forge, lays it out for mksquashfs, and times pairs in turn
+(A B A B …), because a machine's speed drifts. Prints the median of the pairs' ratios, and the smallest and largest.
+A tool that needs words before it is given as such: --mksquashfs 'chroot /sid mksquashfs'.
+"""
+
+import argparse, os, shlex, shutil, statistics, subprocess, sys, tempfile, time
+
+
+def measured(command):
+    """Wall seconds, processor seconds and peak MiB of a command."""
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    words = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"{shlex.join(command)}: {words.decode(errors='replace')}")
+    return time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def paired(title, runs, ours, theirs, before=lambda: None):
+    """Runs both in turn; the first pair, which warms the page cache, does not count."""
+    pairs = []
+    for number in range(runs + 1):
+        pair = []
+        for command in (ours, theirs):
+            before()
+            pair.append(measured(command))
+        if number:
+            pairs.append(pair)
+    print(title)
+    for place, name, unit in ((0, "wall", "s"), (1, "processor", "s"), (2, "peak", "MiB")):
+        ratios = sorted(a[place] / b[place] for a, b in pairs)
+        a, b = (statistics.median(pair[side][place] for pair in pairs) for side in (0, 1))
+        print(f"  {name:9} {a:8.2f} {unit} against {b:8.2f} {unit}: {statistics.median(ratios):.3f}"
+              f" ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--forge", default="forge")
+    options.add_argument("--mksquashfs", default="mksquashfs")
+    options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--expression", default=os.path.join(os.path.dirname(__file__), "payload.expr"))
+    options.add_argument("--directory", help="where payload and images go, and stay [default: a temporary one]")
+    options = options.parse_args()
+    forge, runs = os.path.abspath(options.forge), options.runs
+    mksquashfs = shlex.split(options.mksquashfs)
+    work = options.directory or tempfile.mkdtemp(prefix="forge-bench-")
+    path = lambda name: os.path.join(work, name)
+    os.makedirs(work, exist_ok=True)
+    ids = {}
+    for name in ("first", "changed"):
+        built = subprocess.run([forge, "build", options.expression, "-A", name], check=True, stdout=subprocess.PIPE)
+        ids[name] = built.stdout.split()[-1].decode()
+    if not os.path.exists(path("payload")):
+        os.mkdir(path("payload"))
+        tar = subprocess.Popen([forge, "export", ids["first"], "--format", "tar", "-o", "-"], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "--numeric-owner", "-xpf", "-", "-C", path("payload")], stdin=tar.stdout, check=True)
+        if tar.wait():
+            sys.exit("forge export failed")
+
+    def export(name, *more):
+        return [forge, "export", ids[name], "-f", "-o", path(f"{name}.squashfs"), *more]
+
+    def peer(threads):
+        return [*mksquashfs, path("payload"), path("peer.squashfs"), "-noappend", "-quiet", "-no-progress",
+                "-comp", "zstd", "-Xcompression-level", "3", "-processors", str(threads)]
+
+    one, both = ["taskset", "-c", "0"], ["taskset", "-c", "0,1"]
+    paired("from nothing, one processor, against mksquashfs", runs,
+           [*one, *export("first", "--fresh")], [*one, *peer(1)])
+    size, other = (os.path.getsize(path(name)) for name in ("first.squashfs", "peer.squashfs"))
+    print(f"size {size} against {other}: {size / other:.4f}")
+    paired("from nothing, two processors, against mksquashfs", runs,
+           [*both, *export("first", "--fresh")], [*both, *peer(2)])
+    subprocess.run(export("first", "--fresh"), check=True, stdout=subprocess.DEVNULL)
+
+    def forget():
+        # Only the image before the change is to be copied from; and cp is to make a new file, as we do.
+        for name in ("changed.squashfs", "copy.squashfs"):
+            if os.path.exists(path(name)):
+                os.remove(path(name))
+
+    paired("one file changed, against mksquashfs", runs, [*both, *export("changed")], [*both, *peer(2)], forget)
+    paired("one file changed, against cp of the image", runs, [*both, *export("changed")],
+           [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
+    paired("one file changed, one processor, against mksquashfs", runs, [*one, *export("changed")], [*one, *peer(1)], forget)
+    if not options.directory:
+        shutil.rmtree(work)
+
+
+main()
