@@ -112,7 +112,8 @@ fn a_deep_tree_needs_no_deep_stack() {
     let (world, root) = (&world, id);
     let narrow = std::thread::Builder::new().stack_size(256 * 1024);
     std::thread::scope(|scope| {
-        let pack = move || Squashfs.pack(&world.store, world.formation(root), &Options::default(), &mut std::io::sink());
+        let pack =
+            move || Squashfs.pack(&world.store, world.formation(root), &Options::default(), &mut std::io::sink());
         narrow.spawn_scoped(scope, pack).unwrap().join().unwrap().unwrap();
     });
 }

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use proptest::prelude::*;
-use crate::directory::Record;
 use super::super::Squashfs;
+use crate::directory::Record;
 use crate::format::{Compression, Format, Options, Packed};
 use crate::{Error, File, Formation, FormationId, Launch, Metadata, Name, Node, Store, Tree};
+use proptest::prelude::*;
 
 /// A file of a root that is edited: its path is its number.
 type Files = BTreeMap<u16, (u64, usize)>;
@@ -41,7 +41,9 @@ impl World {
         let root = self.store.put_tree(&tree).unwrap();
         let launch = Launch { command: vec![b"true".to_vec()], ..Launch::default() };
         let [name, version, variant, platform] = ["repacked", "1", "", "linux/amd64"].map(str::to_owned);
-        self.store.put_formation(&Formation { name, version, variant, platform, root, launch }, &Record::default()).unwrap()
+        self.store
+            .put_formation(&Formation { name, version, variant, platform, root, launch }, &Record::default())
+            .unwrap()
     }
 
     /// Packs into a file, which the store remembers.
