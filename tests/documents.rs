@@ -41,6 +41,15 @@ fn a_difference_is_shown_setting_by_setting_and_line_by_line() {
     assert_eq!(world.forge(["diff", &first, "./first.squashfs"]).ok().stdout, "");
     assert_eq!(world.forge(["diff", "--quiet", &second, "./first.squashfs"]).code, Some(1));
     assert_eq!(world.forge(["diff", &first, "./nothing"]).code, Some(10));
+    // A directory is compared by its files alone, with their owners and modes.
+    world.write("tree/etc/greeting", "good day\nand\ngood night\n");
+    let ran = world.forge(["diff", "--json", "tree", "./first.squashfs"]).json();
+    let paths = ran["paths"].as_array().unwrap();
+    let gone = paths.iter().find(|path| path["path"] == "/gone/a").unwrap();
+    assert_eq!((ran["settings"].as_array().unwrap().len(), gone["change"].as_str()), (0, Some("added")));
+    assert!(
+        paths.iter().all(|path| path["path"] != "/etc/greeting" || !path["aspects"].to_string().contains("content"))
+    );
 }
 
 #[test]
@@ -70,5 +79,25 @@ fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
     assert!(dependencies.len() > packages.len() - 2 && dependencies.iter().any(|one| one["name"] == "source"));
     let steps = definition["internalParameters"]["steps"].as_array().unwrap();
     assert!(steps.iter().any(|step| step["builder"] == "builtin:run"));
+    // Both go along with an image, as referrers of its manifest.
+    world.forge(["export", id, "--format", "oci-layout", "-o", "image", "--attach", "sbom,provenance"]).ok();
+    let read = |path: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(world.path("project/image").join(path)).unwrap()).unwrap()
+    };
+    let blob = |descriptor: &serde_json::Value| {
+        read(&format!("blobs/{}", descriptor["digest"].as_str().unwrap().replace(':', "/")))
+    };
+    let index = read("index.json");
+    let [image, sbom, provenance] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index}") };
+    for (referrer, content, media_type) in
+        [(sbom, &document, "application/spdx+json"), (provenance, &statement, "application/vnd.in-toto+json")]
+    {
+        let manifest = blob(referrer);
+        assert_eq!(manifest["subject"]["digest"], image["digest"]);
+        assert_eq!((&manifest["artifactType"], &referrer["artifactType"]), (&media_type.into(), &media_type.into()));
+        assert_eq!(&blob(&manifest["layers"][0]), content);
+    }
+    assert_eq!(world.forge(["import", "image"]).ok().stdout.trim(), id);
+    assert_eq!(world.forge(["export", id, "--format", "sif", "--attach", "sbom"]).code, Some(2));
     assert_eq!(world.forge(["sbom", "nobody-built-this"]).code, Some(10));
 }

@@ -411,6 +411,18 @@ pub struct ExportArguments {
     /// Replaces an existing file
     #[arg(short, long)]
     pub force: bool,
+    /// Documents that go along with an OCI image, as referrers
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub attach: Vec<AttachChoice>,
+}
+
+/// Documents that go along with an OCI image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AttachChoice {
+    /// What it is made of: SPDX.
+    Sbom,
+    /// How it was made: SLSA provenance.
+    Provenance,
 }
 
 /// `forge import`

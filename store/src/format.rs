@@ -49,6 +49,36 @@ pub struct Options {
     pub remembered: bool,
     /// Artifacts to be copied from before all others; each must be one that the store remembers, wherever it lies now.
     pub from: Vec<PathBuf>,
+    /// Documents that go along with an OCI image.
+    pub attach: Vec<Attachment>,
+}
+
+/// A document about a formation that goes along with an OCI image of it, as a referrer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// What it is made of ([`crate::sbom`]).
+    Sbom,
+    /// How it was made ([`crate::provenance`]).
+    Provenance,
+}
+
+impl Attachment {
+    /// Of the document.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Sbom => crate::sbom::MEDIA_TYPE,
+            Self::Provenance => crate::provenance::MEDIA_TYPE,
+        }
+    }
+
+    /// Its bytes.
+    pub fn document(self, store: &Store, id: FormationId) -> Result<Vec<u8>> {
+        let document = match self {
+            Self::Sbom => crate::sbom::sbom(store, id)?,
+            Self::Provenance => crate::provenance::provenance(store, id)?,
+        };
+        Ok(document.to_string().into_bytes())
+    }
 }
 
 /// What was written to a file.

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use store::diff::{ContentChange, Difference};
-use store::format::Artifact;
+use store::format::Imported;
 use store::{Formation, FormationId, Node, Store, TreeId};
 
 use crate::args::DiffArguments;
 use crate::context::Context;
-use crate::error::{Failure, Result, code};
+use crate::error::{Result, code};
 use crate::{render, settings};
 
 /// Lines of a text's diff that are shown unasked.
@@ -71,11 +71,11 @@ fn side(store: &Store, given: &str) -> Result<Side> {
         let formation = store.formation(id)?;
         return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
     }
-    if !path.exists() {
-        return Err(Failure::new(code::NOT_FOUND, format!("there is no `{given}`")));
-    }
-    let artifact = Artifact::open(path)?;
-    let imported = store::format::read(store, &artifact, &store::format::Bounds::for_size(artifact.size()))?;
+    let artifact = super::import::open(path)?;
+    let imported = match artifact.is_directory() && store::format::of(&artifact).is_err() {
+        true => Imported::bare(store.ingest_exact(path)?.0),
+        false => store::format::read(store, &artifact, &store::format::Bounds::for_size(artifact.size()))?,
+    };
     let id = imported.formation.as_ref().map(Formation::id);
     Ok(Side { root: imported.root, formation: imported.formation, id })
 }

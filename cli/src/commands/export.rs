@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use store::format::sif::FileName;
-use store::format::{Digests, Options, Packed, oci};
+use store::format::{Attachment, Digests, Options, Packed, oci};
 use store::{FormationId, Store};
 
-use crate::args::ExportArguments;
+use crate::args::{AttachChoice, ExportArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 
@@ -20,8 +20,20 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         ids.push(store.find(formation)?);
     }
     let id = ids[0];
-    let options =
-        Options { compression: arguments.compression, remembered: !arguments.fresh, from: arguments.from.clone() };
+    let attach = arguments.attach.iter().map(|what| match what {
+        AttachChoice::Sbom => Attachment::Sbom,
+        AttachChoice::Provenance => Attachment::Provenance,
+    });
+    let options = Options {
+        compression: arguments.compression,
+        remembered: !arguments.fresh,
+        from: arguments.from.clone(),
+        attach: attach.collect(),
+    };
+    if !options.attach.is_empty() && !arguments.format.starts_with("oci") {
+        let failure = Failure::new(code::USAGE, format!("--attach: a {} holds no other documents", arguments.format));
+        return Err(failure.hint("`forge sbom` and `forge provenance` write them to files of their own"));
+    }
     if arguments.format == "oci-layout" {
         return layout(arguments, &store, &ids, &options, context);
     }

@@ -239,7 +239,22 @@ pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Resu
     };
     let (repository, tag) = &first.reference;
     top.annotations.insert("org.opencontainers.image.ref.name".to_owned(), format!("{repository}:{tag}"));
-    Ok(Collection { contents, index: Index::new(vec![top]) })
+    let mut index = vec![top];
+    for (id, image) in ids.iter().zip(&images) {
+        for attachment in &options.attach {
+            let attached = referrer(&image.manifest, attachment.media_type(), attachment.document(store, *id)?);
+            if let Some(manifest) = attached.last() {
+                let artifact_type = Some(attachment.media_type().to_owned());
+                index.push(Descriptor { artifact_type, ..manifest.descriptor.clone() });
+            }
+            for content in attached {
+                if contents.iter().all(|known| known.descriptor.digest != content.descriptor.digest) {
+                    contents.push(content);
+                }
+            }
+        }
+    }
+    Ok(Collection { contents, index: Index::new(index) })
 }
 
 /// A manifest for something that belongs to another one, by the rules of OCI 1.1 for referrers: an SBOM, a signature. Gives the
