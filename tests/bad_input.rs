@@ -31,13 +31,14 @@ fn fails(world: &World, expression: &str, code: i32) -> String {
 #[test]
 fn a_syntax_error_is_shown_with_its_place() {
     let words = fails(&World::new(), "{ forge }:\nforge.formation {\n  name = \"x\"\n  layers = [ ];\n}\n", 1);
-    insta::assert_snapshot!(words, @r"
+    insta::assert_snapshot!(words, @r#"
     error: syntax error, unexpected '=', expecting ';'
      --> PROJECT/runtime.expr:4:10
       |
     4 |   layers = [ ];
       |          ^
-    ");
+    hint: the attribute before it wants a `;` at its end: after `"x"` in line 3
+    "#);
 }
 
 #[test]
@@ -45,10 +46,11 @@ fn a_misspelt_function_is_guessed() {
     let words = fails(&World::new(), &formation("(forge.debain { packages = [ ]; })"), 1);
     insta::assert_snapshot!(words, @r"
     error: attribute 'debain' missing
-     --> PROJECT/runtime.expr:4:15
+     --> PROJECT/runtime.expr:4:21
       |
     4 |   layers = [ (forge.debain { packages = [ ]; }) ];
-      |               ^^^^^
+      |                     ^^^^^^
+      … 2 steps outside your files: --show-trace shows all
     hint: did you mean `debian`?
     ");
 }
@@ -78,11 +80,12 @@ fn a_wrong_setting_is_shown_where_it_stands() {
         "{ forge }:\nforge.formation {\n  name = \"x\";\n  layers = [ ];\n  limits.memory = \"lots\";\n}\n";
     let words = fails(&World::new(), expression, 1);
     insta::assert_snapshot!(words, @r#"
-    error: limits.memory is a number of bytes such as "512M" or "2G"
+    error: limits.memory is a number of bytes such as "512M" or "2G", not a string: "lots"
      --> PROJECT/runtime.expr:5:3
       |
     5 |   limits.memory = "lots";
       |   ^^^^^^
+      … 1 step outside your files: --show-trace shows all
     "#);
 }
 

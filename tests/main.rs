@@ -5,6 +5,7 @@
 mod arrows;
 mod bad_input;
 mod documents;
+mod errors;
 mod import;
 mod nix_instantiate;
 mod pages;

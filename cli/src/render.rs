@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use expressions::error::{Finding, Place, Severity};
+use expressions::error::{Finding, Place, Severity, Step};
 
 /// Colours, or none.
 #[derive(Debug, Clone, Copy)]
@@ -56,11 +56,6 @@ impl Paint {
     }
 }
 
-/// Whether a place is in a text of the user's rather than in forge's own library.
-fn is_users(place: &Place) -> bool {
-    !place.text.name.to_string_lossy().starts_with('<') || place.text.name.as_os_str() == "<string>"
-}
-
 /// How many steps of a trace are shown unasked.
 const TRACE: usize = 4;
 
@@ -71,23 +66,38 @@ pub fn finding(finding: &Finding, whole: bool, paint: Paint) -> String {
         Severity::Warning => paint.warning("warning:"),
     };
     let mut text = format!("{word} {}\n", finding.message);
-    // A failure inside the library is the user's where the user's words led to it.
-    let own = finding.place.as_ref().filter(|place| whole || is_users(place));
-    let led = || finding.trace.iter().filter_map(|(_, place)| place.as_ref()).find(|place| is_users(place));
-    let place = own.or_else(led).or(finding.place.as_ref());
-    if let Some(place) = place {
+    if let Some(place) = &finding.place {
         text.push_str(&excerpt(place, paint));
     }
-    let shown =
-        |(_, at): &&(String, Option<Place>)| whole || at.as_ref().is_some_and(|at| is_users(at) && Some(at) != place);
-    let frames: Vec<_> = finding.trace.iter().filter(shown).collect();
-    let most = if whole { frames.len() } else { frames.len().min(TRACE) };
-    for (what, place) in &frames[..most] {
-        let at = place.as_ref().map(|place| format!(" at {}", location(place))).unwrap_or_default();
-        let _ = writeln!(text, "  {what}{at}");
+    let mut shown: Vec<&Step> = Vec::new();
+    let (mut more, mut elsewhere) = (0, 0);
+    for step in &finding.trace {
+        let line = |place: &Place| (place.text.name.clone(), place.line_and_column().0);
+        let known = |other: Option<&Place>| step.place.is_some() && step.place.as_ref().map(line) == other.map(line);
+        // One line says one thing, unless all is wanted; who is called is said by the place of the call.
+        let said = known(finding.place.as_ref()) || shown.last().is_some_and(|last| known(last.place.as_ref()));
+        let callee = step.what.starts_with("while calling") && !step.what.ends_with("builtin");
+        match step.own {
+            _ if whole => shown.push(step),
+            true if said || callee => {}
+            true if shown.len() < TRACE => shown.push(step),
+            true => more += 1,
+            false => elsewhere += usize::from(step.place.is_some()),
+        }
     }
-    if most < frames.len() {
-        let _ = writeln!(text, "  … {} more: --show-trace shows all", frames.len() - most);
+    for step in shown {
+        let at = step.place.as_ref().map(|place| format!(" at {}", location(place))).unwrap_or_default();
+        let _ = writeln!(text, "  {}{at}", step.what);
+    }
+    let steps = |count: usize| if count == 1 { "1 step".to_owned() } else { format!("{count} steps") };
+    let folded = match (more, elsewhere) {
+        (0, 0) => None,
+        (0, elsewhere) => Some(format!("{} outside your files", steps(elsewhere))),
+        (more, 0) => Some(format!("{more} more")),
+        (more, elsewhere) => Some(format!("{more} more, and {} outside your files", steps(elsewhere))),
+    };
+    if let Some(folded) = folded {
+        let _ = writeln!(text, "  {}", paint.dim(&format!("… {folded}: --show-trace shows all")));
     }
     if let Some(hint) = &finding.hint {
         let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));

@@ -9,6 +9,10 @@
   system,
   # set: name: message: fails where the user wrote the attribute.
   fail,
+  # The same, and says what the attribute is instead.
+  wrong,
+  # set: name: value: the value; what fails in it is shown at the attribute, unless it has a place of the user's own.
+  within,
   ...
 }:
 let
@@ -23,6 +27,7 @@ let
     foldl'
     head
     isAttrs
+    isBool
     isFloat
     isFunction
     isInt
@@ -115,9 +120,11 @@ let
       recommends ? false,
     }:
     if !(isList packages && all isString packages) then
-      fail arguments "packages" "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
+      wrong arguments "packages" "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
     else if !isString suite then
-      fail arguments "suite" "forge.debian: `suite` is a string, for instance \"bookworm\""
+      wrong arguments "suite" "forge.debian: `suite` is a string, for instance \"bookworm\""
+    else if !isBool recommends then
+      wrong arguments "recommends" "forge.debian: `recommends` is true or false"
     else
       layer "debian" {
         inherit
@@ -135,12 +142,19 @@ let
       python ? null,
     }:
     if !(isList requirements && all isString requirements) then
-      fail arguments "requirements" "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
+      wrong arguments "requirements" "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
+    else if !(python == null || isString python) then
+      wrong arguments "python" "forge.python: `python` is a string, for instance \"3.11\""
     else
       layer "python" { inherit arguments requirements python; };
 
   # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
-  files = contents: layer "files" { inherit contents; };
+  files =
+    contents:
+    if isAttrs contents then
+      layer "files" { inherit contents; }
+    else
+      throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }, not a ${typeOf contents}";
 
   # A command over given layers (those below it, if none are given); what it changes is the layer.
   run =
@@ -155,10 +169,21 @@ let
     if (command == null) == (script == null) then
       fail arguments "script" "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
     else if command != null && !(isList command && all isString command) then
-      fail arguments "command" "forge.run: `command` is a list of strings"
+      wrong arguments "command" "forge.run: `command` is a list of strings, for instance [ \"make\" \"install\" ]"
+    else if script != null && !isString script then
+      wrong arguments "script" "forge.run: `script` is a text for /bin/sh"
+    else if !isString name then
+      wrong arguments "name" "forge.run: `name` is a string"
+    else if !isAttrs environment then
+      wrong arguments "environment" "forge.run: `environment` is an attribute set, for instance { LANG = \"C\"; }"
+    else if !isString directory then
+      wrong arguments "directory" "forge.run: `directory` is a string, for instance \"/app\""
+    else if !(layers == null || isList layers) then
+      wrong arguments "layers" "forge.run: `layers` is a list of layers"
     else
       layer "run" {
         inherit
+          arguments
           name
           layers
           environment
@@ -169,7 +194,7 @@ let
 
   # A file of the network. Without `sha256` the lock keeps what it was when it was first fetched.
   fetchurl =
-    {
+    arguments@{
       url,
       sha256 ? null,
       name ? baseName url,
@@ -177,7 +202,11 @@ let
     let
       record = head (lock "url" { inherit url; });
     in
-    if sha256 != null then
+    if !isString url then
+      wrong arguments "url" "forge.fetchurl: `url` is a string"
+    else if !(sha256 == null || isString sha256) then
+      wrong arguments "sha256" "forge.fetchurl: `sha256` is a string"
+    else if sha256 != null then
       download { inherit name url sha256; }
     else
       download {
@@ -223,7 +252,7 @@ let
         if isList value && all isString value then
           value
         else
-          fail specification setting "formation ${name}: `${setting}` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
+          wrong specification setting "formation ${name}: `${setting}` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
     in
     {
       _type = "formation";
@@ -231,23 +260,31 @@ let
       platform = "linux/${architecture}";
       layers =
         if !isList layers then
-          fail specification "layers" "formation ${name}: `layers` is a list, not a ${typeOf layers}"
+          wrong specification "layers" "formation ${name}: `layers` is a list"
         else if builtins.any isFunction layers then
           fail specification "layers" "formation ${name}: a function is no layer; in a list a call stands in parentheses: [ (forge.debian { … }) ]"
         else
-          realiseLayers name (flatten layers);
+          realiseLayers name (flatten specification layers);
       launch = {
         inherit directory user network stopSignal;
         entrypoint = words "entrypoint" entrypoint;
         command = words "command" command;
-        labels = mapAttrs (_: toString) labels;
+        labels = mapAttrs (name: value: within labels name (toString value)) labels;
         ports =
           if isList ports && all (port: isInt port || isString port) ports then
             map toString ports
           else
-            fail specification "ports" "formation ${name}: `ports` is a list of numbers and texts, for instance [ 8080 \"53/udp\" ]";
-        environment = defaultEnvironment // mapAttrs (_: toString) environment;
-        limits = parseLimits limits;
+            wrong specification "ports" "formation ${name}: `ports` is a list of numbers and texts, for instance [ 8080 \"53/udp\" ]";
+        environment =
+          if isAttrs environment then
+            defaultEnvironment // mapAttrs (name: value: within environment name (toString value)) environment
+          else
+            wrong specification "environment" "formation ${name}: `environment` is an attribute set, for instance { LANG = \"C\"; }";
+        limits =
+          if isAttrs limits then
+            parseLimits limits
+          else
+            wrong specification "limits" "formation ${name}: `limits` is an attribute set, for instance { memory = \"1G\"; }";
       };
     };
 
@@ -261,7 +298,7 @@ let
       old
       // changes
       // {
-        layers = flatten old.layers ++ flatten (changes.layers or [ ]);
+        layers = flatten old old.layers ++ flatten changes (changes.layers or [ ]);
         environment = (old.environment or { }) // (changes.environment or { });
         labels = (old.labels or { }) // (changes.labels or { });
         limits = (old.limits or { }) // (changes.limits or { });
@@ -276,21 +313,22 @@ let
 
   # ---- from descriptions to derivations ------------------------------------------------------------------------------
 
+  # `arguments` are what the layers were written in.
   flatten =
-    layers:
+    arguments: layers:
     if !isList layers then
-      throw "layers are a list, not a ${typeOf layers}"
+      wrong arguments "layers" "layers are a list"
     else
-      concatLists (map (item: if isList item then flatten item else [ (checkLayer item) ]) layers);
+      concatLists (map (item: if isList item then flatten arguments item else [ (checkLayer arguments item) ]) layers);
 
   checkLayer =
-    value:
+    arguments: value:
     if isLayer value then
       value
     else if isAttrs value && value.type or null == "derivation" then
       layer "derivation" { drv = value; }
     else
-      throw "forge.formation: a layer is what forge.debian, forge.python, forge.files or forge.run gives, not a ${typeOf value}";
+      fail arguments "layers" "a layer is what forge.debian, forge.python, forge.files or forge.run gives, not a ${typeOf value}";
 
   realiseLayers =
     name: descriptions:
@@ -462,13 +500,12 @@ let
         else
           fail contents target "forge.files: ${target} is a path, a text or a derivation, not a ${typeOf value}";
     in
-    if !isAttrs contents then
-      throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }"
-    else
-      {
-        label = "files ${concatStringsSep " " (attrNames contents)}";
-        drv = step "files" "files" { files = mapAttrs source contents; };
+    {
+      label = "files ${concatStringsSep " " (attrNames contents)}";
+      drv = step "files" "files" {
+        files = mapAttrs (target: value: within contents target (source target value)) contents;
       };
+    };
 
   runLayer =
     below:
@@ -478,16 +515,17 @@ let
       layers,
       environment,
       directory,
+      arguments,
       ...
     }:
     let
-      given = realiseLayers name (flatten layers);
+      given = realiseLayers name (flatten arguments layers);
     in
     {
       label = "run ${name}";
       drv = step "run" name {
         inherit command directory;
-        environment = mapAttrs (_: toString) environment;
+        environment = mapAttrs (name: value: within environment name (toString value)) environment;
         layers = if layers == null then below else map (item: item.drv) given;
       };
     };
@@ -516,14 +554,20 @@ let
     else
       scaled (elemAt parts 0) (elemAt parts 2) (power 1024 exponents.${elemAt parts 3});
 
-  # A decimal number times a unit, in whole numbers only.
+  # A decimal number times a unit, in whole numbers only; null if there is no such integer.
   scaled =
     whole: fraction: unit:
     let
       digits = if fraction == null then "0" else fraction;
       thousandths = number (builtins.substring 0 3 "${digits}00");
+      most = 9223372036854775807 / unit - 1;
     in
-    number whole * unit + thousandths * unit / 1000;
+    if match "0*[0-9]{1,18}" whole == null || number whole > most then
+      null
+    else
+      number whole * unit + thousandths * (unit / 1000) + thousandths * (unit - unit / 1000 * 1000) / 1000;
+
+  scaledInteger = value: unit: if value > 9223372036854775807 / unit then null else value * unit;
 
   # Leading zeros are no JSON.
   number = digits: builtins.fromJSON (head (match "0*([0-9]+)" digits));
@@ -542,7 +586,7 @@ let
       unit = elemAt parts 3;
     in
     if isInt value then
-      value * 1000
+      scaledInteger value 1000
     else if !isString value || parts == null then
       null
     else
@@ -554,9 +598,9 @@ let
       parts = match "([0-9]+)([.]([0-9]{1,3}))?" value;
     in
     if isInt value then
-      value * 1000
+      scaledInteger value 1000
     else if isFloat value then
-      builtins.floor (value * 1000 + 0.5)
+      if value < 1.0e9 then builtins.floor (value * 1000 + 0.5) else null
     else if !isString value || parts == null then
       null
     else
@@ -602,7 +646,7 @@ let
             if given == null then
               null
             else if value == null || value <= 0 then
-              fail limits name "limits.${name} is ${parser.wanted}"
+              wrong limits name "limits.${name} is ${parser.wanted}"
             else
               value;
         };

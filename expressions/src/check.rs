@@ -1,17 +1,22 @@
 //! What can be said of an expression without evaluating it: syntax, names that nothing explains, names that nobody uses.
 //!
-//! Files that it imports by a plain path are looked at, too.
+//! Files that it imports by a plain path are looked at, too. After a mistake of syntax reading goes on with what was probably
+//! meant, so that the next one is found as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod names;
+mod repair;
+
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ast::{Attributes, Kind, List, Name, Node, Origin, Span, Tree};
-use crate::error::{Finding, Place, Severity, SourceText};
+use self::repair::Repair;
+use crate::ast::Tree;
+use crate::error::{Finding, SourceText};
 use crate::eval::Evaluator;
-use crate::symbols::{Symbol, Symbols};
+use crate::failure::Sort;
 use crate::{Sources, paths, report, stack};
 
 /// Everything that is wrong or doubtful about a file and what it imports, in order of files and places.
@@ -62,172 +67,74 @@ fn check_one(
     directory: &[u8],
     findings: &mut Vec<Finding>,
 ) -> Vec<Vec<u8>> {
-    let (tree, warnings) = match evaluator.parse(text, directory) {
-        Ok(parsed) => parsed,
-        Err(failure) => {
-            findings.extend(report::error(evaluator, *failure).findings);
-            return Vec::new();
-        }
+    let mut found = Vec::new();
+    let (tree, repairs) = read(evaluator, text, directory, &mut found);
+    let Some(tree) = tree else {
+        findings.append(&mut found);
+        return Vec::new();
     };
-    let mut found = warnings;
+    let lost = |finding: &Finding| repairs.iter().any(|repair| repair.may_explain(&finding.message));
     if let Err(failure) = evaluator.compile(&tree, None) {
-        found.extend(report::error(evaluator, *failure).findings);
+        found.extend(report::error(evaluator, *failure).findings.into_iter().filter(|finding| !lost(finding)));
     }
-    let symbols = &evaluator.symbols;
-    let mut walk = Walk { symbols, text, tree: &tree, scopes: Vec::new(), findings: &mut found, imports: Vec::new() };
-    walk.expression(tree.root);
-    let imports = walk.imports;
+    let names = names::look(evaluator, text, &tree);
+    if repairs.is_empty() {
+        found.extend(names.findings);
+    }
+    for finding in &mut found {
+        // What was read may have been mended; what is shown was not.
+        if let Some(place) = &mut finding.place {
+            place.text = Arc::clone(text);
+        }
+    }
     found.sort_by_key(|finding| finding.place.as_ref().map_or(0, |place| place.start));
     findings.append(&mut found);
-    imports
+    names.imports
 }
 
-/// A name that may be used or not.
-struct Binding {
-    span: Span,
-    what: &'static str,
-    used: bool,
-}
+/// Beyond so many mistakes of syntax in one file nobody reads on.
+const MOST: usize = 20;
 
-struct Walk<'a> {
-    symbols: &'a Symbols,
-    text: &'a Arc<SourceText>,
-    tree: &'a Tree,
-    /// Innermost last.
-    scopes: Vec<BTreeMap<Symbol, Binding>>,
-    findings: &'a mut Vec<Finding>,
-    imports: Vec<Vec<u8>>,
-}
-
-impl Walk<'_> {
-    fn uses(&mut self, name: Symbol) {
-        if let Some(binding) = self.scopes.iter_mut().rev().find_map(|scope| scope.get_mut(&name)) {
-            binding.used = true;
+/// The tree of a text, mended where it is wrong, if that can be done; and what was mended.
+fn read(
+    evaluator: &Evaluator,
+    text: &Arc<SourceText>,
+    directory: &[u8],
+    found: &mut Vec<Finding>,
+) -> (Option<Tree>, Vec<Repair>) {
+    let mut current = Arc::clone(text);
+    let mut repairs = Vec::new();
+    let mut reached = None;
+    loop {
+        let failure = match evaluator.parse(&current, directory) {
+            Ok((tree, warnings)) => {
+                found.extend(warnings);
+                return (Some(tree), repairs);
+            }
+            Err(failure) => failure,
+        };
+        let Sort::Parse(finding) = failure.sort else {
+            found.extend(report::error(evaluator, *failure).findings);
+            return (None, repairs);
+        };
+        let at = finding.place.as_ref().map(|place| place.start);
+        // A mistake that the last repair did not get past, or made.
+        if reached.is_some() && at <= reached {
+            return (None, repairs);
         }
-    }
-
-    fn within(&mut self, scope: BTreeMap<Symbol, Binding>, walk: impl FnOnce(&mut Self)) {
-        self.scopes.push(scope);
-        walk(self);
-        for (name, binding) in self.scopes.pop().unwrap_or_default() {
-            let name = self.symbols.text(name);
-            // A name that begins so says that it is not meant to be used.
-            if binding.used || binding.what.is_empty() || name.starts_with('_') {
-                continue;
-            }
-            let (start, end) = (binding.span.start as usize, binding.span.end as usize);
-            self.findings.push(Finding {
-                severity: Severity::Warning,
-                message: format!("{} `{name}` is not used", binding.what),
-                place: Some(Place { text: Arc::clone(self.text), start, end }),
-                trace: Vec::new(),
-                hint: None,
-            });
+        // Something was closed too early, and rather by the last repair.
+        if !repairs.is_empty() && finding.message.ends_with("expecting end of file") {
+            return (None, repairs);
         }
-    }
-
-    fn path(&mut self, path: List<Name>) {
-        for name in self.tree.names(path) {
-            if let Name::Dynamic(name) = name {
-                self.expression(name);
-            }
-        }
-    }
-
-    fn expression(&mut self, expression: Node) {
-        if !stack::has_room() {
-            // Whoever compiles it refuses it.
-            return;
-        }
-        let tree = self.tree;
-        match tree.kind(expression) {
-            Kind::Integer(_) | Kind::Float(_) | Kind::String(_) | Kind::Path(_) | Kind::Position => {}
-            Kind::Variable(name) => self.uses(name),
-            Kind::Concatenation { parts, .. } => tree.parts(parts).for_each(|part| self.expression(part.node)),
-            Kind::Select { from, path, fallback } => {
-                self.expression(from);
-                self.path(path);
-                fallback.into_iter().for_each(|fallback| self.expression(fallback));
-            }
-            Kind::Has { from, path } => {
-                self.expression(from);
-                self.path(path);
-            }
-            Kind::Attributes(number) => {
-                let attributes = tree.attributes(number);
-                if attributes.recursive {
-                    let scope = names(attributes, "");
-                    self.within(scope, |walk| walk.attributes(attributes, true));
-                } else {
-                    self.attributes(attributes, false);
-                }
-            }
-            Kind::List(items) => tree.items(items).for_each(|item| self.expression(item)),
-            Kind::Lambda(number) => {
-                let lambda = tree.lambda(number);
-                let formals = lambda.formals.map_or(&[][..], |formals| tree.formals(formals));
-                let mut scope = BTreeMap::new();
-                if let Some((name, span)) = lambda.argument {
-                    scope.insert(name, Binding { span, what: "", used: false });
-                }
-                for formal in formals {
-                    scope.insert(formal.name, Binding { span: formal.span, what: "argument", used: false });
-                }
-                self.within(scope, |walk| {
-                    formals.iter().filter_map(|formal| formal.default).for_each(|default| walk.expression(default));
-                    walk.expression(lambda.body);
-                });
-            }
-            Kind::Call { function, arguments } => {
-                if let Kind::Variable(name) = tree.kind(function)
-                    && let Some(Kind::Path(path)) = tree.items(arguments).next().map(|first| tree.kind(first))
-                    && &self.symbols.bytes(name)[..] == b"import"
-                {
-                    self.imports.push(tree.text(path).to_vec());
-                }
-                self.expression(function);
-                tree.items(arguments).for_each(|argument| self.expression(argument));
-            }
-            Kind::Let(number, body) => {
-                let attributes = tree.attributes(number);
-                let scope = names(attributes, "binding");
-                self.within(scope, |walk| {
-                    walk.attributes(attributes, true);
-                    walk.expression(body);
-                });
-            }
-            Kind::With(first, second) | Kind::Assert(first, second) | Kind::Binary(_, first, second) => {
-                self.expression(first);
-                self.expression(second);
-            }
-            Kind::If(condition, yes, no) => [condition, yes, no].into_iter().for_each(|part| self.expression(part)),
-            Kind::Not(operand) => self.expression(operand),
-        }
-    }
-
-    fn attributes(&mut self, attributes: &Attributes, recursive: bool) {
-        attributes.sources.iter().for_each(|source| self.expression(*source));
-        for entry in &attributes.entries {
-            match entry.origin {
-                Origin::Plain => self.expression(entry.value),
-                Origin::InheritedFrom(_) => {}
-                Origin::Inherited if recursive => {
-                    // The name of the scope around, not this set's own.
-                    let own = self.scopes.pop();
-                    self.uses(entry.name);
-                    self.scopes.extend(own);
-                }
-                Origin::Inherited => self.uses(entry.name),
-            }
-        }
-        for (name, value, _) in &attributes.dynamic {
-            self.expression(*name);
-            self.expression(*value);
-        }
+        reached = at;
+        let repair = repair::of(&finding);
+        found.push(report::syntax::explained(*finding));
+        let Some(repair) = repair.filter(|_| found.len() < MOST) else { return (None, repairs) };
+        let bytes = repair.applied(&current.bytes);
+        current = Arc::new(SourceText { name: text.name.clone(), bytes });
+        repairs.push(repair);
     }
 }
 
-fn names(attributes: &Attributes, what: &'static str) -> BTreeMap<Symbol, Binding> {
-    let names = attributes.entries.iter();
-    names.map(|entry| (entry.name, Binding { span: entry.span, what, used: false })).collect()
-}
+#[cfg(test)]
+mod tests;

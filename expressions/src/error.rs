@@ -62,6 +62,17 @@ pub enum Severity {
     Warning,
 }
 
+/// What was being evaluated when something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What: `while calling 'f'`.
+    pub what: String,
+    /// Where.
+    pub place: Option<Place>,
+    /// It is in a file of the project or was typed in, rather than in forge's library or elsewhere.
+    pub own: bool,
+}
+
 /// Something found in an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -71,8 +82,8 @@ pub struct Finding {
     pub message: String,
     /// Where.
     pub place: Option<Place>,
-    /// What was being evaluated, innermost first: what and where.
-    pub trace: Vec<(String, Option<Place>)>,
+    /// What was being evaluated, innermost first.
+    pub trace: Vec<Step>,
     /// Something the user can do.
     pub hint: Option<String>,
 }

@@ -16,6 +16,8 @@ const LIBRARY: &str = include_str!("../lib/default.nix");
 
 static LOCK: Builtin = Builtin { name: "lock", arity: 2, traced: false, run: lock };
 static FAIL: Builtin = Builtin { name: "fail", arity: 3, traced: false, run: fail };
+static WRONG: Builtin = Builtin { name: "wrong", arity: 3, traced: false, run: wrong };
+static WITHIN: Builtin = Builtin { name: "within", arity: 3, traced: false, run: within };
 
 /// The library as a value.
 pub fn library(evaluator: &Evaluator) -> Result<Value> {
@@ -30,20 +32,49 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
     let primitives = Value::set(vec![
         Attribute::new(symbol("lock"), Value::builtin(&LOCK)),
         Attribute::new(symbol("fail"), Value::builtin(&FAIL)),
+        Attribute::new(symbol("wrong"), Value::builtin(&WRONG)),
+        Attribute::new(symbol("within"), Value::builtin(&WITHIN)),
         Attribute::new(symbol("architecture"), Value::string(architecture)),
         Attribute::new(symbol("system"), Value::string(system)),
     ]);
     evaluator.call(&function, &[primitives], PlaceId::NONE)
 }
 
+/// An attribute of a set, by arguments of a function; none if the user did not write it.
+fn written(evaluator: &Evaluator, set: &Value, name: &Value) -> Result<Option<Attribute>> {
+    let set = evaluator.force_set(set, PlaceId::NONE, "while evaluating where a failure is")?;
+    let name = evaluator.force_string(name, PlaceId::NONE, "while evaluating where a failure is")?;
+    Ok(evaluator.symbols.find(&name.bytes).and_then(|name| set.get(name)))
+}
+
 /// `fail set name message`: fails where the user wrote the attribute `name` of `set`.
 fn fail(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
-    let set = evaluator.force_set(&arguments[0], PlaceId::NONE, "while evaluating where a failure is")?;
-    let name = evaluator.force_string(&arguments[1], PlaceId::NONE, "while evaluating where a failure is")?;
+    let attribute = written(evaluator, &arguments[0], &arguments[1])?;
     let text = evaluator.force_string(&arguments[2], PlaceId::NONE, "while evaluating a message")?;
-    let attribute = evaluator.symbols.find(&name.bytes).and_then(|name| set.get(name));
     let place = attribute.map_or(PlaceId::NONE, |attribute| attribute.place);
     Err(Failure::of(crate::failure::Sort::Throw, String::from_utf8_lossy(&text.bytes)).at(place))
+}
+
+/// `wrong set name message`: the same, with what the attribute is.
+fn wrong(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    let attribute = written(evaluator, &arguments[0], &arguments[1])?;
+    let Err(mut failure) = fail(evaluator, arguments, place) else { return evaluator.force(&arguments[0], place) };
+    if let Some(attribute) = attribute {
+        let value = evaluator.force(&attribute.value, attribute.place)?;
+        failure.message =
+            format!("{}, not {}: {}", failure.message, value.kind(), show::for_error(evaluator, &value)).into();
+    }
+    Err(failure)
+}
+
+/// `within set name value`: the value; what fails in it is shown where the user wrote the attribute.
+fn within(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
+    let attribute = written(evaluator, &arguments[0], &arguments[1])?;
+    let place = attribute.map_or(PlaceId::NONE, |attribute| attribute.place);
+    evaluator.force(&arguments[2], place).map_err(|failure| {
+        let name = show::for_error(evaluator, &arguments[1]);
+        failure.during(place, format!("while evaluating {name}"))
+    })
 }
 
 /// `lock kind parameters`: the records that the lock has, or none and a note that it should.

@@ -188,7 +188,8 @@ impl Evaluator {
                     let function = self.function_name(code.name);
                     let missing = self.symbols.text(formal.name);
                     let message = format!("function '{function}' called without required argument '{missing}'");
-                    return Err(Failure::new(message).at(code.place).during(place, "from call site"));
+                    let failure = Failure::new(message).at(code.place).near(self.meant(formals, &set, formal.name));
+                    return Err(failure.during(place, "from call site"));
                 }
             };
             scope.set(slot, value);
@@ -213,12 +214,22 @@ impl Evaluator {
         place: PlaceId,
     ) -> Box<Failure> {
         let function = self.function_name(code.name);
-        let name = set.iter().map(|entry| entry.name).find(|name| !formals.has(*name));
-        let name = name.map(|name| self.symbols.text(name)).unwrap_or_default();
+        let entry = set.iter().find(|entry| !formals.has(entry.name));
+        let name = entry.map(|entry| self.symbols.text(entry.name)).unwrap_or_default();
         let known: Vec<String> = formals.list.iter().map(|formal| self.symbols.text(formal.name)).collect();
         let close = suggestions(&name, known.iter().map(String::as_str));
         let message = format!("function '{function}' called with unexpected argument '{name}'");
-        Failure::new(message).at(code.place).during(place, "from call site").suggesting(close)
+        let failure = Failure::new(message).at(code.place).near(entry.map_or(set.place(), |entry| entry.place));
+        failure.during(place, "from call site").suggesting(close)
+    }
+
+    /// Where an argument that is missing was meant: at one that is unknown and looks like it, else at all of them.
+    #[cold]
+    fn meant(&self, formals: Ref<FormalsCode>, set: &Set, missing: Symbol) -> PlaceId {
+        let missing = self.symbols.text(missing);
+        let alike = |name: Symbol| !suggestions(&missing, std::iter::once(&*self.symbols.text(name))).is_empty();
+        let mut unknown = set.iter().filter(|entry| !formals.has(entry.name));
+        unknown.find(|entry| alike(entry.name)).map_or(set.place(), |entry| entry.place)
     }
 
     /// Calls a function that wants attributes with those of `arguments` that it wants; anything else is given back as it is.
