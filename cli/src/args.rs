@@ -18,7 +18,7 @@ pub struct Arguments {
 }
 
 /// Options that every command takes.
-#[derive(Debug, Args)]
+#[derive(Default, Debug, Args)]
 pub struct Global {
     /// The store to work with [default: $FORGE_STORE, else $XDG_DATA_HOME/forge/store, else ~/.local/share/forge/store; for root /var/lib/forge/store]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
@@ -35,15 +35,19 @@ pub struct Global {
     /// Shows the whole trace of an evaluation that failed, forge's own library included
     #[arg(long, global = true, help_heading = "Global options")]
     pub show_trace: bool,
+    /// Evaluates, even if all that the expression reads is as it was last time; nothing is kept for next time either
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_eval_cache: bool,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
     pub color: Color,
 }
 
 /// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
     Auto,
     /// Always.
     Always,

@@ -16,6 +16,7 @@ use store::Store;
 
 use crate::args::{Color, Global};
 use crate::error::{Failure, Result, code};
+use crate::evaluation_cache::EvaluationCache;
 
 /// What every command works in.
 pub struct Context {
@@ -51,6 +52,8 @@ pub struct Settings {
     pub debian_mirrors: Option<Setting<Vec<String>>>,
     /// `python.index`: overrides pip's and uv's.
     pub python_index: Option<Setting<String>>,
+    /// `evaluation_cache`: whether what evaluations gave is kept.
+    pub evaluation_cache: Option<Setting<bool>>,
 }
 
 /// The shape of `forge.toml` and `config.toml`.
@@ -59,6 +62,7 @@ pub struct Settings {
 struct File {
     store: Option<PathBuf>,
     jobs: Option<usize>,
+    evaluation_cache: Option<bool>,
     debian: DebianFile,
     python: PythonFile,
 }
@@ -169,6 +173,12 @@ impl Context {
         }
     }
 
+    /// What evaluations gave before.
+    pub fn evaluation_cache(&self) -> EvaluationCache {
+        let wanted = self.settings.evaluation_cache.as_ref().is_none_or(|setting| setting.value);
+        EvaluationCache::new(&self.environment, wanted)
+    }
+
     /// How many steps run at a time.
     pub fn jobs(&self, given: Option<usize>) -> usize {
         let set = given.or(self.settings.jobs.as_ref().map(|setting| setting.value));
@@ -191,6 +201,18 @@ impl Settings {
             let value = jobs.to_str().and_then(|text| text.parse().ok()).filter(|jobs| *jobs > 0);
             let value = value.ok_or_else(|| Failure::new(code::USAGE, "FORGE_JOBS is not a number of steps"))?;
             settings.jobs = Some(Setting { value, origin: "$FORGE_JOBS".to_owned() });
+        }
+        if global.no_eval_cache {
+            settings.evaluation_cache = Some(Setting { value: false, origin: "--no-eval-cache".to_owned() });
+        }
+        if let Some(wanted) = variable("FORGE_EVALUATION_CACHE") {
+            let value = match wanted.to_str() {
+                Some("1" | "true") => true,
+                Some("0" | "false") => false,
+                _ => return Err(Failure::new(code::USAGE, "FORGE_EVALUATION_CACHE is neither true nor false")),
+            };
+            let setting = Setting { value, origin: "$FORGE_EVALUATION_CACHE".to_owned() };
+            settings.evaluation_cache.get_or_insert(setting);
         }
         let text = |name: &str| -> Result<Option<Setting<String>>> {
             let Some(value) = variable(name) else { return Ok(None) };
@@ -241,6 +263,7 @@ impl Settings {
         }
         fill(&mut self.store, file.store.map(|store| directory.join(store)), &origin);
         fill(&mut self.jobs, file.jobs.filter(|jobs| *jobs > 0), &origin);
+        fill(&mut self.evaluation_cache, file.evaluation_cache, &origin);
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
         fill(&mut self.python_index, file.python.index, &origin);
         Ok(())

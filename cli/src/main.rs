@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod evaluation_cache;
 mod interrupt;
 mod plan;
 mod progress;

@@ -14,6 +14,7 @@ use store::lock::{Lock, LockEntry, LockError, LockRequest};
 use crate::args::{ExpressionArguments, SourceOptions};
 use crate::context::{self, Context};
 use crate::error::{Failure, Result, code};
+use crate::evaluation_cache::EvaluationCache;
 use crate::interrupt;
 
 /// What may be done to the lock.
@@ -34,6 +35,7 @@ pub struct Expression {
     pub lock_path: PathBuf,
     lock: Lock,
     written: String,
+    cache: EvaluationCache,
 }
 
 /// The name that is looked for where a directory is given.
@@ -41,12 +43,13 @@ const DEFAULT_FILE: &str = "runtime.expr";
 
 impl Expression {
     /// Finds the file and reads its lock.
-    pub fn open(arguments: &ExpressionArguments) -> Result<Self> {
+    pub fn open(arguments: &ExpressionArguments, context: &Context) -> Result<Self> {
         let file = expression_file(&arguments.file)?;
         let request = request(&file, arguments)?;
         let lock_path = file.with_file_name("forge.lock");
         let (lock, written) = read_lock(&lock_path)?;
-        Ok(Self { request, lock_path, lock, written })
+        let cache = context.evaluation_cache();
+        Ok(Self { request, lock_path, lock, written, cache })
     }
 
     /// Evaluates, and has answered what the lock does not answer.
@@ -65,7 +68,7 @@ impl Expression {
             self.lock.entries.retain(|_, entry| !asked_again(entry));
         }
         loop {
-            match interrupt::ends(|| expressions::evaluate(&self.request, &self.lock))? {
+            match interrupt::ends(|| self.cache.evaluate(&self.request, &self.lock))? {
                 Evaluated::Plan(plan) => {
                     // Of a file with several formations, the others' answers stay.
                     if !self.request.attribute.is_empty() {

@@ -63,7 +63,7 @@ pub fn build(
     let result = (|| {
         let started = Instant::now();
         let mode = if options.locked { LockMode::Locked } else { LockMode::Add };
-        let plan = Expression::open(expression)?.plan(&mode, &mut || Ok(&builder))?;
+        let plan = Expression::open(expression, context)?.plan(&mode, &mut || Ok(&builder))?;
         let evaluate = started.elapsed().as_secs_f64();
         let started = Instant::now();
         let built = builder::realise(&builder, &plan)?;

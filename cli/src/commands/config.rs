@@ -33,6 +33,12 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             "FORGE_PYTHON_INDEX",
             shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),
         ),
+        (
+            "evaluation_cache",
+            "FORGE_EVALUATION_CACHE",
+            shown(&settings.evaluation_cache, bool::to_string)
+                .unwrap_or_else(|| ("true".to_owned(), "built in".to_owned())),
+        ),
     ];
     if context.global.json {
         let record = |(name, variable, (value, origin)): &(&str, &str, (String, String))| serde_json::json!({ "name": name, "variable": variable, "value": value, "origin": origin });

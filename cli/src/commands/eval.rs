@@ -43,7 +43,7 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
     };
     // JSON and XML have no word for what is not evaluated.
     let strict = arguments.strict || matches!(format, Format::Json);
-    match expressions::eval_to(&request, &lock, format, strict)? {
+    match context.evaluation_cache().eval_to(&request, &lock, format, strict)? {
         Outcome::Done(mut text) => {
             if format != Format::Raw && !text.ends_with(b"\n") {
                 text.push(b'\n');

@@ -22,7 +22,7 @@ pub fn run(arguments: &LockArguments, context: &Context) -> Result<ExitCode> {
     let machine = context.machine();
     let workshop = Workshop::new(&store, &machine, &progress, context)?;
     let builder = workshop.builder(&BuildOptions { locked: false, jobs: None, keep_failed: false }, context);
-    let mut expression = Expression::open(&arguments.expression)?;
+    let mut expression = Expression::open(&arguments.expression, context)?;
     let before = expression.lock().clone();
     let mode = match (&arguments.update, arguments.locked) {
         (Some(names), _) => LockMode::Update(names.clone()),

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::CommandFactory;
-use expressions::frontend::{Invocation, Sink, Stream, nix_instantiate_to, reads_input};
+use expressions::frontend::{Invocation, Sink, Stream, reads_input};
 
-use crate::args::Arguments;
+use crate::args::{Arguments, Global};
 use crate::context::Context;
 use crate::error::{Result, code};
+use crate::evaluation_cache::EvaluationCache;
 use crate::plan;
 
 /// The name that another program of Nix is called by.
@@ -58,7 +59,12 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
             Stream::Errors => std::io::stderr().write_all(bytes),
         };
     });
-    Ok(match nix_instantiate_to(&invocation, &sink) {
+    let unwanted = invocation.arguments.windows(3).any(|words| words == ["--option", "eval-cache", "false"]);
+    // Settings that cannot be read are not Nix's, and no reason to fail.
+    let cache = Context::new(Global::default()).map(|context| context.evaluation_cache());
+    let cache = cache.ok().filter(|_| !unwanted);
+    let cache = cache.unwrap_or_else(EvaluationCache::none);
+    Ok(match cache.nix_instantiate(invocation, &sink) {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(code::NEGATIVE),
     })
