@@ -35,7 +35,7 @@ pub struct Global {
     /// Shows the whole trace of an evaluation that failed, forge's own library included
     #[arg(long, global = true, help_heading = "Global options")]
     pub show_trace: bool,
-    /// Evaluates, even if all that the expression reads is as it was last time; nothing is kept for next time either
+    /// Evaluates anew though nothing that is read has changed; keeps nothing for the next time
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_eval_cache: bool,
     /// When to colour

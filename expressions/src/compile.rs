@@ -26,6 +26,9 @@ pub struct Undefined {
     pub suggestions: Vec<String>,
 }
 
+/// So many undefined names are told what may have been meant.
+const MOST_SUGGESTED: usize = 100;
+
 /// Names that are visible everywhere.
 pub type Globals = FastMap<Symbol, Value>;
 
@@ -200,7 +203,9 @@ impl<'a> Compiler<'a> {
             return Code::Constant(*value);
         }
         if withs.is_empty() {
-            let suggestions = self.suggestions(name, visible);
+            // What was meant is worked out for as many as anyone reads.
+            let few = self.undefined.len() < MOST_SUGGESTED;
+            let suggestions = if few { self.suggestions(name, visible) } else { Vec::new() };
             self.undefined.push(Undefined { name, place, suggestions });
         }
         Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place }))
