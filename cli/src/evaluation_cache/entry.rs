@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use expressions::Message;
 use expressions::aterm;
-use expressions::error::{Finding, Place, Severity, SourceText};
+use expressions::error::{Finding, Place, Severity, SourceText, Step};
 use expressions::frontend::Stream;
 use expressions::sources::facts::{Answer, Facts, Question, Stamp};
 use store::derivation::{Goal, GoalLayer, Source};
@@ -206,9 +206,10 @@ impl Texts {
                 writer.bytes(finding.message.as_bytes());
                 self.place(writer, finding.place.as_ref());
                 writer.count(finding.trace.len());
-                for (text, place) in &finding.trace {
-                    writer.bytes(text.as_bytes());
+                for Step { what, place, own } in &finding.trace {
+                    writer.bytes(what.as_bytes());
                     self.place(writer, place.as_ref());
+                    writer.byte(u8::from(*own));
                 }
                 writer.optional(finding.hint.as_deref(), |writer, hint| writer.bytes(hint.as_bytes()));
             }
@@ -223,7 +224,9 @@ impl Texts {
                 let severity = if reader.byte()? == 1 { Severity::Warning } else { Severity::Error };
                 let message = reader.text()?;
                 let place = self.read_place(reader)?;
-                let frame = |reader: &mut Reader| Some((reader.text()?, self.read_place(reader)?));
+                let frame = |reader: &mut Reader| {
+                    Some(Step { what: reader.text()?, place: self.read_place(reader)?, own: reader.byte()? == 1 })
+                };
                 let trace = (0..reader.count()?).map(|_| frame(reader)).collect::<Option<_>>()?;
                 let hint = reader.optional(Reader::text)?;
                 Message::Warning(Finding { severity, message, place, trace, hint })
