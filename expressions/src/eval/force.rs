@@ -4,9 +4,9 @@ use super::Evaluator;
 use crate::failure::{Failure, Result, Sort};
 use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
-use crate::show;
 use crate::symbols::known;
 use crate::value::{Context, List, More, Set, State, Text, Thunk, Value, View};
+use crate::{show, stack};
 
 impl Evaluator {
     /// Works a value out until it is known what it is.
@@ -31,16 +31,31 @@ impl Evaluator {
         let result = match thunk.state() {
             State::Code(code, scope) => {
                 thunk.start();
-                self.eval(&code, scope)
+                let result = self.eval(&code, scope);
+                if result.is_err() && stack::interrupted() {
+                    thunk.again(State::Code(code, scope));
+                    return result;
+                }
+                result
             }
             State::Call(function, argument) => {
                 thunk.start();
-                self.call(&function, &[argument], place)
+                let result = self.call(&function, &[argument], place);
+                if result.is_err() && stack::interrupted() {
+                    thunk.again(State::Call(function, argument));
+                    return result;
+                }
+                result
             }
             State::Done(value) => return Ok(value),
             State::More(more) => {
                 thunk.start();
-                self.run_more(&more, place)
+                let result = self.run_more(&more, place);
+                if result.is_err() && stack::interrupted() {
+                    thunk.again(State::More(more));
+                    return result;
+                }
+                result
             }
             State::Running => {
                 let sort = Sort::InfiniteRecursion(thunk.address());
@@ -59,7 +74,7 @@ impl Evaluator {
 
     #[inline(never)]
     fn run_more(&self, more: &More, place: PlaceId) -> Result<Value> {
-        if !crate::stack::has_room() {
+        if !stack::has_room() {
             return Err(self.too_deep(place));
         }
         match more {

@@ -86,8 +86,11 @@ impl Thunk {
 
     /// Makes it something rarer.
     pub fn put_more(self, more: More) {
-        let more = place(more);
-        self.0.head.set(more.0.as_ptr().cast::<u8>().cast_const().map_addr(|address| address | Tag::List as usize));
+        self.0.head.set(Self::rarer(place(more)));
+    }
+
+    fn rarer(more: Ref<More>) -> *const u8 {
+        more.0.as_ptr().cast::<u8>().cast_const().map_addr(|address| address | Tag::List as usize)
     }
 
     /// The value, if it is known.
@@ -126,6 +129,18 @@ impl Thunk {
     #[inline]
     pub fn start(self) {
         self.0.head.set(std::ptr::without_provenance(RUNNING));
+    }
+
+    /// Notes that what was begun is to be begun again, with the state that it had before.
+    #[cold]
+    pub fn again(self, state: State) {
+        let head = match state {
+            State::Code(code, _) => code.0.as_ptr().cast::<u8>().cast_const(),
+            State::Call(function, _) => function.word(),
+            State::More(more) => Self::rarer(more),
+            State::Done(_) | State::Running | State::Failed(_) => return,
+        };
+        self.0.head.set(head);
     }
 
     /// Notes the value.
