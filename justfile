@@ -11,3 +11,8 @@ check:
 bench-artifacts runs="5":
     cargo build --release -p cli
     python3 benchmarks/artifacts/bench.py --forge target/release/forge --runs {{runs}}
+
+# Nix against forge on expressions: `just bench-lang WORKLOADS [NIX_INSTANTIATE] [NIXPKGS]`
+bench-lang workloads nix="nix-instantiate" nixpkgs="":
+    cargo build --release -p cli
+    python3 benchmarks/lang.py --forge "${CARGO_TARGET_DIR:-target}/release/forge nix-instantiate" --nix "{{nix}}" --workloads "{{workloads}}" {{ if nixpkgs == "" { "" } else { "--nixpkgs " + nixpkgs } }}

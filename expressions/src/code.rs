@@ -61,6 +61,8 @@ pub struct FromWithCode {
     pub withs: Slice<(u32, PlaceId)>,
     /// Where.
     pub place: PlaceId,
+    /// Where it was found last.
+    pub guess: Cell<(usize, u32)>,
 }
 
 /// `a + b` and texts with interpolations.

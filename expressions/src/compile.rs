@@ -208,7 +208,7 @@ impl<'a> Compiler<'a> {
             let suggestions = if few { self.suggestions(name, visible) } else { Vec::new() };
             self.undefined.push(Undefined { name, place, suggestions });
         }
-        Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place }))
+        Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place, guess: Cell::default() }))
     }
 
     fn suggestions(&self, name: Symbol, visible: &Visible) -> Vec<String> {

@@ -15,10 +15,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::ast::Operator;
-use crate::code::{Arithmetic, ArithmeticCode, BinaryCode, Code, HasCode, NameCode, SelectCode};
+use crate::code::{Arithmetic, ArithmeticCode, BinaryCode, Code, FromWithCode, HasCode, NameCode, SelectCode};
 use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort, suggestions};
-use crate::heap::{Ref, Slice};
+use crate::heap::Ref;
 use crate::places::{PlaceId, Places};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -187,7 +187,7 @@ impl Evaluator {
     fn eval_rare(&self, code: &Code, scope: Scope) -> Result<Value> {
         match code {
             Code::FarVariable(variable) => self.variable(variable.0, variable.1, variable.2, scope),
-            Code::FromWith(code) => self.name_in_sets(code.name, code.withs, code.place, scope),
+            Code::FromWith(code) => self.name_in_sets(code, scope),
             Code::Position(place) => Ok(self.position(*place)),
             Code::Assert(code) => {
                 let holds = self.eval_boolean(&code.condition, scope, "in the condition of the assert statement");
@@ -341,16 +341,16 @@ impl Evaluator {
         self.add_further(code, left, scope).map_err(|failure| failure.near(code.place))
     }
 
-    fn name_in_sets(&self, name: Symbol, withs: Slice<(u32, PlaceId)>, place: PlaceId, scope: Scope) -> Result<Value> {
-        for (level, with) in withs.iter() {
+    fn name_in_sets(&self, code: &FromWithCode, scope: Scope) -> Result<Value> {
+        for (level, with) in code.withs.iter() {
             let Some(set) = scope.up(*level).get(0) else { break };
             let what = "while evaluating the first subexpression of a with expression";
             let set = self.force_set(&set, *with, what)?;
-            if let Some(attribute) = set.get(name) {
-                return self.force(&attribute.value, place);
+            if let Some((value, _)) = set.get_cached(code.name, &code.guess) {
+                return self.force(&value, code.place);
             }
         }
-        Err(Failure::new(format!("undefined variable '{}'", self.symbols.text(name))).at(place))
+        Err(Failure::new(format!("undefined variable '{}'", self.symbols.text(code.name))).at(code.place))
     }
 
     /// `{ file; line; column; }`, or null for nowhere.
@@ -617,13 +617,17 @@ impl Evaluator {
         let mut current = self.eval_during(&code.from, scope, "in the argument of '?'")?;
         for name in code.path.iter() {
             let value = self.force(&current, code.from.place())?;
-            let name = self.name(name, scope)?;
-            match value.view() {
-                View::Set(set) => match set.get(name) {
-                    Some(attribute) => current = attribute.value,
-                    None => return Ok(Value::FALSE),
-                },
-                _ => return Ok(Value::FALSE),
+            let found = match (value.view(), name) {
+                (View::Set(set), NameCode::Static(name, guess)) => set.get_cached(*name, guess).map(|found| found.0),
+                (View::Set(set), _) => set.get(self.name(name, scope)?).map(|attribute| attribute.value),
+                _ => {
+                    self.name(name, scope)?;
+                    None
+                }
+            };
+            match found {
+                Some(value) => current = value,
+                None => return Ok(Value::FALSE),
             }
         }
         Ok(Value::TRUE)

@@ -250,6 +250,22 @@ impl<T> Slice<T> {
         Self { pointer, length }
     }
 
+    /// So many things; if there are fewer, so many.
+    #[inline]
+    pub fn of(length: usize, items: impl Iterator<Item = T>) -> Self {
+        const {
+            assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= 8);
+        }
+        let pointer = allocate((length * size_of::<T>()).max(1)).cast::<T>();
+        let mut count = 0;
+        for item in items.take(length) {
+            // SAFETY: the memory is new and has room for so many; it is read only as far as it was written.
+            unsafe { pointer.add(count).write(item) };
+            count += 1;
+        }
+        Self { pointer, length: count }
+    }
+
     /// One of them.
     #[inline(always)]
     pub fn at(&self, index: usize) -> Ref<T> {

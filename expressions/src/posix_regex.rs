@@ -5,15 +5,18 @@
 //! one was found. The outcome depends only on the position and the place in the expression, so it is computed
 //! column by column from the end of the text: the time is proportional to expression times text, for every input.
 //!
-//! A whole table would be too large for long texts. Only every so many-th column is kept, and those between are computed again
-//! when the way is walked from the front.
+//! Columns are few, and mostly known already ([`lazy`]). Where they are not, a whole table would be too large for long texts:
+//! only every so many-th column is kept, and those between are computed again when the way is walked from the front ([`table`]).
 
+mod lazy;
 mod parse;
 mod program;
 mod table;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
+use lazy::Lazy;
 use program::Program;
 use table::Table;
 
@@ -59,6 +62,8 @@ impl Fault {
 pub struct Regex {
     pattern: Vec<u8>,
     program: Program,
+    whole: RefCell<Lazy>,
+    parts: RefCell<Lazy>,
 }
 
 impl Regex {
@@ -66,7 +71,10 @@ impl Regex {
     pub fn new(pattern: &[u8]) -> Result<Self, RegexError> {
         let program = parse::parse(pattern).and_then(|(expression, groups)| Program::new(&expression, groups));
         match program {
-            Ok(program) => Ok(Self { pattern: pattern.to_vec(), program }),
+            Ok(program) => {
+                let [whole, parts] = [true, false].map(|whole| RefCell::new(Lazy::new(&program, whole)));
+                Ok(Self { pattern: pattern.to_vec(), program, whole, parts })
+            }
             Err(fault) => Err(fault.with(pattern)),
         }
     }
@@ -78,6 +86,13 @@ impl Regex {
 
     /// What the groups matched if the expression matches the whole text.
     pub fn match_full(&self, text: &[u8]) -> Result<Option<Captures>, RegexError> {
+        if let Some(found) = self.whole.borrow_mut().match_full(&self.program, text) {
+            return Ok(found);
+        }
+        self.match_by_table(text)
+    }
+
+    fn match_by_table(&self, text: &[u8]) -> Result<Option<Captures>, RegexError> {
         let mut table = Table::new(&self.program, text, true).map_err(|fault| fault.with(&self.pattern))?;
         Ok(table.matches_at(0).then(|| table.walk(0, false)))
     }
@@ -85,6 +100,13 @@ impl Regex {
     /// All matches in a text from left to right, none within another. An empty one is followed by a longer one at the same
     /// place, if there is one.
     pub fn find_all(&self, text: &[u8]) -> Result<Vec<Captures>, RegexError> {
+        if let Some(found) = self.parts.borrow_mut().find_all(&self.program, text) {
+            return Ok(found);
+        }
+        self.find_all_by_table(text)
+    }
+
+    fn find_all_by_table(&self, text: &[u8]) -> Result<Vec<Captures>, RegexError> {
         let mut table = Table::new(&self.program, text, false).map_err(|fault| fault.with(&self.pattern))?;
         let mut found: Vec<Captures> = Vec::new();
         let mut start = 0;

@@ -92,6 +92,40 @@ pub fn float_fixed(float: f64) -> String {
     if float.is_finite() { format!("{float:.6}") } else { self::float(float) }
 }
 
+/// An integer in decimal, without memory of its own elsewhere.
+pub struct Decimal {
+    digits: [u8; 20],
+    start: usize,
+}
+
+impl Decimal {
+    /// The digits of an integer.
+    pub fn new(integer: i64) -> Self {
+        let mut digits = [0; 20];
+        let mut start = digits.len();
+        let mut rest = integer.unsigned_abs();
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if integer < 0 {
+            start -= 1;
+            digits[start] = b'-';
+        }
+        Self { digits, start }
+    }
+}
+
+impl AsRef<[u8]> for Decimal {
+    fn as_ref(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

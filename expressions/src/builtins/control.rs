@@ -4,10 +4,11 @@ use super::{Builtin, NOWHERE, builtin};
 use crate::Message;
 use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result, Sort};
+use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::known;
-use crate::value::{Attribute, Context, List, Value, View};
+use crate::value::{Attribute, Bytes, Context, List, Value, View};
 
 const fn untraced(builtin: Builtin) -> Builtin {
     Builtin { traced: false, ..builtin }
@@ -120,8 +121,7 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
     let operator = evaluator.force_function(&operator.value, NOWHERE, what)?;
     let mut waiting: std::collections::VecDeque<Value> = start.iter().collect();
     let mut result = Vec::new();
-    // Sorted by key; the keys' order may fail, so no map of the library will do.
-    let mut keys: Vec<(Value, Value)> = Vec::new();
+    let mut keys = SeenKeys::default();
     while let Some(element) = waiting.pop_front() {
         let shown = |element: &Value| show::for_error(evaluator, element);
         let inside =
@@ -132,26 +132,14 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
             Err(failure) => return Err(inside(failure)),
         };
         let key = evaluator.force(&key.value, NOWHERE)?;
-        let (mut low, mut high) = (0, keys.len());
-        let mut found = false;
-        while low < high && !found {
-            let middle = low.midpoint(high);
-            let (other, from) = &keys[middle];
-            let order = evaluator.order(&key, other, NOWHERE, "").map_err(|failure| {
-                failure
-                    .during(NOWHERE, format!("with element {}", shown(from)))
-                    .during(NOWHERE, format!("while comparing element {}", shown(&element)))
-            })?;
-            match order {
-                Some(std::cmp::Ordering::Less) => high = middle,
-                Some(std::cmp::Ordering::Greater) => low = middle + 1,
-                Some(std::cmp::Ordering::Equal) | None => found = true,
-            }
-        }
-        if found {
+        let is_new = keys.insert(evaluator, key, element).map_err(|(failure, from)| {
+            failure
+                .during(NOWHERE, format!("with element {}", shown(&from)))
+                .during(NOWHERE, format!("while comparing element {}", shown(&element)))
+        })?;
+        if !is_new {
             continue;
         }
-        keys.insert(low, (key, element));
         result.push(element);
         let more = evaluator.call(&operator, &[element], NOWHERE).and_then(|more| {
             let what = "while evaluating the return value of the `operator` passed to builtins.genericClosure";
@@ -167,4 +155,57 @@ fn generic_closure(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
         waiting.extend(more.iter());
     }
     Ok(Value::list(result))
+}
+
+/// Keys that were seen, and what had them. Mostly all are integers, or all are strings.
+#[derive(Default)]
+struct SeenKeys {
+    integers: FastSet<i64>,
+    strings: FastSet<Bytes>,
+    all: Vec<(Value, Value)>,
+    /// They are of several kinds, or others: `all` is sorted. Their order may fail, so no map of the library will do.
+    is_sorted: bool,
+}
+
+impl SeenKeys {
+    /// Notes a key, which is new or not; or says with what it cannot be compared.
+    fn insert(
+        &mut self,
+        evaluator: &Evaluator,
+        key: Value,
+        element: Value,
+    ) -> std::result::Result<bool, (Box<Failure>, Value)> {
+        if !self.is_sorted {
+            let is_new = match key.view() {
+                View::Integer(integer) if self.integers.len() == self.all.len() => Some(self.integers.insert(integer)),
+                View::String(text) if self.strings.len() == self.all.len() => Some(self.strings.insert(text.bytes)),
+                _ => None,
+            };
+            if let Some(is_new) = is_new {
+                if is_new {
+                    self.all.push((key, element));
+                }
+                return Ok(is_new);
+            }
+            self.is_sorted = true;
+            // All of one kind, which has an order.
+            self.all.sort_by(|left, right| match (left.0.view(), right.0.view()) {
+                (View::Integer(left), View::Integer(right)) => left.cmp(&right),
+                (View::String(left), View::String(right)) => left.bytes.cmp(&right.bytes),
+                _ => std::cmp::Ordering::Equal,
+            });
+        }
+        let (mut low, mut high) = (0, self.all.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let (other, from) = self.all[middle];
+            match evaluator.order(&key, &other, NOWHERE, "").map_err(|failure| (failure, from))? {
+                Some(std::cmp::Ordering::Less) => high = middle,
+                Some(std::cmp::Ordering::Greater) => low = middle + 1,
+                Some(std::cmp::Ordering::Equal) | None => return Ok(false),
+            }
+        }
+        self.all.insert(low, (key, element));
+        Ok(true)
+    }
 }

@@ -48,7 +48,7 @@ fn write(
     match value.view() {
         View::Null => text.extend(b"null"),
         View::Boolean(boolean) => text.extend(if boolean { &b"true"[..] } else { b"false" }),
-        View::Integer(integer) => text.extend(integer.to_string().bytes()),
+        View::Integer(integer) => text.extend_from_slice(crate::text::Decimal::new(integer).as_ref()),
         View::Float(float) => float_onto(text, float),
         View::String(string) => {
             context.add(string.context);

@@ -104,7 +104,8 @@ fn list_to_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resu
     let what = "while evaluating the argument passed to builtins.listToAttrs";
     let list = evaluator.force_list(&arguments[0], NOWHERE, what)?;
     let mut entries = Vec::with_capacity(list.len());
-    let mut seen = FastSet::default();
+    // Few are looked through, many hashed.
+    let mut seen = (list.len() > 16).then(FastSet::default);
     for item in list.iter() {
         let what = "while evaluating an element of the list passed to builtins.listToAttrs";
         let pair = evaluator.force_set(&item, NOWHERE, what)?;
@@ -113,7 +114,11 @@ fn list_to_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resu
         let what = "while evaluating the `name` attribute of an element of the list passed to builtins.listToAttrs";
         let text = evaluator.force_string_without_context(&name.value, name.place, what)?;
         let symbol = evaluator.symbols.intern(&text.bytes);
-        if seen.insert(symbol) {
+        let is_new = match &mut seen {
+            Some(seen) => seen.insert(symbol),
+            None => entries.iter().all(|entry: &Attribute| entry.name != symbol),
+        };
+        if is_new {
             let value = wanted(evaluator, &pair, known::VALUE, context)?;
             entries.push(Attribute { name: symbol, place: value.place, value: value.value });
         }

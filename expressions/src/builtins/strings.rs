@@ -9,7 +9,7 @@ use crate::heap::ContextId;
 use crate::places::PlaceId;
 use crate::posix_regex::{Captures, Regex};
 use crate::value::{Attribute, Bytes, Context, Text, Value, View};
-use crate::{paths, version};
+use crate::{paths, text, version};
 
 pub(super) static BUILTINS: &[Builtin] = &[
     builtin("toString", 1, to_string),
@@ -27,6 +27,12 @@ pub(super) static BUILTINS: &[Builtin] = &[
 ];
 
 fn to_string(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
+    let value = evaluator.force(&arguments[0], NOWHERE)?;
+    match value.view() {
+        View::String(_) => return Ok(value),
+        View::Integer(integer) => return Ok(Value::string(text::Decimal::new(integer))),
+        _ => {}
+    }
     let mut context = Context::new();
     let what = "while evaluating the first argument passed to builtins.toString";
     let text = evaluator.coerce(&arguments[0], &mut context, NOWHERE, what, Coercion::TO_STRING)?;
@@ -35,6 +41,9 @@ fn to_string(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
 
 fn string_length(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let what = "while evaluating the argument passed to builtins.stringLength";
+    if let View::String(text) = evaluator.force(&arguments[0], NOWHERE)?.view() {
+        return Ok(Value::integer(text.bytes.len() as i64));
+    }
     let text = evaluator.coerce(&arguments[0], &mut Context::new(), NOWHERE, what, Coercion::INTERPOLATION)?;
     Ok(Value::integer(text.len() as i64))
 }
@@ -75,6 +84,11 @@ fn concat_strings_sep(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) ->
     for (number, item) in list.iter().enumerate() {
         if number > 0 {
             text.extend_from_slice(&separator.bytes);
+        }
+        if let View::String(part) = item.known().view() {
+            context.add(part.context);
+            text.extend_from_slice(&part.bytes);
+            continue;
         }
         let what = "while evaluating one element of the list of strings to concat passed to builtins.concatStringsSep";
         evaluator.coerce_onto(&mut text, &item, &mut context, NOWHERE, what, Coercion::INTERPOLATION)?;

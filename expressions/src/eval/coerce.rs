@@ -65,6 +65,11 @@ impl Evaluator {
         what: &str,
         coercion: Coercion,
     ) -> Result<()> {
+        if let View::String(text) = value.known().view() {
+            context.add(text.context);
+            bytes.extend_from_slice(&text.bytes);
+            return Ok(());
+        }
         let _depth = self.deeper(place)?;
         let value = self.force(value, place)?;
         match (value.view(), coercion) {
@@ -87,7 +92,9 @@ impl Evaluator {
             }
             (View::Boolean(true), Coercion { more: true, .. }) => bytes.push(b'1'),
             (View::Boolean(false) | View::Null, Coercion { more: true, .. }) => {}
-            (View::Integer(integer), Coercion { more: true, .. }) => bytes.extend(integer.to_string().into_bytes()),
+            (View::Integer(integer), Coercion { more: true, .. }) => {
+                bytes.extend_from_slice(text::Decimal::new(integer).as_ref())
+            }
             (View::Float(float), Coercion { more: true, .. }) => {
                 bytes.extend(text::float_fixed(float).into_bytes());
             }

@@ -297,8 +297,7 @@ impl Set {
             // Those that do not count are left out, so that it does not matter which layer is above.
             (left.iter().filter(|attribute| right.get(attribute.name).is_none()).collect(), right)
         } else {
-            let merged = merged(&left.iter().collect::<Vec<_>>(), &right.iter().collect::<Vec<_>>());
-            return Self::from_sorted(&merged, PlaceId::NONE);
+            return Self::both(left, right);
         };
         if upper.is_empty() {
             return below;
@@ -311,6 +310,44 @@ impl Set {
             }
         }
         Self::layer_over(keys_of(&upper), below, |index| upper[index].value)
+    }
+
+    /// The attributes of two sets of similar size.
+    fn both(left: Self, right: Self) -> Self {
+        let (older, old) = left.parts();
+        let (newer, new) = right.parts();
+        // Names in order, with where they are: on the right, or else on the left.
+        let mut room = [(0u32, false); 32];
+        let mut more = Vec::new();
+        let most = old.len() + new.len();
+        let order = if most <= room.len() {
+            &mut room[..]
+        } else {
+            more.resize(most, (0, false));
+            &mut more[..]
+        };
+        let (mut at, mut other, mut count) = (0, 0, 0);
+        while at < old.len() || other < new.len() {
+            let (lower, upper) = (older.names.get(at), newer.names.get(other));
+            order[count] = match (lower, upper) {
+                (Some(lower), Some(upper)) if lower < upper => (at as u32, false),
+                (Some(_), None) => (at as u32, false),
+                _ => (other as u32, true),
+            };
+            at += usize::from(lower.is_some() && (!order[count].1 || lower == upper));
+            other += usize::from(order[count].1);
+            count += 1;
+        }
+        let order = &order[..count];
+        let keys_of = |is_new: bool| if is_new { newer } else { older };
+        let names = order.iter().map(|(index, is_new)| keys_of(*is_new).names[*index as usize]);
+        let names = Slice::of(count, names);
+        let places = (older.places.is_some() || newer.places.is_some())
+            .then(|| Slice::of(count, order.iter().map(|(index, is_new)| keys_of(*is_new).place(*index as usize))));
+        Self::new(Keys::new(names, places), PlaceId::NONE, |index| {
+            let (index, is_new) = order[index];
+            if is_new { new[index as usize].get() } else { old[index as usize].get() }
+        })
     }
 
     fn layer_over(keys: Ref<Keys>, below: Self, value: impl FnMut(usize) -> Value) -> Self {
@@ -337,9 +374,10 @@ impl Place {
 }
 
 fn keys_of(attributes: &[Attribute]) -> Ref<Keys> {
-    let names = Slice::new(attributes.iter().map(|attribute| attribute.name));
+    let count = attributes.len();
+    let names = Slice::of(count, attributes.iter().map(|attribute| attribute.name));
     let has_places = attributes.iter().any(|attribute| attribute.place.is_some());
-    let places = has_places.then(|| Slice::new(attributes.iter().map(|attribute| attribute.place)));
+    let places = has_places.then(|| Slice::of(count, attributes.iter().map(|attribute| attribute.place)));
     Keys::new(names, places)
 }
 

@@ -1,1 +1,161 @@
+//! Run these under Miri, too: `cargo +nightly miri test -p expressions heap`.
 
+use std::cell::Cell;
+
+use super::*;
+use crate::places::PlaceId;
+use crate::symbols::Symbol;
+use crate::value::Attribute;
+
+fn integers(set: Set) -> Vec<(u32, i64)> {
+    set.iter().map(|attribute| (attribute.name.number(), attribute.value.small_integer().unwrap_or(-1))).collect()
+}
+
+fn set(entries: &[(u32, i64)]) -> Set {
+    let attribute = |(name, value): &(u32, i64)| Attribute::new(Symbol::from_number(*name), Value::integer(*value));
+    Set::from_sorted(&entries.iter().map(attribute).collect::<Vec<_>>(), PlaceId::NONE)
+}
+
+#[test]
+fn a_word_says_what_it_is() {
+    for integer in [0, 1, -1, (1 << 60) - 1, -(1 << 60), 1 << 60, -(1 << 60) - 1, i64::MAX, i64::MIN] {
+        assert!(matches!(Value::integer(integer).view(), View::Integer(found) if found == integer));
+    }
+    assert!(matches!(Value::NULL.view(), View::Null));
+    assert!(matches!(Value::boolean(true).view(), View::Boolean(true)));
+    assert!(matches!(Value::boolean(false).view(), View::Boolean(false)));
+    assert!(matches!(Value::float(1.5).view(), View::Float(1.5)));
+    assert!(matches!(Value::path("/a").view(), View::Path(path) if path == b"/a"));
+    assert!(matches!(Value::string("").view(), View::String(text) if text.bytes.is_empty()));
+    let list = Value::list(vec![Value::integer(1), Value::string("two"), Value::NULL]);
+    let View::List(list) = list.view() else { panic!("it is a list") };
+    assert_eq!((list.len(), list.get(3).is_none()), (3, true));
+    assert!(matches!(list.get(1).map(Value::view), Some(View::String(text)) if text.bytes == b"two"));
+}
+
+#[test]
+fn a_string_that_is_put_together_piece_by_piece_grows_where_it_is() {
+    let mut text = bytes(b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef");
+    let mut kept = Vec::new();
+    for round in 0..200 {
+        text = append(text, b"xy");
+        kept.push((round, text));
+    }
+    // Those before are still what they were, and one of them that goes on otherwise does so elsewhere.
+    let fork = append(kept[10].1, b"!");
+    for (round, text) in kept {
+        assert_eq!(text.len(), 66 + 2 * round);
+        assert!(text.ends_with(b"xy"));
+    }
+    assert!(fork.ends_with(b"xy!"));
+    let tail = text.part(text.len() - 4, text.len());
+    assert_eq!(append(tail, b"z"), b"xyxyz");
+    assert_eq!(append(Bytes::default(), b"z"), b"z");
+}
+
+#[test]
+fn scopes_nest_and_a_call_gives_its_scope_back() {
+    let outer = Scope::one(Value::integer(1), None);
+    let mut addresses = Vec::new();
+    for round in 0..3 {
+        let sum = call(2, Some(outer), |scope| {
+            scope.set(0, Value::integer(round));
+            assert!(scope.get(1).is_none());
+            scope.set(1, Value::integer(2));
+            addresses.push(std::ptr::from_ref(&*place(0u64)).addr());
+            scope.get(0).and_then(Value::small_integer).zip(scope.up(1).get(0).and_then(Value::small_integer))
+        });
+        assert_eq!(sum, Some((round, 1)));
+    }
+    // Something was allocated meanwhile, so nothing was given back.
+    assert!(addresses.is_sorted_by(|left, right| left < right));
+    let before = std::ptr::from_ref(&*place(0u64)).addr();
+    for _ in 0..10 {
+        call(5, Some(outer), |scope| scope.set(4, Value::NULL));
+    }
+    assert_eq!(std::ptr::from_ref(&*place(0u64)).addr(), before + 8);
+    let large = Scope::new(70_000, Some(outer));
+    large.set(69_999, Value::TRUE);
+    assert!(large.get(69_999) == Some(Value::TRUE) && large.get(0).is_none() && large.outer() == Some(outer));
+}
+
+#[test]
+#[should_panic(expected = "assertion failed")]
+fn a_slot_that_is_not_there_is_no_memory_of_others() {
+    Scope::one(Value::NULL, None).get(1);
+}
+
+#[test]
+fn a_thunk_becomes_its_value() {
+    let thunk = Thunk::call(Value::NULL, Value::integer(7));
+    assert!(
+        matches!(thunk.state(), State::Call(function, argument) if function == Value::NULL && argument == Value::integer(7))
+    );
+    thunk.start();
+    assert!(thunk.is_running() && thunk.value().is_none());
+    thunk.finish(Value::string("done"));
+    let value = Value::from(thunk);
+    assert!(matches!(value.known().view(), View::String(text) if text.bytes == b"done"));
+    let thunk = Thunk::call(Value::from(thunk), Value::NULL);
+    assert!(matches!(thunk.state(), State::More(more) if matches!(*more, More::Call(..))));
+    thunk.fail(3);
+    assert!(matches!(thunk.state(), State::Failed(3)));
+    let native = Thunk::more(More::Native(5));
+    assert!(matches!(native.state(), State::More(more) if matches!(*more, More::Native(5))));
+}
+
+#[test]
+fn layers_are_one_set() {
+    let large: Vec<(u32, i64)> = (0..100).map(|name| (2 * name, 0)).collect();
+    let mut whole = set(&large);
+    let mut expected: std::collections::BTreeMap<u32, i64> = large.into_iter().collect();
+    for round in 1..60u32 {
+        let name = round * 7 % 50;
+        whole = Set::update(whole, set(&[(name, i64::from(round))]));
+        expected.insert(name, i64::from(round));
+        assert_eq!(whole.len(), expected.len());
+        let found = whole.get(Symbol::from_number(name)).and_then(|found| found.value.small_integer());
+        assert_eq!(found, Some(i64::from(round)));
+        let guess = Cell::default();
+        for _ in 0..2 {
+            let found = whole.get_cached(Symbol::from_number(0), &guess).and_then(|found| found.0.small_integer());
+            assert_eq!(found, expected.get(&0).copied());
+        }
+    }
+    assert!(whole.get(Symbol::from_number(99)).is_none());
+    let expected: Vec<(u32, i64)> = expected.into_iter().collect();
+    assert_eq!(integers(whole), expected);
+    assert_eq!(integers(whole), expected);
+    // The large set may also be on the right, and then it wins.
+    let both = Set::update(set(&[(0, 1000), (1001, 1)]), whole);
+    assert_eq!(both.get(Symbol::from_number(0)).and_then(|found| found.value.small_integer()), Some(expected[0].1));
+    assert_eq!(both.len(), expected.len() + 1);
+    let similar = Set::update(set(&[(1, 1), (2, 1), (5, 1)]), set(&[(2, 2), (3, 2)]));
+    assert_eq!(integers(similar), [(1, 1), (2, 2), (3, 2), (5, 1)]);
+}
+
+#[test]
+fn large_things_have_chunks_of_their_own() {
+    let long = vec![7u8; SMALLEST_CHUNK * 3];
+    let kept = bytes(&long);
+    let small = place(5u64);
+    assert_eq!((kept.len(), *small), (long.len(), 5));
+    let slice = Slice::of(10, 0..5u32);
+    assert_eq!(*slice, [0, 1, 2, 3, 4]);
+    assert_eq!(*slice.at(2), 2);
+    assert_eq!(Slice::new(Vec::<u64>::new()).len(), 0);
+}
+
+#[test]
+fn values_of_one_thread_are_gone_with_it() {
+    for _ in 0..4 {
+        let length = std::thread::spawn(|| {
+            let list = Value::list((0..1000).map(Value::integer).collect());
+            match list.view() {
+                View::List(list) => list.len(),
+                _ => 0,
+            }
+        });
+        assert_eq!(length.join().expect("the thread ends well"), 1000);
+    }
+}

@@ -149,6 +149,21 @@ proptest! {
         }
     }
 
+    /// Twice with one expression, so that the second time columns are known.
+    #[test]
+    fn columns_as_bits_find_what_the_table_finds(
+        pattern in "(([ab.]|\\((a|b|ab|a\\*)?\\)|\\[ab\\]|\\[\\^a\\]|\\^|\\$)([*+?]|\\{1,2\\})?\\|?){1,5}",
+        texts in proptest::array::uniform2("[abc]{0,12}"),
+    ) {
+        if let Ok(regex) = Regex::new(pattern.as_bytes()) {
+            for text in &texts {
+                let text = text.as_bytes();
+                prop_assert_eq!(regex.match_full(text).unwrap(), regex.match_by_table(text).unwrap());
+                prop_assert_eq!(regex.find_all(text).unwrap(), regex.find_all_by_table(text).unwrap());
+            }
+        }
+    }
+
     #[test]
     fn any_bytes_are_taken(pattern: Vec<u8>, text: Vec<u8>) {
         if let Ok(regex) = Regex::new(&pattern) {
