@@ -8,6 +8,7 @@ mod documents;
 mod errors;
 mod import;
 mod nix_instantiate;
+mod oci;
 mod pages;
 mod repl;
 mod settings;

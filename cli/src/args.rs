@@ -444,7 +444,7 @@ pub struct ImportArguments {
     /// Which of several of this name and version
     #[arg(long, value_name = "VARIANT")]
     pub variant: Option<String>,
-    /// For which platform, for instance linux/arm64
+    /// For which platform, for instance linux/arm64; of an OCI image for several platforms, which one
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
     /// Of a directory, keeps owners, modes and attributes; else everything is root's, with modes 0644 and 0755

@@ -26,7 +26,7 @@ pub struct Wishes<'a> {
 /// `forge import`
 pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
-    let wishes = Wishes {
+    let mut wishes = Wishes {
         name: arguments.name.as_deref(),
         version: arguments.version.as_deref(),
         variant: arguments.variant.as_deref(),
@@ -58,6 +58,11 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
             (true, true) => {
                 let (root, dropped) = store.ingest_exact(path)?;
                 Imported { dropped, ..Imported::bare(root) }
+            }
+            // Of an image for several platforms, one is chosen rather than called another.
+            (false, false) if store::format::of(&artifact)?.name() == "oci" => {
+                let platform = wishes.platform.take();
+                store::format::oci::read_platform(&store, &artifact, &bounded(artifact.size()), platform)?
             }
             (false, _) => store::format::read(&store, &artifact, &bounded(artifact.size()))?,
         }

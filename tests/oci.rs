@@ -1,0 +1,81 @@
+//! OCI images from the command line: out as a file, a stream or a directory, and in again.
+
+use std::fs;
+
+use crate::world::{World, have, small};
+
+#[test]
+fn an_image_goes_out_and_comes_back_to_the_same_id() {
+    let (from, id) = small();
+    let world = World::new();
+    let (file, layout) = (world.path("small.oci.tar"), world.path("layout"));
+    let (file, layout) = (file.to_str().unwrap(), layout.to_str().unwrap());
+    from.forge(["export", id, "--format", "oci", "-o", file]).ok();
+    from.forge(["export", id, "--format", "oci-layout", "-o", layout]).ok();
+    let streamed = from.command(["export", id, "--format", "oci-archive", "-o", "-"]).output().unwrap();
+    assert!(streamed.stdout == fs::read(file).unwrap(), "a stream is the same file");
+
+    let inspected = world.forge(["inspect", file, "--json"]).json();
+    assert_eq!((&inspected["format"], &inspected["compression"]), (&"oci".into(), &"zstd".into()));
+    assert_eq!(inspected["formation"]["id"], id.as_str());
+    assert_eq!(inspected["parts"].as_array().unwrap().len(), 3);
+    assert_eq!(world.forge(["inspect", layout, "--json"]).json()["format"], "oci-layout");
+    assert_eq!(world.forge(["import", layout]).id(), *id);
+    assert_eq!(world.forge(["run", "small"]).ok().stdout, "hello, world\n");
+    assert_eq!(world.forge(["info", "small", "--json"]).json()["layers"].as_array().unwrap().len(), 3);
+    // From there it goes out as the same bytes: the layers came along.
+    let again = world.path("again.tar");
+    world.forge(["export", "small", "--format", "oci", "-o", again.to_str().unwrap()]).ok();
+    assert!(fs::read(again).unwrap() == fs::read(file).unwrap());
+    // In place, too.
+    let other = World::new();
+    assert_eq!(other.forge(["run", file]).ok().stdout, "hello, world\n");
+}
+
+#[test]
+fn a_damaged_image_is_found_out_and_a_layout_is_not_written_over_anything() {
+    let (from, id) = small();
+    let world = World::new();
+    let layout = world.path("layout");
+    let path = layout.to_str().unwrap();
+    from.forge(["export", id, "--format", "oci-layout", "-o", path]).ok();
+    assert_eq!(from.forge(["export", id, "--format", "oci-layout", "-o", path]).code, Some(2));
+    from.forge(["export", id, "--format", "oci-layout", "-o", path, "--force"]).ok();
+    let home = world.path("home");
+    let refused = from.forge(["export", id, "--format", "oci-layout", "-o", home.to_str().unwrap(), "--force"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert_eq!(from.forge(["export", id, id, "--format", "tar"]).code, Some(2));
+    let twice = from.forge(["export", id, id, "--format", "oci", "-o", world.path("twice").to_str().unwrap()]);
+    assert_eq!(twice.code, Some(2), "{}", twice.stderr);
+    assert!(!world.path("twice").exists());
+
+    let largest = fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap());
+    let largest = largest.max_by_key(|entry| entry.metadata().unwrap().len()).unwrap().path();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    let damaged = world.forge(["import", path]);
+    assert_eq!(damaged.code, Some(13), "{}", damaged.stderr);
+    assert!(damaged.stderr.contains("have digest sha256:") || damaged.stderr.contains("bad"), "{}", damaged.stderr);
+    let missing = world.forge(["import", path, "--platform", "linux/s390x"]);
+    assert!(missing.code == Some(13) && missing.stderr.contains("linux/s390x"), "{}", missing.stderr);
+}
+
+#[test]
+fn skopeo_agrees_on_what_an_image_is() {
+    if !have("skopeo") {
+        return;
+    }
+    let (from, id) = small();
+    let world = World::new();
+    let layout = world.path("layout");
+    from.forge(["export", id, "--format", "oci-layout", "--compression", "gzip:1", "-o", layout.to_str().unwrap()])
+        .ok();
+    let from = format!("oci:{}", layout.display());
+    let output = std::process::Command::new("skopeo").args(["inspect", "--config", &from]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(config["config"]["Cmd"], serde_json::json!(["sh", "/app/hello.sh", "world"]));
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
+}
