@@ -59,7 +59,7 @@ fn fitted(mut place: Place, message: &str) -> Place {
     let ends = |offset: &usize| matches!(path.get(offset + wanted.len()), None | Some(b'.'));
     let found =
         path.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted).map(|(offset, _)| offset);
-    match found.filter(|offset| ends(offset)).last() {
+    match found.filter(|offset| ends(offset)).next_back() {
         Some(offset) => {
             let start = place.start + offset + 1;
             Place { text: place.text, start, end: start + name.len() }

@@ -25,6 +25,9 @@ pub fn look(evaluator: &Evaluator, text: &Arc<SourceText>, tree: &Tree) -> Names
     walk.found
 }
 
+/// What a function's argument is called that it takes as a whole: unlike one of several, it can be called otherwise.
+const WHOLE: &str = "parameter";
+
 /// A name that may be used or not.
 struct Binding {
     span: Span,
@@ -83,7 +86,7 @@ impl Walk<'_> {
             if binding.used || binding.what.is_empty() || name.starts_with('_') {
                 continue;
             }
-            let hint = if binding.what == "binding" { None } else { Some("a name that begins with `_` may be unused") };
+            let hint = (binding.what == WHOLE).then_some("a name that begins with `_` may be unused");
             self.warn(binding.span, format!("{} `{name}` is not used", binding.what), hint);
         }
     }
@@ -130,7 +133,7 @@ impl Walk<'_> {
                 let formals = lambda.formals.map_or(&[][..], |formals| tree.formals(formals));
                 let mut scope = BTreeMap::new();
                 if let Some((name, span)) = lambda.argument {
-                    scope.insert(name, Binding { span, what: "argument", used: false });
+                    scope.insert(name, Binding { span, what: WHOLE, used: false });
                 }
                 for formal in formals {
                     scope.insert(formal.name, Binding { span: formal.span, what: "argument", used: false });

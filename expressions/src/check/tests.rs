@@ -87,7 +87,7 @@ fn names_that_nobody_uses_are_warned_of() {
             "1:9 warning: argument `unused` is not used",
             "3:3 warning: binding `binding` is not used",
             "4:18 warning: binding `taken` is not used",
-            "7:4 warning: argument `y` is not used",
+            "7:4 warning: parameter `y` is not used",
             "7:27 warning: nothing is taken from the set of this `with`",
         ]
     );
