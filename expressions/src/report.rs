@@ -57,9 +57,9 @@ fn fitted(mut place: Place, message: &str) -> Place {
     let path = &bytes[..bytes.iter().take_while(|byte| is_part(byte)).count()];
     let wanted = [b".", name.as_bytes()].concat();
     let ends = |offset: &usize| matches!(path.get(offset + wanted.len()), None | Some(b'.'));
-    let found =
+    let mut found =
         path.windows(wanted.len()).enumerate().filter(|(_, window)| *window == wanted).map(|(offset, _)| offset);
-    match found.filter(|offset| ends(offset)).next_back() {
+    match found.rfind(|offset| ends(offset)) {
         Some(offset) => {
             let start = place.start + offset + 1;
             Place { text: place.text, start, end: start + name.len() }
