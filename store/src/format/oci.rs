@@ -26,6 +26,7 @@ mod view;
 
 pub use image::{Collection, Content, Image, Source, collection, image, referrer};
 pub use layout::{write_archive, write_directory};
+pub use read::read_layer;
 
 /// `oci`
 pub struct Oci;

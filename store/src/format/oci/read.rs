@@ -1,6 +1,7 @@
 //! An image, read: which manifest is meant, what it says, and its layers one over the other.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 
 use serde::Deserialize;
 
@@ -13,7 +14,7 @@ use crate::directory::LayerRecord;
 use crate::format::tar::read::Archive;
 use crate::format::tar::unpack::{Unpacker, unreadable};
 use crate::format::{Bounds, Dropped, Imported, Inspection, Part, unpacked};
-use crate::{DeltaId, Name, RelativePath, Result, Store};
+use crate::{Delta, DeltaId, Error, Name, RelativePath, Result, Store, TreeId};
 
 /// Indexes in indexes.
 const DEEPEST_INDEX: usize = 4;
@@ -248,8 +249,7 @@ impl Parts {
             found.config.history.iter().filter(|step| !step.empty_layer).map(|step| step.created_by.clone());
         for (layer, diff_id) in found.layers.iter().zip(&found.config.rootfs.diff_ids) {
             let below = if deltas.is_empty() { None } else { Some(store.merge(&deltas)?) };
-            let unpacker = Unpacker::new(store, self.from(), &bounds, View::new(store, below));
-            let (delta, left) = self.layer(layer, diff_id, unpacker, &mut dropped)?;
+            let (delta, left) = self.layer(store, layer, diff_id, below, &bounds, &mut dropped)?;
             bounds = left;
             let id = store.put_delta(&delta)?;
             let extent = store.extent(delta.tree)?;
@@ -278,12 +278,13 @@ impl Parts {
 
     fn layer(
         &self,
+        store: &Store,
         layer: &Layer,
         diff_id: &Digest,
-        mut unpacker: Unpacker<'_, View<'_>>,
+        below: Option<TreeId>,
+        bounds: &Bounds,
         dropped: &mut Dropped,
-    ) -> Result<(crate::Delta, Bounds)> {
-        let failed = |error: std::io::Error| unreadable(self.from(), error);
+    ) -> Result<(Delta, Bounds)> {
         let (mut stream, digest) = match layer {
             Layer::Part(descriptor) => (self.stream(descriptor)?, Some(descriptor.digest)),
             Layer::File(name) => match self.file(name)? {
@@ -291,27 +292,47 @@ impl Parts {
                 None => return Err(self.bad(format!("it has no `{name}`"))),
             },
         };
-        let (_, plain) = unpacked(&mut stream).map_err(failed)?;
-        let mut plain = Checked::new(plain, diff_id);
-        let taken = take_in(&mut Archive::new(&mut plain), &mut unpacker);
-        let plain_digest = taken.and_then(|()| plain.end().map_err(failed));
+        let taken = read_layer(store, &mut stream, self.from(), below, bounds, *diff_id);
         // Of bytes that are not what they should be, that is the thing to say, and not what became of them.
         if let Some(expected) = digest {
-            self.compare("a layer", stream.end().map_err(failed)?, expected)?;
+            self.compare("a layer", stream.end().map_err(|error| unreadable(self.from(), error))?, expected)?;
         }
-        self.compare("a layer, unpacked", plain_digest?, *diff_id)?;
-        let left = unpacker.left();
-        let (mut view, more) = unpacker.finish()?;
+        let (delta, more, left) = taken?;
         dropped.extend(more);
-        match view.failure.take() {
-            Some(error) => Err(error),
-            None => Ok((view.finish()?, left)),
-        }
+        Ok((delta, left))
+    }
+}
+
+/// Takes a layer, compressed or not, into the store as a delta over the tree below. Fails if what it unpacks to is not what its
+/// configuration says (`diff_id`). Gives what no tree can hold of it, and how much may still come. `from` is for messages.
+pub fn read_layer(
+    store: &Store,
+    reader: &mut dyn Read,
+    from: &str,
+    below: Option<TreeId>,
+    bounds: &Bounds,
+    diff_id: Digest,
+) -> Result<(Delta, Dropped, Bounds)> {
+    let failed = |error: std::io::Error| unreadable(from, error);
+    let (_, plain) = unpacked(reader).map_err(failed)?;
+    let mut plain = Checked::new(plain, &diff_id);
+    let mut unpacker = Unpacker::new(store, from, bounds, View::new(store, below));
+    take_in(&mut Archive::new(&mut plain), &mut unpacker)?;
+    let actual = plain.end().map_err(failed)?;
+    if actual != diff_id {
+        let (actual, expected) = (actual.to_string(), diff_id.to_string());
+        return Err(Error::Mismatch { from: format!("{from}: a layer, unpacked"), actual, expected });
+    }
+    let left = unpacker.left();
+    let (mut view, dropped) = unpacker.finish()?;
+    match view.failure.take() {
+        Some(error) => Err(error),
+        None => Ok((view.finish()?, dropped, left)),
     }
 }
 
 /// Takes in a layer's entries; those that stand for something removed are told by their names.
-fn take_in(archive: &mut Archive<impl std::io::Read>, unpacker: &mut Unpacker<'_, View<'_>>) -> Result<()> {
+fn take_in(archive: &mut Archive<impl Read>, unpacker: &mut Unpacker<'_, View<'_>>) -> Result<()> {
     while let Some(entry) = archive.next().map_err(|problem| unpacker.problem(problem))? {
         let path = unpacker.path(&entry.path)?;
         let Some((name, parent)) = path.0.split_last().filter(|(name, _)| name.as_bytes().starts_with(WHITEOUT)) else {
