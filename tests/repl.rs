@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use crate::world::World;
+use crate::world::{World, have};
 
 /// What a session answers: stdout and stderr.
 fn talk(world: &World, arguments: &[&str], lines: &str) -> (String, String) {
@@ -93,4 +94,64 @@ fn an_interrupt_ends_what_is_evaluated_and_not_the_session() {
     assert_eq!(answers, "2\n");
     assert!(output.status.success(), "{:?}", output.status);
     assert_eq!(String::from_utf8_lossy(&output.stderr), "error: interrupted\n");
+}
+
+/// Waits until a terminal shows something after what was seen before.
+fn wait(shown: &Arc<Mutex<String>>, seen: &mut usize, wanted: &str) {
+    let begun = Instant::now();
+    loop {
+        let text = shown.lock().unwrap().clone();
+        if let Some(at) = text[*seen..].find(wanted) {
+            *seen += at + wanted.len();
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no `{wanted}` in {text:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_terminal_completes_names_and_keeps_the_history() {
+    if !have("script") {
+        return;
+    }
+    let world = World::new();
+    // `script` takes one word, for the shell.
+    let command = world.command([""; 0]);
+    let forge = command.get_program().to_string_lossy().into_owned();
+    let mut command = {
+        let mut other = std::process::Command::new("script");
+        other.args(["-qfec", &format!("{forge} repl"), "/dev/null"]).env_clear().current_dir(world.path("project"));
+        for (name, value) in command.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            other.env(name, value);
+        }
+        other.env("TERM", "xterm");
+        other
+    };
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let shown = Arc::new(Mutex::new(String::new()));
+    let writer = Arc::clone(&shown);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+            writer.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    });
+    let mut seen = 0;
+    for (typed, answer) in [
+        ("set = { greeting = \"good day\"; }\r", "good day"),
+        ("set.gree\t\r", "good day"),
+        (":t set.greeting\r", "a string"),
+    ] {
+        wait(&shown, &mut seen, "forge> ");
+        stdin.write_all(typed.as_bytes()).unwrap();
+        wait(&shown, &mut seen, answer);
+    }
+    wait(&shown, &mut seen, "forge> ");
+    stdin.write_all(b":q\r").unwrap();
+    assert!(child.wait().unwrap().success());
+    reader.join().unwrap();
+    let history = std::fs::read_to_string(world.path("home/.local/state/forge/repl-history")).unwrap();
+    assert!(history.contains("\nset.greeting\n") && history.contains("\n:t set.greeting\n"), "{history}");
 }
