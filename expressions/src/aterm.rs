@@ -105,15 +105,20 @@ fn plain(text: &mut Vec<u8>, bytes: &[u8]) {
 
 fn escaped(text: &mut Vec<u8>, bytes: &[u8]) {
     text.push(b'"');
-    for byte in bytes {
-        match byte {
-            b'"' | b'\\' => text.extend_from_slice(&[b'\\', *byte]),
-            b'\n' => text.extend_from_slice(b"\\n"),
-            b'\r' => text.extend_from_slice(b"\\r"),
-            b'\t' => text.extend_from_slice(b"\\t"),
-            _ => text.push(*byte),
-        }
+    let mut copied = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        let escape = match byte {
+            b'"' | b'\\' => *byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            _ => continue,
+        };
+        text.extend_from_slice(&bytes[copied..index]);
+        text.extend_from_slice(&[b'\\', escape]);
+        copied = index + 1;
     }
+    text.extend_from_slice(&bytes[copied..]);
     text.push(b'"');
 }
 

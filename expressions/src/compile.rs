@@ -262,7 +262,7 @@ impl<'a> Compiler<'a> {
         let dynamic = Slice::new(dynamic);
         let names = Slice::new(sorted.iter().map(|entry| entry.name));
         let places = Slice::new(sorted.iter().map(|entry| self.place(entry.span)));
-        let keys = Keys::new(names, Some(places));
+        let keys = Keys::common(names, Some(places));
         let overrides = overrides.map(|number| number as u32);
         SetCode { recursive, keys, entries, dynamic, sources: Slice::new(sources), overrides, place: self.place(span) }
     }

@@ -10,7 +10,7 @@
 //!   allocated since; see there why nobody can know the scope any more.
 //! * **Nothing has to be dropped**: [`place`] refuses types that would.
 //! * A pointer is packed into a word with its kind in the three lowest bits; every allocation is aligned to 8 bytes. Words keep
-//!   the provenance of their pointers, so that Miri can check all of this: `cargo +nightly miri test -p expressions heap`.
+//!   the provenance of their pointers, so that Miri can check all of this: `cargo +nightly miri test -p expressions --lib heap`.
 //!
 //! There is no collector; `docs/why/evaluator.md` says why. A limit on memory is kept by [`set_limit`].
 

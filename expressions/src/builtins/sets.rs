@@ -147,10 +147,8 @@ fn map_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let (keys, values) = set.parts();
     // The same names, but defined nowhere.
     let keys = if keys.places.is_some() { Keys::new(keys.names, None) } else { keys };
-    let set = Set::new(keys, NOWHERE, |index| {
-        let name = evaluator.symbols.value(keys.names[index]);
-        Thunk::more(More::CallTwo(arguments[0], name, values[index].get())).into()
-    });
+    let all = Thunk::all(arguments[0], keys);
+    let set = Set::new(keys, NOWHERE, |index| Thunk::each(all, index, values[index].get()).into());
     Ok(set.into())
 }
 

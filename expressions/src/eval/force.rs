@@ -4,7 +4,7 @@ use super::Evaluator;
 use crate::failure::{Failure, Result, Sort};
 use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
-use crate::symbols::known;
+use crate::symbols::{Symbol, known};
 use crate::value::{Context, List, More, Set, State, Text, Thunk, Value, View};
 use crate::{show, stack};
 
@@ -28,48 +28,50 @@ impl Evaluator {
     }
 
     pub(super) fn run(&self, thunk: Thunk, place: PlaceId) -> Result<Value> {
-        let result = match thunk.state() {
+        let state = thunk.state();
+        let result = match &state {
             State::Code(code, scope) => {
                 thunk.start();
-                let result = self.eval(&code, scope);
-                if result.is_err() && stack::interrupted() {
-                    thunk.again(State::Code(code, scope));
-                    return result;
-                }
-                result
+                self.eval(code, *scope)
             }
             State::Call(function, argument) => {
                 thunk.start();
-                let result = self.call(&function, &[argument], place);
-                if result.is_err() && stack::interrupted() {
-                    thunk.again(State::Call(function, argument));
-                    return result;
-                }
-                result
+                self.call(function, &[*argument], place)
             }
-            State::Done(value) => return Ok(value),
+            State::Each(call, value) => {
+                thunk.start();
+                self.call_each(&call.function, call.name, *value, place)
+            }
             State::More(more) => {
                 thunk.start();
-                let result = self.run_more(&more, place);
-                if result.is_err() && stack::interrupted() {
-                    thunk.again(State::More(more));
-                    return result;
-                }
-                result
+                self.run_more(more, place)
             }
+            State::Done(value) => return Ok(*value),
             State::Running => {
                 let sort = Sort::InfiniteRecursion(thunk.address());
                 return Err(Failure::of(sort, "infinite recursion encountered").at(place));
             }
-            State::Failed(number) => return self.failed(number),
+            State::Failed(number) => return self.failed(*number),
         };
         match result {
             Ok(value) => {
                 thunk.finish(value);
                 Ok(value)
             }
+            Err(failure) if stack::interrupted() => {
+                // It did not fail by itself, and begins again when it is asked for again.
+                thunk.again(state);
+                Err(failure)
+            }
             Err(failure) => Err(self.fail(thunk, failure)),
         }
+    }
+
+    /// One call after the other: what fails between says so.
+    #[inline(never)]
+    fn call_each(&self, function: &Value, name: Symbol, value: Value, place: PlaceId) -> Result<Value> {
+        let function = self.call(function, &[self.symbols.value(name)], place)?;
+        self.call(&function, &[value], place)
     }
 
     #[inline(never)]
@@ -85,6 +87,8 @@ impl Evaluator {
                 self.call(&function, &[*second], place)
             }
             More::Alias(value) => self.force(value, place),
+            // Those are found with their numbers.
+            More::Each(function, _) => self.force(function, place),
             More::Native(number) => {
                 let work = self.natives.borrow().get(*number).cloned();
                 work.map_or(Ok(Value::NULL), |work| work(self))

@@ -1,9 +1,10 @@
 //! Attribute sets: names that many sets share, and each set's own values. The result of `//` may be a layer over another set.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 
 use super::{Bytes, Ref, Slice, Value, allocate, place};
+use crate::fast_hash::FastMap;
 use crate::places::PlaceId;
 use crate::symbols::{Symbol, Symbols};
 use crate::value::Attribute;
@@ -16,6 +17,8 @@ pub struct Keys {
     pub places: Option<Slice<PlaceId>>,
     /// The numbers of the names in order of their bytes, once somebody asked.
     pub sorted: Cell<Option<Ref<Slice<u32>>>>,
+    /// A piece of code makes sets with them, so that they are met again and again.
+    is_common: Cell<bool>,
 }
 
 /// An attribute set.
@@ -68,6 +71,11 @@ impl Link {
     }
 }
 
+thread_local! {
+    /// The common names of two sets with common names, by the addresses of theirs.
+    static MERGED: RefCell<FastMap<(usize, usize), Ref<Keys>>> = RefCell::default();
+}
+
 /// Up to so many names are searched from front to back.
 const FEW: usize = 8;
 
@@ -76,7 +84,14 @@ impl Keys {
     pub fn new(names: Slice<Symbol>, places: Option<Slice<PlaceId>>) -> Ref<Self> {
         debug_assert!(names.is_sorted_by(|left, right| left < right));
         debug_assert!(places.is_none_or(|places| places.len() == names.len()));
-        place(Self { names, places, sorted: Cell::new(None) })
+        place(Self { names, places, sorted: Cell::new(None), is_common: Cell::new(false) })
+    }
+
+    /// Says that a piece of code makes sets with them.
+    pub fn common(names: Slice<Symbol>, places: Option<Slice<PlaceId>>) -> Ref<Self> {
+        let keys = Self::new(names, places);
+        keys.is_common.set(true);
+        keys
     }
 
     /// Which is called so.
@@ -295,7 +310,12 @@ impl Set {
             (right.iter().collect(), left)
         } else if is_large(right, left) {
             // Those that do not count are left out, so that it does not matter which layer is above.
-            (left.iter().filter(|attribute| right.get(attribute.name).is_none()).collect(), right)
+            let upper: Vec<_> = left.iter().filter(|attribute| right.get(attribute.name).is_none()).collect();
+            if upper.len() == left.len() && 2 * upper.len() < right.top() {
+                let (keys, values) = left.parts();
+                return Self::layer_over(keys, right, |index| values[index].get());
+            }
+            (upper, right)
         } else {
             return Self::both(left, right);
         };
@@ -316,6 +336,19 @@ impl Set {
     fn both(left: Self, right: Self) -> Self {
         let (older, old) = left.parts();
         let (newer, new) = right.parts();
+        let pair = (older.address(), newer.address());
+        let are_common = older.is_common.get() && newer.is_common.get();
+        if are_common && let Some(keys) = MERGED.with(|merged| merged.borrow().get(&pair).copied()) {
+            let (mut at, mut other) = (0, 0);
+            return Self::new(keys, PlaceId::NONE, |index| {
+                let name = Some(&keys.names[index]);
+                let (is_old, is_new) = (older.names.get(at) == name, newer.names.get(other) == name);
+                let value = if is_new { new[other].get() } else { old[at].get() };
+                at += usize::from(is_old);
+                other += usize::from(is_new);
+                value
+            });
+        }
         // Names in order, with where they are: on the right, or else on the left.
         let mut room = [(0u32, false); 32];
         let mut more = Vec::new();
@@ -340,14 +373,33 @@ impl Set {
         }
         let order = &order[..count];
         let keys_of = |is_new: bool| if is_new { newer } else { older };
+        let value = |index: usize| {
+            let (index, is_new) = order[index];
+            if is_new { new[index as usize].get() } else { old[index as usize].get() }
+        };
+        // Nothing new but values.
+        let is_same = |(index, is_new): &(u32, bool)| {
+            !is_new
+                || older
+                    .find(newer.names[*index as usize])
+                    .is_some_and(|old| older.place(old) == newer.place(*index as usize))
+        };
+        if count == old.len() && order.iter().all(is_same) {
+            return Self::new(older, PlaceId::NONE, value);
+        }
+        if count == new.len() {
+            return Self::new(newer, PlaceId::NONE, value);
+        }
         let names = order.iter().map(|(index, is_new)| keys_of(*is_new).names[*index as usize]);
         let names = Slice::of(count, names);
         let places = (older.places.is_some() || newer.places.is_some())
             .then(|| Slice::of(count, order.iter().map(|(index, is_new)| keys_of(*is_new).place(*index as usize))));
-        Self::new(Keys::new(names, places), PlaceId::NONE, |index| {
-            let (index, is_new) = order[index];
-            if is_new { new[index as usize].get() } else { old[index as usize].get() }
-        })
+        let keys = Keys::new(names, places);
+        if are_common {
+            keys.is_common.set(true);
+            MERGED.with(|merged| merged.borrow_mut().insert(pair, keys));
+        }
+        Self::new(keys, PlaceId::NONE, value)
     }
 
     fn layer_over(keys: Ref<Keys>, below: Self, value: impl FnMut(usize) -> Value) -> Self {

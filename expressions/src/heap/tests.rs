@@ -105,6 +105,40 @@ fn a_thunk_becomes_its_value() {
 }
 
 #[test]
+fn calls_with_each_name_share_what_they_have_in_common() {
+    let names: Vec<Symbol> = (0..70_000).map(Symbol::from_number).collect();
+    let keys = Keys::new(Slice::new(names), None);
+    let all = Thunk::all(Value::TRUE, keys);
+    for index in [0, 1, 65_535, 65_536, 69_999] {
+        let thunk = Thunk::each(all, index, Value::integer(index as i64));
+        let State::Each(call, value) = thunk.state() else { panic!("it is such a call") };
+        assert_eq!((call.function == Value::TRUE, call.name.number() as usize), (true, index));
+        assert_eq!(value.small_integer(), Some(index as i64));
+    }
+}
+
+#[test]
+fn common_names_are_merged_once() {
+    let named =
+        |numbers: &[u32]| Keys::common(Slice::new(numbers.iter().map(|number| Symbol::from_number(*number))), None);
+    let (left, right) = (named(&[1, 3, 5]), named(&[2, 3]));
+    let whole = |add: i64| {
+        let left = Set::new(left, PlaceId::NONE, |index| Value::integer(add + index as i64));
+        let right = Set::new(right, PlaceId::NONE, |index| Value::integer(add + 10 + index as i64));
+        Set::update(left, right)
+    };
+    for add in [0, 100] {
+        assert_eq!(integers(whole(add)), [(1, add), (2, add + 10), (3, add + 11), (5, add + 2)]);
+    }
+    assert!(whole(0).parts().0 == whole(1).parts().0);
+    // Where only values change, the names are those that were there.
+    let once = whole(0);
+    let again = Set::update(once, Set::new(right, PlaceId::NONE, |_| Value::NULL));
+    assert!(again.parts().0 == once.parts().0);
+    assert_eq!(integers(again), [(1, 0), (2, -1), (3, -1), (5, 2)]);
+}
+
+#[test]
 fn layers_are_one_set() {
     let large: Vec<(u32, i64)> = (0..100).map(|name| (2 * name, 0)).collect();
     let mut whole = set(&large);

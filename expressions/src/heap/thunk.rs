@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use super::value::{TAGS, Tag};
-use super::{Ref, Scope, Value, place};
+use super::{Keys, Ref, Scope, Slice, Value, place};
 use crate::code::Code;
+use crate::symbols::Symbol;
 
 /// Two words: what is to be done, or the value.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,7 +19,7 @@ pub struct Thunk(pub(super) Ref<Words>);
 /// | [`RUNNING`] | |
 /// | [`FAILED`] | a number |
 /// | a pointer to [`Code`], untagged | the scope |
-/// | a pointer to [`More`], tagged as a list | |
+/// | a pointer to [`More`], tagged as a list; a number in the upper 16 bits, which no address uses | for [`More::Each`] the last argument |
 /// | a function, as a value that is neither an integer, a list nor a thunk | the argument |
 pub struct Words {
     head: Cell<*const u8>,
@@ -28,6 +29,9 @@ pub struct Words {
 const DONE: usize = 1;
 const RUNNING: usize = 9;
 const FAILED: usize = 17;
+
+const INDEX_SHIFT: u32 = 48;
+const MOST_EACH: usize = 1 << (usize::BITS - INDEX_SHIFT);
 
 /// What is known of a thunk.
 pub enum State {
@@ -43,6 +47,18 @@ pub enum State {
     Call(Value, Value),
     /// By something rarer.
     More(Ref<More>),
+    /// By a call with a name and a value: what `mapAttrs` gives for each attribute.
+    Each(EachCall, Value),
+}
+
+/// A call with a name, and then a value.
+#[derive(Clone, Copy)]
+pub struct EachCall {
+    /// What is called.
+    pub function: Value,
+    /// With what.
+    pub name: Symbol,
+    head: *const u8,
 }
 
 /// Rarer ways to a value.
@@ -51,6 +67,8 @@ pub enum More {
     Call(Value, Value),
     /// By a call with two arguments.
     CallTwo(Value, Value, Value),
+    /// By a call of this function with the name of a number and another value: shared by many thunks.
+    Each(Value, Ref<Keys>),
     /// It is another value.
     Alias(Value),
     /// By something the evaluator does itself; it knows what by this number.
@@ -84,6 +102,24 @@ impl Thunk {
         thunk
     }
 
+    /// What calls of a function with each name of some keys, and a value, have in common; see [`Self::each`].
+    pub fn all(function: Value, keys: Ref<Keys>) -> Ref<More> {
+        place(More::Each(function, keys))
+    }
+
+    /// One of these calls.
+    #[inline]
+    pub fn each(all: Ref<More>, index: usize, value: Value) -> Self {
+        if let (More::Each(function, keys), true) = (&*all, index >= MOST_EACH) {
+            // The number has no room, so there is a record for it alone.
+            let names = Slice::new([keys.names[index]]);
+            return Self::each(Self::all(*function, Keys::new(names, None)), 0, value);
+        }
+        let head = all.0.as_ptr().cast::<u8>().cast_const();
+        assert!(head.addr() >> INDEX_SHIFT == 0, "addresses have 48 bits");
+        Self::new(head.map_addr(|address| address | Tag::List as usize | index << INDEX_SHIFT), value.word())
+    }
+
     /// Makes it something rarer.
     pub fn put_more(self, more: More) {
         self.0.head.set(Self::rarer(place(more)));
@@ -103,7 +139,7 @@ impl Thunk {
     #[inline]
     pub fn state(self) -> State {
         let (head, tail) = (self.0.head.get(), self.0.tail.get());
-        let untagged = || head.map_addr(|address| address & !TAGS).cast_mut();
+        let untagged = || head.map_addr(|address| address & !TAGS & ((1 << INDEX_SHIFT) - 1)).cast_mut();
         match head.addr() & TAGS {
             0 => match (std::ptr::NonNull::new(head.cast_mut()), std::ptr::NonNull::new(tail.cast_mut())) {
                 (Some(code), Some(scope)) => State::Code(Ref(code.cast()), Scope(scope.cast())),
@@ -115,7 +151,16 @@ impl Thunk {
                 _ => State::Running,
             },
             tag if tag == Tag::List as usize => match std::ptr::NonNull::new(untagged()) {
-                Some(more) => State::More(Ref(more.cast())),
+                Some(more) => {
+                    let more: Ref<More> = Ref(more.cast());
+                    match (&*more, Value::from_word(tail)) {
+                        (More::Each(function, keys), Some(value)) => {
+                            let name = keys.names[head.addr() >> INDEX_SHIFT];
+                            State::Each(EachCall { function: *function, name, head }, value)
+                        }
+                        _ => State::More(more),
+                    }
+                }
                 None => State::Running,
             },
             _ => match (Value::from_word(head), Value::from_word(tail)) {
@@ -138,6 +183,7 @@ impl Thunk {
             State::Code(code, _) => code.0.as_ptr().cast::<u8>().cast_const(),
             State::Call(function, _) => function.word(),
             State::More(more) => Self::rarer(more),
+            State::Each(call, _) => call.head,
             State::Done(_) | State::Running | State::Failed(_) => return,
         };
         self.0.head.set(head);
