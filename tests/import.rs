@@ -17,17 +17,17 @@ fn exported(format: &str) -> (World, String, std::path::PathBuf) {
 
 #[test]
 fn what_forge_exported_is_imported_to_the_same_id_and_runs() {
-    for format in ["squashfs", "tar"] {
+    for format in ["squashfs", "tar", "sif", "oci"] {
         let (world, id, path) = exported(format);
         let path = path.to_str().unwrap();
         let inspected = world.forge(["inspect", path, "--json"]).json();
         assert_eq!(inspected["formation"]["id"], id.as_str());
-        assert_eq!(inspected["format"], format);
+        assert!(inspected["format"].as_str().unwrap().starts_with(format), "{inspected}");
         assert_eq!(world.forge(["list"]).ok().stdout.lines().count(), 1, "nothing was unpacked");
         let imported = world.forge(["import", path]);
         assert_eq!((imported.id(), imported.stderr.as_str()), (id.clone(), ""));
         assert_eq!(world.forge(["run", "small"]).ok().stdout, "hello, world\n");
-        assert!(world.forge(["verify"]).ok().stdout.is_empty() || world.forge(["verify"]).code == Some(0));
+        world.forge(["verify"]).ok();
         let text = world.forge(["inspect", path, "--digest", "--verify"]).ok().stdout.clone();
         assert!(text.contains("holds the formation that it claims") && text.contains("sha256"), "{text}");
     }
@@ -38,7 +38,7 @@ fn an_artifact_is_run_in_place_and_read_once() {
     let (world, id, path) = exported("squashfs");
     let given = path.to_str().unwrap();
     assert_eq!(world.forge(["run", given]).ok().stdout, "hello, world\n");
-    // What is overwritten with the same times, size and inode would be believed: so nothing needs to be read again.
+    // It is remembered by its inode, size and times.
     let claims = fs::read_dir(world.store().join("claims/files")).unwrap().count();
     assert_eq!(claims, 1);
     assert_eq!(world.forge(["run", given, "--", "cat", "/etc/greeting"]).ok().stdout, "good day\n");

@@ -117,19 +117,13 @@ pub trait Format: Sync {
     }
 
     /// Whether this is of the format, as far as its beginning (or, of a directory, its entries) tells.
-    fn recognises(&self, _artifact: &Artifact) -> bool {
-        false
-    }
+    fn recognises(&self, artifact: &Artifact) -> bool;
 
     /// What the artifact says of itself. Nothing is unpacked, and nothing it says is checked.
-    fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
-        Err(artifact.bad(self.name(), "forge writes this format and does not read it"))
-    }
+    fn inspect(&self, artifact: &Artifact) -> Result<Inspection>;
 
     /// Takes what the artifact holds into the store. Callers want [`read`], which checks the claim as well.
-    fn read(&self, _store: &Store, artifact: &Artifact, _bounds: &Bounds) -> Result<Imported> {
-        Err(artifact.bad(self.name(), "forge writes this format and does not read it"))
-    }
+    fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported>;
 }
 
 /// Every format. The first that recognises an artifact reads it: what is a special case of another comes before it.

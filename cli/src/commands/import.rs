@@ -168,6 +168,7 @@ pub fn dropped_text(dropped: &Dropped) -> String {
 
 /// The formation that an artifact holds. The first time it is read as a whole; then its file is known until it changes.
 pub fn known(store: &Store, artifact: &Artifact, context: &Context) -> Result<FormationId> {
+    wait_for_the_clock(artifact)?;
     let look = || artifact.file().map(std::fs::File::metadata).transpose();
     let before = look()?;
     if let Some(metadata) = &before
@@ -190,6 +191,23 @@ pub fn known(store: &Store, artifact: &Artifact, context: &Context) -> Result<Fo
         store.put_claim_of_file(&after, id, &artifact.path().display().to_string())?;
     }
     Ok(id)
+}
+
+/// Lets the clock of the file system go on if the file was changed only now: what is written after it was read has a later time
+/// of change then, and is told apart.
+fn wait_for_the_clock(artifact: &Artifact) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, SystemTime};
+    // A tick of Linux's coarse clock is 10 ms at most.
+    const TICKS: Duration = Duration::from_millis(25);
+    let Some(file) = artifact.file() else { return Ok(()) };
+    let metadata = file.metadata()?;
+    let changed = Duration::new(metadata.ctime().unsigned_abs(), metadata.ctime_nsec().unsigned_abs() as u32);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    if now.saturating_sub(changed) < TICKS {
+        std::thread::sleep(TICKS);
+    }
+    Ok(())
 }
 
 fn same_state(before: &std::fs::Metadata, after: &std::fs::Metadata) -> bool {

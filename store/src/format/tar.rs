@@ -84,10 +84,11 @@ pub fn read_stream(store: &Store, reader: &mut dyn Read, from: &str, bounds: &Bo
 /// The formation that a comment has the encoding of.
 fn formation(comment: Option<&[u8]>, from: &str) -> Result<Option<Formation>> {
     let Some(text) = comment.and_then(|comment| comment.strip_prefix(COMMENT.as_bytes())) else { return Ok(None) };
-    let bad = || Error::Archive { from: from.to_owned(), format: "tar", reason: "its comment is cut short".to_owned() };
-    let encoded = std::str::from_utf8(text).ok().and_then(from_hex).ok_or_else(bad)?;
+    let bad = |reason: String| Error::Archive { from: from.to_owned(), format: "tar", reason };
+    let encoded = std::str::from_utf8(text).ok().and_then(from_hex);
+    let encoded = encoded.ok_or_else(|| bad("what it says of its formation is cut short".to_owned()))?;
     let decoded = Formation::decode(&encoded);
-    Ok(Some(decoded.map_err(|source| Error::Decode { from: from.to_owned(), kind: "formation", source })?))
+    Ok(Some(decoded.map_err(|error| bad(format!("what it says of its formation is damaged: {error}")))?))
 }
 
 /// Writes entries one after the other.

@@ -163,9 +163,9 @@ impl Image {
     /// The formation that the image claims to hold.
     pub fn formation(&self) -> Result<Option<Formation>> {
         let Some(encoded) = self.attributes(&self.root()?)?.remove(FORMATION_ATTRIBUTE) else { return Ok(None) };
-        let from = self.region.path.display().to_string();
         let formation = Formation::decode(&encoded);
-        Ok(Some(formation.map_err(|source| Error::Decode { from, kind: "formation", source })?))
+        let bad = |error| self.region.bad(format!("what it says of its formation is damaged: {error}"));
+        Ok(Some(formation.map_err(bad)?))
     }
 
     /// What the image says of itself.
