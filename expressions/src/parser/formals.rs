@@ -39,7 +39,7 @@ impl Parser<'_> {
             }
         }
         if !self.is(Token::BraceClose) {
-            let expected = if ellipsis { "'}'" } else { "',' or '}'" };
+            let expected = if ellipsis { "'}'" } else { "'}' or ','" };
             return Err(self.unexpected(Some(expected)));
         }
         self.advance();

@@ -68,7 +68,9 @@ impl Parser<'_> {
             match piece {
                 Piece::Close => break,
                 Piece::End => {
-                    let only_text = !interpolated && self.open.parts.len() > start;
+                    // A dollar or backslash at the end of everything is text, too.
+                    let any = self.open.parts.len() > start || span.end > span.start;
+                    let only_text = any && !interpolated;
                     return Err(self.early_end(Some("'\"'").filter(|_| only_text)));
                 }
                 Piece::Text { text, escaped, .. } => {
