@@ -6,6 +6,7 @@ mod arrows;
 mod bad_input;
 mod documents;
 mod errors;
+mod export;
 mod formatting;
 mod import;
 mod nix_instantiate;

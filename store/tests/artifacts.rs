@@ -355,3 +355,28 @@ fn squashfuse_reads_our_squashfs() {
     assert!(Command::new("umount").arg(&out).status().unwrap().success());
     result.unwrap();
 }
+
+/// The same bytes on every machine and in every year. What differs is shown as the fixture would have to say it.
+#[test]
+fn the_bytes_are_those_that_were_written_down() {
+    let world = World::new();
+    let empty = formation(&world.store, world.store.put_tree(&Tree::empty()).unwrap());
+    let mut actual = String::new();
+    for (what, id) in [("empty", empty), ("everything", world.formation)] {
+        for (format, compressions) in
+            [("squashfs", &["zstd:3", "zstd:19", "gzip:9"][..]), ("sif", &["zstd:3"]), ("tar", &["zstd:3"])]
+        {
+            let writer = format::ALL.iter().find(|known| known.name() == format).unwrap();
+            for compression in compressions {
+                let options = Options { compression: compression.parse().unwrap(), ..Options::default() };
+                let mut bytes = Vec::new();
+                writer.pack(&world.store, id, &options, &mut bytes).unwrap();
+                actual += &format!("\"{what} {format} {compression}\" = \"{}\"\n", store::BlobId::of(&bytes));
+            }
+        }
+    }
+    let fixture = include_str!("../../fixtures/artifacts/digests.toml");
+    let expected: String =
+        fixture.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    assert!(actual == expected, "the bytes have changed:\n{actual}");
+}

@@ -92,6 +92,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         error => error.into(),
     })?;
     let digests = Digests::of(file.as_file())?;
+    // Not synced, as `cp` and `mksquashfs` do not: should the machine fail now, the digests printed below tell.
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.persist(&path).map_err(|error| failed(error.error))?;
     if let Err(error) = packed.remember(&store, &path) {

@@ -18,7 +18,7 @@ pub struct Digests {
 }
 
 /// How much is read at a time: it stays in a processor's cache while it is hashed twice.
-const PART: usize = 512 * 1024;
+const PART: usize = 128 * 1024;
 
 impl Digests {
     /// Reads the file from its beginning to its end.

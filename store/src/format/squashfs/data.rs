@@ -22,8 +22,9 @@ use crate::{BlobId, Error, Result, Store};
 pub(super) const UNCOMPRESSED: u32 = 1 << 24;
 /// How far one thread may be ahead of the slowest: with the length of a job this bounds the memory.
 const AHEAD: usize = 16;
-/// How much is copied from an earlier artifact at a time.
-const COPY_LENGTH: u64 = 2 << 20;
+/// How much is copied from an earlier artifact at a time: what is read is hashed and written while it is still in the cache
+/// of the processor's core.
+const COPY_LENGTH: u64 = 256 << 10;
 static ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 
 /// A piece as it lies in the image.
