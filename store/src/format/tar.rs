@@ -5,13 +5,14 @@
 //! Reading takes what anyone wrote, compressed or not: [`read`] and [`unpack`].
 
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 
 use super::{
     Artifact, Bounds, Format, Growing, Imported, Inspection, Links, Options, TIME, compression, read_full, unpacked,
     write_failed,
 };
 use crate::digest::{from_hex, to_hex};
-use crate::{Error, Formation, FormationId, Metadata, Name, Node, Result, Store, TreeId};
+use crate::{BlobId, Error, Formation, FormationId, Metadata, Name, Node, Result, Store, TreeId};
 
 pub mod read;
 pub mod unpack;
@@ -146,14 +147,31 @@ impl Packer<'_> {
             Node::File(file) => {
                 let metadata = &file.metadata;
                 self.header(&Entry { path, kind: b'0', metadata, size: file.size, target, device })?;
-                let mut blob = self.store.open_blob(file.blob)?;
-                let mut buffer = [0; 64 * 1024];
-                let mut left = file.size;
-                while left > 0 {
-                    let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-                    blob.read_exact(&mut buffer[..wanted]).map_err(write_failed)?;
-                    self.write(&buffer[..wanted])?;
-                    left -= wanted as u64;
+                let wrong = |actual: String| Error::Mismatch {
+                    from: format!("blob {}", file.blob.short()),
+                    actual,
+                    expected: file.blob.to_string(),
+                };
+                let blob = self.store.open_blob_of(file.blob, metadata.mode & 0o111 != 0)?;
+                let mut hasher = blake3::Hasher::new();
+                // What is read is hashed and written while it is still in the processor's cache.
+                let mut buffer = vec![0; usize::try_from(file.size).unwrap_or(usize::MAX).min(128 * 1024)];
+                let mut position = 0;
+                while position < file.size {
+                    let wanted = usize::try_from(file.size - position).unwrap_or(usize::MAX).min(buffer.len());
+                    let part = &mut buffer[..wanted];
+                    blob.read_exact_at(part, position).map_err(|error| match error.kind() {
+                        std::io::ErrorKind::UnexpectedEof => wrong("a shorter content".to_owned()),
+                        _ => Error::File { action: "read", path: format!("blob {}", file.blob).into(), source: error },
+                    })?;
+                    hasher.update(part);
+                    self.write(part)?;
+                    position += wanted as u64;
+                }
+                // Too late for whoever reads the pipe; but he learns that it failed, and a file gets no name.
+                let actual = BlobId::from_bytes(*hasher.finalize().as_bytes());
+                if actual != file.blob {
+                    return Err(wrong(actual.to_string()));
                 }
                 self.pad(file.size)
             }
