@@ -1,7 +1,7 @@
 //! Nix judges us, whichever version is installed (Debian's own will do): thousands of generated expressions have the value that they
 //! have there, and fail where they fail there. Without `nix-instantiate` on the `PATH` this says that it was skipped.
 //!
-//! `GENERATED=50000` asks so many, `GENERATED_SEED=1` others.
+//! `GENERATED=50000` asks so many, `GENERATED_SEED=1` others, `GENERATED_SHOWN=1` shows each before it is asked.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,8 @@ fn theirs(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
     let file = directory.join("questions.nix");
     fs::write(&file, list(questions)).expect("the questions are written");
     let output = Command::new("nix-instantiate").args(arguments(&file)).output().expect("Nix was here a moment ago");
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("a list of texts"))
+    // A character that was cut in two is no text.
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
 }
 
 fn ours(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
@@ -43,7 +44,7 @@ fn ours(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
         time: 0,
         recorder: None,
     });
-    (printed.code == 0).then(|| serde_json::from_slice(&printed.output).expect("a list of texts"))
+    (printed.code == 0).then(|| serde_json::from_slice(&printed.output).ok())?
 }
 
 /// Names that all questions see. What drags along a whole `.drv` wants a store that has it, and is asked elsewhere.
@@ -113,7 +114,7 @@ const FORMS: [(char, &[&str]); 8] = [
         "(builtins.match \"(.*)-(.*)\" <s>)", "(builtins.match \"[[:alpha:]]+(-[a-z])?\" <s>)", "(builtins.sort (x: y: builtins.typeOf x < builtins.typeOf y) <l>)",
         "(builtins.sort builtins.lessThan [ <n> <n> <n> ])", "(builtins.sort (a: b: a < b) [ <s> <s> ])", "(builtins.tail <l>)", "(builtins.concatLists [ <l> <l> ])",
         "(builtins.concatMap (x: [ x x ]) <l>)", "(builtins.catAttrs \"a\" [ <a> <a> ])", "(builtins.splitVersion <s>)", "(builtins.attrNames (builtins.getContext <c>))",
-        "(builtins.genericClosure { startSet = [ { key = <n>; } ]; operator = i: if i.key < 3 then [ { key = i.key + 1; } ] else [ ]; })", "(builtins.fromJSON (builtins.toJSON <l>))",
+        "(builtins.genericClosure { startSet = [ { key = 1; v = <n>; } ]; operator = i: if i.key < 3 then [ { key = i.key + 1; v = <s>; } ] else [ ]; })", "(builtins.fromJSON (builtins.toJSON <l>))",
     ]),
     ('a', &[
         "(<a> // <a>)", "(<a> // <a> // <a>)", "{ a = <n>; c = <s>; }", "{ ${<s>} = <n>; b.c = <l>; }", "{ a.b = <n>; a.c = <a>; }", "{ inherit (<a>) a; x = <l>; }",
@@ -193,8 +194,21 @@ const MOST_DIFFERENCES: usize = 5;
 
 /// What older versions say otherwise, or do not know.
 fn is_known_otherwise(question: &str, version: (u32, u32)) -> bool {
-    const SINCE: &[(&str, (u32, u32))] = &[];
-    SINCE.iter().any(|(word, since)| version < *since && question.contains(word))
+    // Floats in JSON had six digits, integers wrapped around; and attributes were compared in an order that depended on where
+    // their names lay in memory, so that one that fails was met or not.
+    const WORDS: &[&str] = &[
+        "123456789.0",
+        "1.0e-7",
+        "9223372036854775807",
+        "throw",
+        "abort",
+        "assert false",
+        "(1 + \"a\")",
+        "{ }.a",
+        "([ ] 1)",
+        "head [ ]",
+    ];
+    version < (2, 25) && WORDS.iter().any(|word| question.contains(word))
 }
 
 /// The first of these questions whose value is not the same; it is looked for by halves.
@@ -226,6 +240,9 @@ fn what_is_generated_has_the_value_it_has_in_nix() {
         let question = expression(&mut numbers, kind, depth);
         if is_known_otherwise(&question, version) {
             continue;
+        }
+        if std::env::var_os("GENERATED_SHOWN").is_some() {
+            eprintln!("{question}");
         }
         let value = ours(directory, std::slice::from_ref(&question));
         if value.is_some() { good.push(question) } else { bad.push(question) }
