@@ -96,7 +96,9 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Frees what no name and no running command needs
     Gc(GcArguments),
-    /// Hashes everything in the store again and names what is damaged
+    /// Signs a SIF so that Apptainer verifies it
+    Sign(SignArguments),
+    /// Hashes everything in the store again and names what is damaged; or verifies an artifact's signatures
     Verify(VerifyArguments),
     /// Tests what this host gives: namespaces, limits, mirrors; and says the cure
     Doctor(DoctorArguments),
@@ -412,6 +414,12 @@ pub struct ExportArguments {
     /// Compresses everything anew
     #[arg(long, conflicts_with = "from")]
     pub fresh: bool,
+    /// Signs it with this secret key, as `forge sign` does; SIF only
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<PathBuf>,
+    /// Of the key.
+    #[command(flatten)]
+    pub passphrase: PassphraseArguments,
     /// Replaces an existing file
     #[arg(short, long)]
     pub force: bool,
@@ -480,9 +488,44 @@ pub struct GcArguments {
     pub dry_run: bool,
 }
 
+/// Where the passphrase of a key comes from.
+#[derive(Debug, Clone, Args)]
+pub struct PassphraseArguments {
+    /// Reads the key's passphrase from this file descriptor, up to the end of its first line [default: asks on the terminal]
+    #[arg(long, value_name = "N")]
+    pub passphrase_fd: Option<u32>,
+    /// Takes the key's passphrase from this variable
+    #[arg(long, value_name = "NAME", conflicts_with = "passphrase_fd")]
+    pub passphrase_env: Option<String>,
+}
+
+/// `forge sign`
+#[derive(Debug, Args)]
+pub struct SignArguments {
+    /// A SIF; the signature is put at its end
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A secret key: OpenPGP (armoured or binary), or ed25519 in PEM
+    #[arg(short, long, value_name = "KEY")]
+    pub key: PathBuf,
+    /// Its passphrase.
+    #[command(flatten)]
+    pub passphrase: PassphraseArguments,
+}
+
 /// `forge verify`
 #[derive(Debug, Args)]
-pub struct VerifyArguments {}
+pub struct VerifyArguments {
+    /// A SIF, whose signatures are verified [default: the store is hashed]
+    #[arg(value_name = "FILE", requires = "trusted")]
+    pub file: Option<PathBuf>,
+    /// A public key that is trusted: OpenPGP, or ed25519 in PEM
+    #[arg(short, long, value_name = "KEY", group = "trusted", requires = "file")]
+    pub key: Vec<PathBuf>,
+    /// OpenPGP keys that are trusted
+    #[arg(long, value_name = "KEYS", group = "trusted", requires = "file")]
+    pub keyring: Vec<PathBuf>,
+}
 
 /// `forge doctor`
 #[derive(Debug, Args)]

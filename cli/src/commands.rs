@@ -25,6 +25,7 @@ mod lock;
 pub mod nix_instantiate;
 mod repl;
 mod run;
+mod sign;
 mod tag;
 mod verify;
 
@@ -69,7 +70,8 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Import(arguments) => import::run(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
-        Command::Verify(_) => verify::run(context),
+        Command::Sign(arguments) => sign::run(&arguments, context),
+        Command::Verify(arguments) => verify::run(&arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),
         Command::Config(arguments) => config::run(&arguments, context),
         Command::Completions(arguments) => completions::run(&arguments),

@@ -225,6 +225,11 @@ impl From<store::Error> for Failure {
                 .hint("it was changed, or damaged on its way: get it again from where it was made"),
             SamePlatform { .. } => plain(code::USAGE, &error),
             Archive { .. } => plain(code::DAMAGED, &error),
+            Signature { .. } => plain(code::REFUSED, &error)
+                .hint("do not run it before you know why; `forge verify FILE --key KEY` takes a key that you trust"),
+            Key { source: store::signing::KeyError::Locked, .. } => plain(code::USAGE, &error)
+                .hint("--passphrase-fd N or --passphrase-env NAME gives it where there is no terminal"),
+            Key { .. } => plain(code::USAGE, &error),
             Unremembered { .. } => plain(code::NOT_FOUND, &error)
                 .hint("leave --from away: what this store exported and still lies there is found by itself"),
             UnknownFormat { .. } | Unsupported { .. } | Unpackable { .. } => plain(code::NEGATIVE, &error),

@@ -6,6 +6,7 @@ mod context;
 mod error;
 mod evaluation_cache;
 mod interrupt;
+mod keys;
 mod plan;
 mod progress;
 mod render;

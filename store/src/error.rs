@@ -148,6 +148,22 @@ pub enum Error {
         /// Which.
         platform: String,
     },
+    /// An artifact is not signed by whom it must be, or not as it is.
+    #[error("`{}` is not signed as it must be: {reason}", .path.display())]
+    Signature {
+        /// Which file.
+        path: PathBuf,
+        /// Why no signature counts.
+        reason: String,
+    },
+    /// A key cannot be used.
+    #[error("cannot use the key `{}`", .path.display())]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: crate::signing::KeyError,
+    },
     /// An archive from outside is not what it says.
     #[error("bad {format} archive `{from}`: {reason}")]
     Archive {

@@ -14,10 +14,12 @@ pub mod formation;
 pub mod lock;
 pub mod name;
 pub mod nix;
+pub mod openpgp;
 pub mod packages;
 pub mod paragraph;
 pub mod provenance;
 pub mod sbom;
+pub mod signing;
 pub mod tree;
 
 pub use delta::{Delta, RelativePath};

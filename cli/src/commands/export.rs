@@ -4,13 +4,13 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use store::format::sif::FileName;
-use store::format::{Attachment, Digests, Options, Packed, oci};
+use store::format::{Attachment, Digests, FileName, Options, Packed, oci, sif};
 use store::{FormationId, Store};
 
 use crate::args::{AttachChoice, ExportArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::keys;
 
 /// `forge export`
 pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
@@ -43,9 +43,17 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         let failure = Failure::new(code::USAGE, format!("a {name} holds one formation"));
         return Err(failure.hint("--format oci and --format oci-layout hold several, of several platforms"));
     }
+    if arguments.sign.is_some() && name != "sif" {
+        return Err(Failure::new(code::USAGE, format!("a {name} carries no signature")).hint("--format sif does"));
+    }
+    // A key that does not open is said before anything is packed.
+    let key = arguments.sign.as_ref().map(|key| keys::secret(key, &arguments.passphrase, context)).transpose()?;
     let several =
         |output: &mut dyn Write| oci::write_archive(&store, &oci::collection(&store, &ids, &options)?, output);
     if arguments.output.as_deref() == Some(Path::new("-")) {
+        if key.is_some() {
+            return Err(Failure::new(code::USAGE, "what is signed is written to a file").hint("-o FILE names it"));
+        }
         let stdout = std::io::stdout();
         if stdout.is_terminal() {
             return Err(Failure::new(code::USAGE, "an artifact is not for a terminal")
@@ -64,7 +72,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     }
     let path = match &arguments.output {
         Some(path) => path.clone(),
-        None => FileName::default_of(&store.formation(id)?, format.extension()).into(),
+        None => FileName::default_for(&store.formation(id)?, format.extension()).into(),
     };
     if path.exists() && !arguments.force {
         return Err(
@@ -91,6 +99,11 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         store::Error::File { action: "write", source, .. } => failed(source),
         error => error.into(),
     })?;
+    let unsigned = file.as_file().metadata().map_err(failed)?.len();
+    if let Some(key) = &key {
+        sif::signature::sign(file.path(), key, keys::now())?;
+    }
+    let signed = file.as_file().metadata().map_err(failed)?.len();
     let digests = Digests::of(file.as_file())?;
     // Not synced, as `cp` and `mksquashfs` do not: should the machine fail now, the digests printed below tell.
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
@@ -107,7 +120,8 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
             "format": format.name(),
             "compression": options.compression.to_string(),
             "file": path.display().to_string(),
-            "size": packed.length,
+            "size": packed.length + (signed - unsigned),
+            "signed": key.is_some(),
             "copied": packed.copied,
             "blake3": digests.artifact.to_string(),
             "sha256": sha256,
@@ -133,7 +147,7 @@ fn layout(
             );
         }
         Some(path) => path.clone(),
-        None => FileName::default_of(&store.formation(ids[0])?, "oci").into(),
+        None => FileName::default_for(&store.formation(ids[0])?, "oci").into(),
     };
     if path.symlink_metadata().is_ok() && !arguments.force {
         let failure = Failure::new(code::USAGE, format!("`{}` is there already", path.display()));

@@ -1,5 +1,8 @@
 //! What an artifact's file is called: `NAME-VERSION[-VARIANT]-linux-ARCH.SUFFIX`.
 
+use std::path::Path;
+
+use crate::Formation;
 use crate::formation::{is_name, is_variant};
 
 /// What a file's name says of the formation in it.
@@ -22,6 +25,22 @@ const SUFFIXES: [&str; 18] = [
 ];
 
 impl FileName {
+    /// What an artifact of a formation is called if nobody says otherwise.
+    pub fn default_for(formation: &Formation, extension: &str) -> String {
+        let platform = formation.platform.replace('/', "-");
+        let parts = [formation.name.as_str(), &formation.version, &formation.variant, &platform];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        // A formation that was made elsewhere may call itself anything.
+        format!("{}.{extension}", parts.join("-").replace('/', "-"))
+    }
+
+    /// Of a path whose last part follows the whole convention; none if anything is missing.
+    pub fn whole(path: &Path) -> Option<Self> {
+        let parsed = Self::parse(path.file_name()?.to_str()?);
+        let whole = !parsed.name.is_empty() && !parsed.version.is_empty() && parsed.platform.is_some();
+        whole.then_some(parsed)
+    }
+
     /// Reads a file's name, without the directory it is in.
     pub fn parse(file_name: &str) -> Self {
         let mut stem = file_name;
@@ -59,6 +78,25 @@ impl FileName {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Launch, Tree};
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (name, version, variant, platform) in
+            [("analysis", "1.0.0", "", "linux/amd64"), ("a-b", "2024.1", "cuda", "linux/arm64")]
+        {
+            let [name, version, variant, platform] = [name, version, variant, platform].map(str::to_owned);
+            let (root, launch) = (Tree::empty().id(), Launch::default());
+            let formation = Formation { name, version, variant, platform, root, launch };
+            let file = FileName::default_for(&formation, "sif");
+            let read = FileName::whole(Path::new(&format!("/some/where/{file}"))).unwrap();
+            let expected = [formation.name, formation.version, formation.variant, formation.platform];
+            assert_eq!([read.name, read.version, read.variant, read.platform.unwrap()], expected);
+        }
+        for name in ["analysis.sif", "a-1.0.sif", "a-linux-amd64.sif", "ubuntu_22.04-linux-amd64.sif"] {
+            assert_eq!(FileName::whole(Path::new(name)), None, "{name}");
+        }
+    }
 
     #[test]
     fn names_are_read_by_the_convention() {

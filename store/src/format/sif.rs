@@ -10,17 +10,16 @@ use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
-use super::{Artifact, Bounds, Format, Imported, Inspection, Options, Packed, Part, squashfs, write_failed};
+use super::{Artifact, Bounds, FileName, Format, Imported, Inspection, Options, Packed, Part, squashfs, write_failed};
 use crate::{Error, Formation, FormationId, Node, Result, Store};
 
 mod environment;
 mod foreign;
-#[allow(dead_code)]
 mod layout;
-mod name;
 mod scripts;
-
-pub use name::FileName;
+pub mod signature;
+#[cfg(test)]
+mod tests;
 
 use foreign::{MOST_METADATA, one_line};
 use layout::{
@@ -74,10 +73,13 @@ impl Format for Sif {
         let image = Image::read(artifact)?;
         let formation = formation(artifact, &image)?;
         let mut inspection = Inspection { format: "sif", size: artifact.size(), ..Inspection::default() };
-        inspection.parts = image.used().map(|descriptor| part(&image, descriptor)).collect();
+        let signatures = image.used().filter(|descriptor| descriptor.kind() == Kind::SIGNATURE).count();
+        let several_groups = image.used().any(|other| ![0, GROUP].contains(&other.group()));
+        let whole = Whole { signatures, several_groups };
+        inspection.parts =
+            image.used().map(|descriptor| part(artifact, &image, &whole, descriptor)).collect::<Result<_>>()?;
         let mut fact = |name: &str, value: String| _ = inspection.facts.insert(name.to_owned(), value);
         fact("image id", image.header.uuid());
-        let signatures = image.used().filter(|descriptor| descriptor.kind() == Kind::SIGNATURE).count();
         fact("signatures", signatures.to_string());
         if let Some(primary) = image.used().find(|descriptor| descriptor.is_partition_for(usage::PRIMARY)) {
             inspection.platform = primary.architecture().map(|word| format!("linux/{word}"));
@@ -88,7 +90,7 @@ impl Format for Sif {
         }
         if formation.is_none() {
             let described = foreign::from_objects(artifact, &image)?;
-            let called = FileName::of(artifact.path());
+            let called = FileName::whole(artifact.path());
             inspection.name = called.as_ref().map(|called| called.name.clone()).or(described.name());
             inspection.version = called.map(|called| called.version).or(described.version());
             inspection.launch = described.launch;
@@ -115,7 +117,7 @@ impl Format for Sif {
         }
         let described = foreign::from_objects(artifact, &image)?;
         let config = foreign::json(artifact, &image, Kind::JSON, "oci-config.json")?;
-        let called = FileName::of(artifact.path());
+        let called = FileName::whole(artifact.path());
         imported.name = called.as_ref().map(|called| called.name.clone()).or(described.name());
         imported.version = called.map(|called| called.version).or(described.version());
         imported.platform = primary.architecture().map(|word| format!("linux/{word}"));
@@ -217,8 +219,14 @@ fn primary<'a>(artifact: &Artifact, image: &'a Image) -> Result<&'a Descriptor> 
     }
 }
 
+/// What of an image decides how its parts are shown.
+struct Whole {
+    signatures: usize,
+    several_groups: bool,
+}
+
 /// One line of what an image holds.
-fn part(image: &Image, descriptor: &Descriptor) -> Part {
+fn part(artifact: &Artifact, image: &Image, context: &Whole, descriptor: &Descriptor) -> Result<Part> {
     let mut detail = Vec::new();
     match descriptor.kind() {
         Kind::PARTITION => {
@@ -227,6 +235,10 @@ fn part(image: &Image, descriptor: &Descriptor) -> Part {
             detail.extend(descriptor.architecture().map(str::to_owned));
         }
         Kind::SIGNATURE => {
+            if context.signatures <= signature::MOST_SIGNATURES {
+                let (form, signer) = signature::describe(artifact, image, descriptor)?;
+                detail.push(format!("{form} {signer}").trim_end().to_owned());
+            }
             let link = descriptor.link();
             match link & GROUP_BASE == GROUP_BASE {
                 true => detail.push(format!("of group {}", link & !GROUP_BASE)),
@@ -236,15 +248,14 @@ fn part(image: &Image, descriptor: &Descriptor) -> Part {
         Kind::CRYPTO => detail.push(format!("of object {}", descriptor.link())),
         _ => {}
     }
-    let groups = image.used().filter(|other| other.group() != 0).any(|other| other.group() != GROUP);
-    if groups && descriptor.group() != 0 {
+    if context.several_groups && descriptor.group() != 0 {
         detail.push(format!("group {}", descriptor.group() & !GROUP_BASE));
     }
-    Part {
+    Ok(Part {
         kind: descriptor.kind().words(),
         name: one_line(&descriptor.name()),
         offset: Some(descriptor.start()),
         size: descriptor.length(),
         detail: detail.join(", "),
-    }
+    })
 }
