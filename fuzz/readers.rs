@@ -88,6 +88,8 @@ fn instantiate(arguments: &[&str], input: &[u8]) {
         system: "x86_64-linux".to_owned(),
         time: 0,
         recorder: None,
+        lock: Default::default(),
+        fetched: BTreeMap::new(),
     });
     assert!(printed.code == 0 || !printed.errors.is_empty(), "refused without a word");
 }

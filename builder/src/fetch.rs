@@ -3,6 +3,7 @@
 //! | address | leads to |
 //! |---|---|
 //! | `https://…`, `http://…` | that place, and where it redirects to |
+//! | `file:///…` | a file of this machine |
 //! | `debian:SUITE/FILE` | FILE below every mirror of this machine that has SUITE, in the order configured |
 //! | `python:PROJECT/FILENAME` | wherever a Python index of this machine says that FILENAME of PROJECT lies |
 //!
@@ -18,10 +19,13 @@ pub(crate) mod loopback;
 mod names;
 pub mod resolver;
 mod transfer;
+pub mod tree;
 
+pub(crate) use address::percent_decode;
 pub use address::{Parts, join, percent_encode, redact, split};
-pub use client::Client;
+pub use client::{Answer, Client};
 
+use sha2::{Digest, Sha256};
 use store::BlobId;
 use store::digest::StepKey;
 use store::directory::Claim;
@@ -92,6 +96,9 @@ impl Fetcher {
             check_size(builder, wanted, blob)?;
             return Ok((blob, sha256));
         }
+        if let Some(path) = local_path(wanted.url) {
+            return local(builder, wanted, &path);
+        }
         self.fetch_from(builder, wanted, &places(builder, wanted.url)?)
     }
 
@@ -145,6 +152,25 @@ impl Fetcher {
     }
 }
 
+impl Fetcher {
+    /// Asks a place once, with these header fields, and sends a body if there is one: for protocols that are more than files.
+    pub fn ask(
+        &self,
+        builder: &Builder<'_>,
+        place: &Place,
+        headers: &[(&str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Answer> {
+        builder.check_interrupt()?;
+        let answer = match body {
+            Some(body) => self.client.post(place, headers, body),
+            None => self.client.get(place, headers),
+        };
+        let wanted = Wanted { url: &place.url, sha256: None, size: None };
+        answer.map_err(|failure| refusal(&wanted, vec![(redact(&place.url), failure)]))
+    }
+}
+
 /// Every place failed. Wrong bytes are worse news than absent ones, and one mirror's absence does not excuse another's lie.
 fn refusal(wanted: &Wanted<'_>, tried: Vec<(String, Failure)>) -> Error {
     let what = redact(wanted.url);
@@ -155,6 +181,51 @@ fn refusal(wanted: &Wanted<'_>, tried: Vec<(String, Failure)>) -> Error {
     }
     let gone = !tried.is_empty() && tried.iter().all(|(_, failure)| failure.is_gone());
     Error::Fetch { what, tried: tried.into_iter().map(|(place, failure)| (place, failure.to_string())).collect(), gone }
+}
+
+/// The path of a `file:` address.
+pub(crate) fn local_path(url: &str) -> Option<std::path::PathBuf> {
+    use std::os::unix::ffi::OsStringExt as _;
+    let path = url.strip_prefix("file:")?;
+    let path = path.strip_prefix("//").unwrap_or(path).split(['?', '#']).next().unwrap_or_default();
+    Some(std::ffi::OsString::from_vec(percent_decode(path)).into())
+}
+
+/// Takes a file of this machine into the store.
+fn local(builder: &Builder<'_>, wanted: &Wanted<'_>, path: &std::path::Path) -> Result<(BlobId, [u8; 32])> {
+    let tried = |reason: String| Error::Fetch {
+        what: wanted.url.to_owned(),
+        tried: vec![(wanted.url.to_owned(), reason)],
+        gone: false,
+    };
+    let file = std::fs::File::open(path).map_err(|error| tried(error.to_string()))?;
+    if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        return Err(tried("it is not a file".to_owned()));
+    }
+    let mut reader = Hashing { inner: file, hash: Sha256::new() };
+    let (blob, _) = builder.store.put_blob_from(&mut reader, false)?;
+    let sha256: [u8; 32] = reader.hash.finalize().into();
+    if let Some(expected) = wanted.sha256.filter(|expected| *expected != sha256) {
+        let text = |digest: &[u8]| format!("sha256:{}", store::digest::to_hex(digest));
+        return Err(Error::Mismatch { what: wanted.url.to_owned(), actual: text(&sha256), expected: text(&expected) });
+    }
+    check_size(builder, wanted, blob)?;
+    builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+    Ok((blob, sha256))
+}
+
+/// Hashes what is read.
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: std::io::Read> std::io::Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// Under which key the store remembers which blob has this SHA-256.
@@ -195,7 +266,7 @@ fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
             Some((project, file)) if !project.is_empty() => python::index::places(builder, project, file),
             _ => Err(bad(url, "`python:PROJECT/FILENAME` is expected")),
         },
-        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `debian:`, `python:`")),
+        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `file:`, `debian:`, `python:`")),
     }
 }
 

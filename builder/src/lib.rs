@@ -5,6 +5,7 @@ pub mod debian;
 pub mod draft;
 pub mod error;
 pub mod fetch;
+pub mod git;
 pub mod machine;
 pub mod python;
 pub mod report;
@@ -12,6 +13,7 @@ pub mod resolve;
 pub mod scan;
 pub mod schedule;
 pub mod step;
+pub mod unpack;
 #[cfg(test)]
 mod world;
 

@@ -16,8 +16,14 @@ pub trait Resolver: Sync {
 }
 
 /// Every resolver.
-pub const ALL: &[&dyn Resolver] =
-    &[&debian::resolver::Packages, &debian::resolver::Index, &python::resolver::Python, &fetch::resolver::Url];
+#[rustfmt::skip]
+pub const ALL: &[&dyn Resolver] = &[
+    &debian::resolver::Packages,
+    &debian::resolver::Index,
+    &python::resolver::Python,
+    &fetch::resolver::Url,
+    &fetch::tree::Trees,
+];
 
 /// Answers a request.
 pub fn resolve(builder: &Builder<'_>, request: &LockRequest) -> Result<LockEntry> {

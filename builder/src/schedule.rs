@@ -337,6 +337,7 @@ impl<'a> Schedule<'a> {
     fn source(&self, path: &StorePath) -> Result<Node> {
         match self.plan.sources.get(path) {
             Some(Source::Path { path, selected }) => Ok(self.builder.store.ingest_source(path, selected.as_ref())?),
+            Some(Source::Fetched(fetched)) => crate::fetch::tree::obtain(self.builder, fetched),
             Some(Source::Text(bytes)) => {
                 let (blob, size) = (self.builder.store.put_blob(bytes, false)?, bytes.len() as u64);
                 Ok(Node::File(store::File { blob, size, metadata: store::Metadata::root(0o644) }))

@@ -7,7 +7,7 @@ use crate::args::{Arguments, Command};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 
-mod build;
+pub mod build;
 mod check;
 mod completions;
 mod config;

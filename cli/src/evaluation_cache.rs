@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use expressions::error::Error;
 use expressions::frontend::{Invocation, Sink, nix_instantiate_to};
 use expressions::sources::facts::{Answer, Checker, Facts, Stamp};
-use expressions::{Evaluated, Format, Message, Outcome, Request};
+use expressions::{Evaluated, Format, Message, Outcome, Request, Unanswered};
 use store::lock::Lock;
 
 use entry::{Entry, Kept};
@@ -71,7 +71,7 @@ impl EvaluationCache {
             },
             &|evaluated| match evaluated {
                 Evaluated::Plan(plan) => Some(Kept::Plan(plan.clone())),
-                Evaluated::Unlocked(_) => None,
+                Evaluated::Unlocked(_) | Evaluated::Unread(_) => None,
             },
         )
     }
@@ -95,7 +95,7 @@ impl EvaluationCache {
             },
             &|outcome| match outcome {
                 Outcome::Done(text) => Some(Kept::Text(text.clone())),
-                Outcome::Unlocked(_) => None,
+                Outcome::Unlocked(_) | Outcome::Unread(_) => None,
             },
         )
     }
@@ -138,13 +138,13 @@ impl EvaluationCache {
     }
 
     /// [`nix_instantiate_to`], or what it printed before.
-    pub fn nix_instantiate(&self, invocation: Invocation, sink: &Sink) -> u8 {
+    pub fn nix_instantiate(&self, invocation: Invocation, sink: &Sink) -> Result<u8, Unanswered> {
         let Some(directory) = self.directory.as_deref() else { return nix_instantiate_to(&invocation, sink) };
         let started = SystemTime::now();
         let key = Key::of("nix-instantiate").invocation(&invocation).finish();
         if let Some(Entry { kept: Kept::Printed(printed), .. }) = self.look(directory, &key, started) {
             printed.iter().for_each(|(stream, bytes)| sink(*stream, bytes));
-            return 0;
+            return Ok(0);
         }
         let recorder = expressions::sources::facts::Recorder::default();
         let invocation = Invocation { recorder: Some(recorder.clone()), ..invocation };
@@ -154,14 +154,14 @@ impl EvaluationCache {
             pieces.lock().unwrap_or_else(PoisonError::into_inner).push((stream, bytes.to_vec()));
             outer(stream, bytes);
         });
-        let code = nix_instantiate_to(&invocation, &listening);
+        let code = nix_instantiate_to(&invocation, &listening)?;
         if code == 0
             && let Some(facts) = recorder.facts()
         {
             let printed = std::mem::take(&mut *printed.lock().unwrap_or_else(PoisonError::into_inner));
             keep(directory, &key, Entry { facts, said: Vec::new(), kept: Kept::Printed(printed) }, started);
         }
-        code
+        Ok(code)
     }
 
     /// The entry of a key, if all its answers are still the same.

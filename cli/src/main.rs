@@ -7,6 +7,7 @@ mod error;
 mod evaluation_cache;
 mod interrupt;
 mod keys;
+mod outside;
 mod plan;
 mod progress;
 mod render;

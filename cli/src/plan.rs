@@ -16,6 +16,7 @@ use crate::context::{self, Context};
 use crate::error::{Failure, Result, code};
 use crate::evaluation_cache::EvaluationCache;
 use crate::interrupt;
+use crate::outside::{self, Once};
 
 /// What may be done to the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,8 @@ impl Expression {
             let asked_again = |entry: &LockEntry| names.is_empty() || names.iter().any(|name| has_package(entry, name));
             self.lock.entries.retain(|_, entry| !asked_again(entry));
         }
+        let once = Once::new(listener());
+        self.request.listener = Some(once.again());
         loop {
             match interrupt::ends(|| self.cache.evaluate(&self.request, &self.lock))? {
                 Evaluated::Plan(plan) => {
@@ -85,10 +88,16 @@ impl Expression {
                 Evaluated::Unlocked(requests) => {
                     let builder = answerer()?;
                     for request in requests {
-                        self.lock.insert(builder::resolve::resolve(builder, &request)?);
+                        self.lock.insert(outside::answer(builder, &self.request.sources.project, &request)?);
+                    }
+                }
+                Evaluated::Unread(wanted) => {
+                    for (path, place) in outside::lay_out(answerer()?, &wanted)? {
+                        self.request.sources.show(path, place);
                     }
                 }
             }
+            self.request.listener = Some(once.again());
         }
     }
 

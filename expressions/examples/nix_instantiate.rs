@@ -1,5 +1,6 @@
 //! `nix-instantiate` by this evaluator alone, which is sooner compiled than all of forge: for comparing it with the original.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         system: format!("{}-linux", std::env::consts::ARCH),
         time: now,
         recorder: None,
+        lock: store::lock::Lock::default(),
+        fetched: BTreeMap::new(),
     });
     std::io::stdout().write_all(&printed.output).expect("the output can be written");
     std::io::stderr().write_all(&printed.errors).expect("the errors can be written");

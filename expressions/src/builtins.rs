@@ -20,7 +20,7 @@ pub use json::to_json;
 
 use crate::compile::Globals;
 use crate::eval::Evaluator;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::places::PlaceId;
 use crate::value::{Attribute, Value};
 
@@ -72,20 +72,6 @@ const BARE: &[&str] = &[
 /// The version of Nix whose language this is.
 pub const NIX_VERSION: &str = "2.34.8";
 
-fn fetching(_: &Evaluator, _: &[Value], _: PlaceId) -> Result<Value> {
-    Err(Failure::new(
-        "evaluation does not fetch: what comes from the network is a step of the plan, for instance `forge.fetchurl`",
-    ))
-}
-
-static FETCHERS: &[Builtin] = &[
-    builtin("fetchurl", 1, fetching),
-    builtin("fetchTarball", 1, fetching),
-    builtin("fetchGit", 1, fetching),
-    builtin("fetchMercurial", 1, fetching),
-    builtin("getFlake", 1, fetching),
-];
-
 /// All functions.
 fn tables() -> impl Iterator<Item = &'static Builtin> {
     [
@@ -103,7 +89,6 @@ fn tables() -> impl Iterator<Item = &'static Builtin> {
         toml::BUILTINS,
         types::BUILTINS,
         xml::BUILTINS,
-        FETCHERS,
     ]
     .into_iter()
     .flatten()

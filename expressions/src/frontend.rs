@@ -11,10 +11,14 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use store::StorePath;
+use store::lock::Lock;
+
 use self::options::{Given, Options};
 use crate::builtins::{NIX_VERSION, derivation_path, to_json};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result, Sort, suggestions};
+use crate::locking::Unanswered;
 use crate::places::PlaceId;
 use crate::plan::{attribute_path, write};
 use crate::settings::Settings;
@@ -27,6 +31,7 @@ use crate::{Listener, Message, ast_print, paths, show, stack};
 pub use crate::plan::Format;
 
 /// A call of the program.
+#[derive(Clone)]
 pub struct Invocation {
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
@@ -44,6 +49,10 @@ pub struct Invocation {
     pub time: i64,
     /// Writes down what is asked of the world, if anything does.
     pub recorder: Option<Recorder>,
+    /// What was found out of the world outside by earlier calls of this invocation.
+    pub lock: Lock,
+    /// Where what was fetched lies.
+    pub fetched: BTreeMap<StorePath, PathBuf>,
 }
 
 /// What the program prints and how it ends.
@@ -55,6 +64,8 @@ pub struct Printed {
     pub errors: Vec<u8>,
     /// 0 or 1.
     pub code: u8,
+    /// What it could not go on without; then nothing was printed but what it said on the way.
+    pub unanswered: Unanswered,
 }
 
 /// Where something is printed.
@@ -91,32 +102,39 @@ pub fn nix_instantiate(invocation: &Invocation) -> Printed {
         }) as Sink),
     );
     let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
-    printed.code = code;
+    match code {
+        Ok(code) => printed.code = code,
+        Err(unanswered) => {
+            printed.errors.extend_from_slice(b"error: the value depends on what is elsewhere and was not fetched\n");
+            (printed.code, printed.unanswered) = (1, unanswered);
+        }
+    }
     std::mem::take(&mut *printed)
 }
 
-/// Carries out a call; gives its exit code, 0 or 1.
-pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> u8 {
+/// Carries out a call; gives its exit code, 0 or 1, or what it could not go on without: once that is found out it is called
+/// again, and says on the way what it said before.
+pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> std::result::Result<u8, Unanswered> {
     let options = match options::read(&invocation.arguments) {
         Ok(options) => options,
         Err(misuse) => {
             let text = format!("error: {}\nTry 'nix-instantiate --help' for more information.\n", misuse.0);
             sink(Stream::Errors, text.as_bytes());
-            return 1;
+            return Ok(1);
         }
     };
     if options.version {
         // Scripts take the third word.
         let text = format!("nix-instantiate (forge/{}) {NIX_VERSION}\n", env!("CARGO_PKG_VERSION"));
         sink(Stream::Output, text.as_bytes());
-        return 0;
+        return Ok(0);
     }
     if options.setting("restrict-eval") == Some("true") {
         sink(
             Stream::Errors,
             b"error: forge does not restrict an evaluation to the search path; it knows --pure-eval\n",
         );
-        return 1;
+        return Ok(1);
     }
     for name in &options.unknown {
         sink(Stream::Errors, format!("warning: unknown setting '{name}'\n").as_bytes());
@@ -130,11 +148,15 @@ pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> u8 {
         let evaluator = evaluator(invocation, &options, listener);
         let mut output = Vec::new();
         let result = run(&evaluator, invocation, &options, &mut output);
+        let unanswered = evaluator.locking.borrow_mut().take_unanswered();
+        if !unanswered.is_empty() {
+            return Err(unanswered);
+        }
         sink(Stream::Output, &output);
-        let Err(failure) = result else { return 0 };
+        let Err(failure) = result else { return Ok(0) };
         let text = render::failure(&evaluator, &failure, options.show_trace);
         sink(Stream::Errors, render::filtered(&text, terminal).as_bytes());
-        1
+        Ok(1)
     })
 }
 
@@ -146,6 +168,9 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     sources.environment.clone_from(&invocation.environment);
     sources.time = Some(invocation.time);
     sources.recorder.clone_from(&invocation.recorder);
+    for (path, place) in &invocation.fetched {
+        sources.show(path.clone(), place.clone());
+    }
     let around = match (options.setting("nix-path"), variable("NIX_PATH")) {
         (Some(paths), _) => paths.split_whitespace().map(str::to_owned).collect(),
         (None, Some(paths)) => paths.to_string_lossy().split(':').map(str::to_owned).collect(),
@@ -164,7 +189,9 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     for (name, value) in &options.settings {
         settings.set(name, value);
     }
-    Evaluator::new(sources, settings, Some(system), Some(listener))
+    let evaluator = Evaluator::new(sources, settings, Some(system), Some(listener));
+    evaluator.locking.borrow_mut().lock.clone_from(&invocation.lock);
+    evaluator
 }
 
 /// Where `<nixpkgs>` is looked for where nobody says: the channels of the user and of root, as far as they are there.

@@ -14,6 +14,7 @@ pub mod error;
 mod eval;
 mod failure;
 mod fast_hash;
+mod fetching;
 pub mod flake_reference;
 pub mod from_toml;
 pub mod frontend;
@@ -45,6 +46,7 @@ pub use store::nix::{hash as nix_hash, nar, path as store_path};
 
 pub use check::{check, check_text};
 pub use error::{Error, Finding};
+pub use locking::Unanswered;
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
 pub use sources::Sources;
 pub use stack::Interrupter;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use store::derivation::{Goal, GoalLayer, Source};
+use store::derivation::{Fetched, Goal, GoalLayer, Source};
 use store::formation::{Launch, Limits, Port, is_variant};
 use store::lock::{Lock, LockRequest};
 use store::{Plan, StorePath};
@@ -67,6 +67,8 @@ pub enum Evaluated {
     Plan(Box<Plan>),
     /// The lock does not answer these.
     Unlocked(Vec<LockRequest>),
+    /// These are known by their hash, and were to be read: fetch them, and [`Sources::show`] where they lie.
+    Unread(Vec<(StorePath, Fetched)>),
 }
 
 /// How a value is written.
@@ -94,6 +96,7 @@ pub fn evaluate(request: &Request, lock: &Lock) -> std::result::Result<Evaluated
     .map(|outcome| match outcome {
         Outcome::Done(plan) => Evaluated::Plan(Box::new(plan)),
         Outcome::Unlocked(requests) => Evaluated::Unlocked(requests),
+        Outcome::Unread(wanted) => Evaluated::Unread(wanted),
     })
 }
 
@@ -104,6 +107,8 @@ pub enum Outcome<T> {
     Done(T),
     /// The lock does not answer these.
     Unlocked(Vec<LockRequest>),
+    /// These are known by their hash, and were to be read: fetch them, and [`Sources::show`] where they lie.
+    Unread(Vec<(StorePath, Fetched)>),
 }
 
 /// Evaluates an expression to the text of its value: all of it if `strict`, else as far as it is known then.
@@ -149,9 +154,12 @@ fn run<T: Send>(
         evaluator.locking.borrow_mut().lock = lock.clone();
         let result = work(&evaluator);
         // What failed may have failed for want of an answer.
-        let missing = std::mem::take(&mut evaluator.locking.borrow_mut().missing);
-        if !missing.is_empty() {
-            return Ok(Outcome::Unlocked(missing.into_values().collect()));
+        let unanswered = evaluator.locking.borrow_mut().take_unanswered();
+        if !unanswered.requests.is_empty() {
+            return Ok(Outcome::Unlocked(unanswered.requests));
+        }
+        if !unanswered.wanted.is_empty() {
+            return Ok(Outcome::Unread(unanswered.wanted));
         }
         result.map(Outcome::Done).map_err(|failure| report::error(&evaluator, *failure))
     })

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::facts::{Answer, Noting, Question, Recorder, Stamp};
 use self::real::RealPaths;
 
+use store::StorePath;
+
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::nar::{Disk, FileKind, Files, NarError};
@@ -32,6 +34,8 @@ pub struct Sources {
     pub environment: BTreeMap<OsString, OsString>,
     /// `builtins.currentTime`, in seconds since 1970.
     pub time: Option<i64>,
+    /// Where things from elsewhere lie, which are known by their hash and never change.
+    fetched: Arc<BTreeMap<StorePath, PathBuf>>,
     /// Writes down what is asked, if anything does.
     pub recorder: Option<Recorder>,
     /// Directories that were looked at: whether files in them can be read.
@@ -50,6 +54,18 @@ impl Sources {
         Self { project: project.into(), impure: true, ..Self::default() }
     }
 
+    /// Shows where something from elsewhere lies. Whoever says so has compared it with its hash.
+    pub fn show(&mut self, path: StorePath, place: PathBuf) {
+        let place = fs::canonicalize(&place).unwrap_or(place);
+        Arc::make_mut(&mut self.fetched).insert(path, place);
+        self.known = Arc::default();
+    }
+
+    /// Where something from elsewhere lies, if it was shown.
+    pub fn shown(&self, path: &StorePath) -> Option<&Path> {
+        self.fetched.get(path).map(PathBuf::as_path)
+    }
+
     /// Refuses what lies outside, also by way of a symlink.
     fn guard(&self, path: &Path) -> Result<()> {
         if self.impure || self.is_open(path) {
@@ -61,6 +77,9 @@ impl Sources {
 
     fn is_open(&self, path: &Path) -> bool {
         let Some(directory) = path.parent() else { return false };
+        if self.fetched.values().any(|root| root == path) {
+            return true;
+        }
         if !self.is_inside(path) {
             return false;
         }
@@ -70,7 +89,7 @@ impl Sources {
 
     fn is_inside(&self, path: &Path) -> bool {
         let searched = self.search_path.iter().any(|(_, entry)| path.starts_with(entry));
-        path.starts_with(&self.project) || searched
+        path.starts_with(&self.project) || searched || self.fetched.values().any(|root| path.starts_with(root))
     }
 
     fn is_open_directory(&self, directory: &Path) -> bool {
@@ -79,7 +98,9 @@ impl Sources {
         }
         let real = |path: &Path| self.real_path(path).unwrap_or_else(|| path.to_owned());
         let resolved = real(directory);
-        let roots = std::iter::once(&self.project).chain(self.search_path.iter().map(|(_, entry)| entry));
+        let roots = std::iter::once(&self.project)
+            .chain(self.search_path.iter().map(|(_, entry)| entry))
+            .chain(self.fetched.values());
         let open = roots.into_iter().any(|root| resolved.starts_with(real(root)))
             || self.search_path.iter().any(|(_, entry)| entry.parent() == Some(directory));
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned(), open);
@@ -227,6 +248,26 @@ impl Sources {
         let (entries, answer) = facts::list(path, true).map_err(|error| self.unlisted(path, error))?;
         self.note(|| Question::Entries(path.to_owned()), || answer);
         Ok(entries)
+    }
+
+    /// When anything at or below a path was changed last, in seconds since 1970; none for an evaluation that must be pure,
+    /// because that is not a thing of the files' content.
+    pub fn last_modified(&self, path: &Path) -> Result<Option<u64>> {
+        use std::os::unix::fs::MetadataExt as _;
+        if !self.impure {
+            return Ok(None);
+        }
+        self.spoil();
+        let (mut latest, mut waiting) = (0, vec![path.to_owned()]);
+        while let Some(path) = waiting.pop() {
+            let metadata = fs::symlink_metadata(&path).map_err(|error| refused("getting status of", &path, &error))?;
+            latest = latest.max(u64::try_from(metadata.mtime()).unwrap_or(0));
+            if metadata.is_dir() {
+                let entries = fs::read_dir(&path).map_err(|error| refused("listing", &path, &error))?;
+                waiting.extend(entries.flatten().map(|entry| entry.path()));
+            }
+        }
+        Ok(Some(latest))
     }
 
     /// A variable of the environment, if the evaluation may see it.

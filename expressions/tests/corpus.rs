@@ -30,6 +30,8 @@ fn ours(file: &Path) -> Answer {
         system: "x86_64-linux".to_owned(),
         time: 0,
         recorder: None,
+        lock: store::lock::Lock::default(),
+        fetched: BTreeMap::new(),
     });
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Answer { output: text(&printed.output), errors: text(&printed.errors), okay: printed.code == 0 }

@@ -43,6 +43,8 @@ fn ours(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
         system: "x86_64-linux".to_owned(),
         time: 0,
         recorder: None,
+        lock: store::lock::Lock::default(),
+        fetched: BTreeMap::new(),
     });
     (printed.code == 0).then(|| serde_json::from_slice(&printed.output).ok())?
 }

@@ -1,6 +1,7 @@
 //! The language, by example: what expressions in `fixtures/expressions/language` give or say is written beside or in them. What they
 //! give was compared with Nix 2.34.8.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use expressions::frontend::{Invocation, nix_instantiate};
@@ -37,6 +38,8 @@ fn invocation(arguments: &[&str], directory: &Path) -> Invocation {
         system: "x86_64-linux".to_owned(),
         time: 1,
         recorder: None,
+        lock: Lock::default(),
+        fetched: BTreeMap::new(),
     }
 }
 

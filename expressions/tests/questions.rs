@@ -39,6 +39,8 @@ fn ask_us(question: &str) -> String {
         system: "x86_64-linux".to_owned(),
         time: 0,
         recorder: None,
+        lock: store::lock::Lock::default(),
+        fetched: BTreeMap::new(),
     });
     answer(&printed.output, &printed.errors)
 }

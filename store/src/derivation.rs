@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::formation::Launch;
+use crate::lock::LockRequest;
 
 /// The logical store directory of Nix. Nothing is ever written there on the host: the paths exist inside sandboxes and formations.
 pub const STORE_DIRECTORY: &str = "/nix/store";
@@ -125,6 +126,19 @@ pub enum Source {
     },
     /// A text that the expression made (`builtins.toFile`).
     Text(Vec<u8>),
+    /// Something from elsewhere (`builtins.fetchTarball` and its like).
+    Fetched(Fetched),
+}
+
+/// Something from elsewhere that is known by its hash: it is looked for by that before anybody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// How to ask for it: of kind `url` or `tree` (`docs/formats/lock.md`).
+    pub request: LockRequest,
+    /// The hash is of its Nix archive rather than of a file's bytes.
+    pub recursive: bool,
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
 }
 
 /// One layer of the goal.

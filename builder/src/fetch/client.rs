@@ -152,9 +152,18 @@ impl Client {
 
     /// Asks a place; redirects are followed, every other answer than 2xx is a failure.
     pub fn get(&self, place: &Place, headers: &[(&str, String)]) -> Result<Answer, Failure> {
+        self.ask(place, headers, None)
+    }
+
+    /// Sends some bytes to a place. A redirect is followed with the same bytes.
+    pub fn post(&self, place: &Place, headers: &[(&str, String)], body: &[u8]) -> Result<Answer, Failure> {
+        self.ask(place, headers, Some(body))
+    }
+
+    fn ask(&self, place: &Place, headers: &[(&str, String)], body: Option<&[u8]>) -> Result<Answer, Failure> {
         let mut url = place.url.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let response = self.get_once(place, &url, headers)?;
+            let response = self.ask_once(place, &url, headers, body)?;
             let status = response.status().as_u16();
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             match (status, location) {
@@ -173,7 +182,13 @@ impl Client {
         Err(Failure::lasting(format!("more than {MOST_REDIRECTS} redirects")))
     }
 
-    fn get_once(&self, place: &Place, url: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
+    fn ask_once(
+        &self,
+        place: &Place,
+        url: &str,
+        headers: &[(&str, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, Failure> {
         let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
         let proxy = match place.proxy.as_deref() {
             Some("DIRECT" | "false") => None,
@@ -183,16 +198,20 @@ impl Client {
         // A proxy may be written without its scheme.
         let proxy = proxy.map(|proxy| if proxy.contains("://") { proxy } else { format!("http://{proxy}") });
         let forward = proxy.as_deref().and_then(split).filter(|proxy| proxy.scheme == "http" && parts.scheme == "http");
-        let mut request = match &forward {
+        let mut request = ureq::http::Request::builder().method(if body.is_some() { "POST" } else { "GET" });
+        let agent = match &forward {
             Some(proxy) => {
                 let target = Parts { path: parts.path, user: None, ..*proxy };
-                let request = self.agent(Route::Forward)?.get(target.plain()).header("host", parts.host);
-                match proxy.authorization() {
-                    Some(authorization) => request.header("proxy-authorization", authorization),
-                    None => request,
+                request = request.uri(target.plain()).header("host", parts.host);
+                if let Some(authorization) = proxy.authorization() {
+                    request = request.header("proxy-authorization", authorization);
                 }
+                self.agent(Route::Forward)?
             }
-            None => self.agent(Route::Through(proxy, parts.scheme == "https"))?.get(parts.plain()),
+            None => {
+                request = request.uri(parts.plain());
+                self.agent(Route::Through(proxy, parts.scheme == "https"))?
+            }
         };
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -200,7 +219,12 @@ impl Client {
         if let Some(authorization) = parts.authorization() {
             request = request.header("authorization", authorization);
         }
-        request.call().map_err(Failure::from)
+        let bad = |error: ureq::http::Error| Failure::lasting(error.to_string());
+        match body {
+            Some(body) => agent.run(request.body(body).map_err(bad)?),
+            None => agent.run(request.body(()).map_err(bad)?),
+        }
+        .map_err(Failure::from)
     }
 
     fn agent(&self, route: Route) -> Result<Agent, Failure> {

@@ -10,6 +10,7 @@ use store::lock::Lock;
 use crate::args::EvalArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::outside::{MOST_ROUNDS, Once, Outside, names_its_address};
 use crate::plan;
 
 /// `forge eval`
@@ -20,7 +21,7 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
         () if arguments.raw => Format::Raw,
         () => Format::Nix,
     };
-    let (input, project, lock) = match &arguments.expression {
+    let (input, project, mut lock) = match &arguments.expression {
         Some(text) => {
             let directory = std::env::current_dir()?;
             let project = plan::project_of(&directory.join("expression"));
@@ -33,31 +34,48 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
         }
     };
     let sources = plan::sources(project, &arguments.sources, context)?;
-    let request = Request {
+    let mut request = Request {
         input,
         attribute: plan::attribute_path(arguments.attribute.as_deref())?,
         arguments: plan::function_arguments(&arguments.arg, &arguments.argstr),
         system: plan::system(),
         sources,
-        listener: Some(plan::listener()),
+        listener: None,
     };
     // JSON and XML have no word for what is not evaluated.
     let strict = arguments.strict || matches!(format, Format::Json);
-    match context.evaluation_cache().eval_to(&request, &lock, format, strict)? {
-        Outcome::Done(mut text) => {
-            if format != Format::Raw && !text.ends_with(b"\n") {
-                text.push(b'\n');
+    let (cache, outside) = (context.evaluation_cache(), Outside::new(context));
+    let once = Once::new(plan::listener());
+    for _ in 0..MOST_ROUNDS {
+        request.listener = Some(once.again());
+        match cache.eval_to(&request, &lock, format, strict)? {
+            Outcome::Done(mut text) => {
+                if format != Format::Raw && !text.ends_with(b"\n") {
+                    text.push(b'\n');
+                }
+                super::print_bytes(&text)?;
+                std::io::stdout().flush()?;
+                return Ok(ExitCode::SUCCESS);
             }
-            super::print_bytes(&text)?;
-            std::io::stdout().flush()?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Outcome::Unlocked(requests) => {
-            let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
-            let failure = requests
-                .iter()
-                .fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
-            Err(failure.hint("`forge lock` writes the lock"))
+            // What an expression names by its address is looked at now, and written down by no one.
+            Outcome::Unlocked(requests) if requests.iter().all(names_its_address) => {
+                for entry in outside.answer(&request.sources.project, &requests)? {
+                    lock.insert(entry);
+                }
+            }
+            Outcome::Unlocked(requests) => {
+                let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
+                let failure = requests
+                    .iter()
+                    .fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
+                return Err(failure.hint("`forge lock` writes the lock"));
+            }
+            Outcome::Unread(wanted) => {
+                for (path, place) in outside.lay_out(&wanted)? {
+                    request.sources.show(path, place);
+                }
+            }
         }
     }
+    Err(Failure::new(code::NEGATIVE, "the evaluation wants ever more of what is elsewhere"))
 }

@@ -11,7 +11,8 @@ use expressions::aterm;
 use expressions::error::{Finding, Place, Severity, SourceText, Step};
 use expressions::frontend::Stream;
 use expressions::sources::facts::{Answer, Facts, Question, Stamp};
-use store::derivation::{Goal, GoalLayer, Source};
+use store::derivation::{Fetched, Goal, GoalLayer, Source};
+use store::lock::LockRequest;
 use store::{BlobId, Formation, Plan, StorePath, TreeId};
 
 use super::encoding::{Reader, Writer};
@@ -281,6 +282,13 @@ fn write_plan(writer: &mut Writer, plan: &Plan) {
                     selected.iter().for_each(|path| writer.bytes(path));
                 });
             }
+            Source::Fetched(Fetched { request, recursive, sha256 }) => {
+                writer.byte(2);
+                writer.bytes(request.kind.as_bytes());
+                writer.bytes(serde_json::to_string(&request.parameters).unwrap_or_default().as_bytes());
+                writer.byte(u8::from(*recursive));
+                writer.0.extend_from_slice(sha256);
+            }
         }
     }
     let Goal { name, version, variant, platform, layers, launch } = goal;
@@ -315,6 +323,12 @@ fn read_plan(reader: &mut Reader) -> Option<Plan> {
                     (0..reader.count()?).map(|_| reader.bytes().map(<[u8]>::to_vec)).collect::<Option<_>>()
                 })?;
                 Source::Path { path, selected }
+            }
+            2 => {
+                let request =
+                    LockRequest { kind: reader.text()?, parameters: serde_json::from_slice(reader.bytes()?).ok()? };
+                let recursive = reader.byte()? != 0;
+                Source::Fetched(Fetched { request, recursive, sha256: reader.digest()? })
             }
             _ => return None,
         };

@@ -68,8 +68,19 @@ impl Key {
 
     /// All of a call but what is read on its behalf. Of the environment only what counts for every call.
     pub fn invocation(mut self, invocation: &Invocation) -> Self {
-        let Invocation { arguments, directory, environment, input, terminal, system, time: _, recorder: _ } =
-            invocation;
+        // Where fetched things lie is no part of the question: what was read of them is compared.
+        let Invocation {
+            arguments,
+            directory,
+            environment,
+            input,
+            terminal,
+            system,
+            time: _,
+            recorder: _,
+            lock,
+            fetched: _,
+        } = invocation;
         self.0.count(arguments.len());
         arguments.iter().for_each(|argument| self.os(argument));
         self.os(directory);
@@ -79,7 +90,7 @@ impl Key {
         }
         self.0.bytes(input);
         self.0.byte(u8::from(*terminal));
-        self.text(system)
+        self.text(system).text(&lock.to_string())
     }
 
     /// The digest, as its bytes are.

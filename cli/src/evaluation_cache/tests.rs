@@ -82,6 +82,7 @@ fn text(outcome: Result<Outcome<Vec<u8>>, Error>) -> String {
     match outcome {
         Ok(Outcome::Done(text)) => String::from_utf8(text).unwrap(),
         Ok(Outcome::Unlocked(requests)) => format!("{requests:?}"),
+        Ok(Outcome::Unread(wanted)) => format!("{wanted:?}"),
         Err(error) => error.to_string(),
     }
 }

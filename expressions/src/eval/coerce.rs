@@ -272,6 +272,14 @@ impl Evaluator {
                 Some(Source::Text(_)) => {
                     return Err(Failure::new(format!("'{store_path}' is a text that the expression made, not a file")));
                 }
+                Some(Source::Fetched(fetched)) => {
+                    if let Some(place) = self.sources.shown(&store_path) {
+                        return Ok(if rest.is_empty() { place.to_owned() } else { place.join(as_path(rest)) });
+                    }
+                    // Whoever evaluates hears of it, fetches it, and evaluates again.
+                    self.locking.borrow_mut().wanted.insert(store_path.clone(), fetched.clone());
+                    return Err(Failure::new(format!("'{store_path}' has not been fetched yet")));
+                }
                 None => {}
             }
         }

@@ -87,6 +87,8 @@ pub struct Entry {
     pub target: Vec<u8>,
     /// A device's numbers.
     pub device: (u32, u32),
+    /// When it was changed last, in whole seconds since 1970.
+    pub modified: i64,
     /// Extended attributes by their full names.
     pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Further things that were said, and that nothing here can keep: for instance `ACL`.
@@ -223,9 +225,10 @@ impl<R: Read> Archive<R> {
             Segments::whole(self.stored)
         };
         let size = if kind == Kind::File { self.segments.size() } else { 0 };
+        let modified = records.seconds(b"mtime").unwrap_or(header.modified);
         let (attributes, dropped) = records.attributes();
         let (mode, device) = (header.mode, header.device);
-        Ok(Entry { path, kind, mode, uid, gid, size, target, device, attributes, dropped })
+        Ok(Entry { path, kind, mode, uid, gid, size, target, device, modified, attributes, dropped })
     }
 
     /// The content of the entry that was read last.

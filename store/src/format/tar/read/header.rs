@@ -11,6 +11,7 @@ pub(super) struct Header {
     pub size: u64,
     pub target: Vec<u8>,
     pub device: (u32, u32),
+    pub modified: i64,
 }
 
 /// Whether a block is a header, as far as its checksum tells.
@@ -54,6 +55,8 @@ impl Header {
             size: number(&block[124..136])?,
             target: text(157, 100),
             // Others leave what they like there.
+            // Before 1970 nobody wrote archives; a time that is none says nothing.
+            modified: number(&block[136..148]).ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0),
             device: if is_device { (device(329), device(337)) } else { (0, 0) },
         })
     }

@@ -95,6 +95,13 @@ impl Records {
         }
     }
 
+    /// A time; its fraction is cut off.
+    pub fn seconds(&mut self, key: &[u8]) -> Option<i64> {
+        let value = self.take(key)?;
+        let whole = value.split(|byte| *byte == b'.').next()?;
+        std::str::from_utf8(whole).ok()?.parse().ok()
+    }
+
     pub fn sparse(&mut self) -> Result<Sparse> {
         let name = self.take(b"GNU.sparse.name");
         let size = match self.number(b"GNU.sparse.realsize")? {
