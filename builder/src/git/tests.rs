@@ -303,7 +303,7 @@ fn serve(top: PathBuf) -> String {
     format!("http://{address}/repository")
 }
 
-fn answer(stream: TcpStream, top: &Path) -> std::io::Result<()> {
+fn answer(stream: TcpStream, top: &Path) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let (mut first, mut length) = (String::new(), 0);
