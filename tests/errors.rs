@@ -91,7 +91,7 @@ fn mistakes_in_the_user_s_own_words_are_shown_there() {
     says(
         &own("let f = { suite, extra ? 1 }: suite; in").replace("[  ]", "[ (f { suite = 1; extar = 2; }) ]"),
         5,
-        31,
+        30,
         &[
             "function 'f' called with unexpected argument 'extar'",
             "the function is defined at ",

@@ -94,10 +94,10 @@ fn rewrite(path: &Path, bytes: &str) {
     File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
 }
 
-type Change = fn(&mut Scene);
+/// What is done to a project; the files it has before; how.
+type Change = (&'static str, &'static [(&'static str, &'static str)], fn(&mut Scene));
 
-/// What is done to a project, and what its expression is.
-const CHANGES: &[(&str, &[(&str, &str)], Change)] = &[
+const CHANGES: &[Change] = &[
     (
         "a file's bytes, with its size and time as before",
         &[("default.nix", "import ./a.nix"), ("a.nix", "1")],

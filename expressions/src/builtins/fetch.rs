@@ -493,5 +493,5 @@ fn get_flake(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let what = "while evaluating the argument passed to builtins.getFlake";
     let reference = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
     let function = evaluator.internal("«nix-internal»/call-flake.nix", FLAKE)?;
-    evaluator.call(&function, &[Value::string(reference.bytes.to_vec())], NOWHERE)
+    evaluator.call(&function, &[Value::string(reference.bytes)], NOWHERE)
 }
