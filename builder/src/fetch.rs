@@ -10,20 +10,15 @@
 //! Bytes are hashed while they stream into the store; what has another digest than was asked for is never kept. A cut connection is
 //! taken up again where it was cut; what a server lied about then shows in the digest.
 
-mod address;
-mod client;
-mod forward;
 mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;
-mod names;
 pub mod resolver;
 mod transfer;
 pub mod tree;
 
-pub(crate) use address::percent_decode;
-pub use address::{Parts, join, percent_encode, redact, split};
-pub use client::{Answer, Client};
+pub(crate) use store::http::percent_decode;
+pub use store::http::{Answer, Client, Parts, Place, join, percent_encode, redact, split};
 
 use sha2::{Digest, Sha256};
 use store::BlobId;
@@ -31,7 +26,7 @@ use store::digest::StepKey;
 use store::directory::Claim;
 
 use crate::{Builder, Error, Machine, Result, debian, python};
-use client::Failure;
+use store::http::{Failure, Patience};
 use transfer::Transfer;
 
 /// Keeps connections, and what was learnt of the mirrors, for the length of a command.
@@ -51,22 +46,6 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
-/// One place where a file may lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// `http://…` or `https://…`; a user name and password in it are sent, and never shown.
-    pub url: String,
-    /// The proxy to go through, where it is not the environment's: `http://host:port`, or `DIRECT`.
-    pub proxy: Option<String>,
-}
-
-impl Place {
-    /// A place that is reached as the environment says.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), proxy: None }
-    }
-}
-
 /// A small file that is read and not kept, for instance a page of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
@@ -84,7 +63,7 @@ const DOCUMENT_LIMIT: u64 = 256 << 20;
 impl Fetcher {
     /// A fetcher that honours the machine's proxies and certificates.
     pub fn new(machine: &Machine) -> Result<Self> {
-        Ok(Self { client: Client::new(machine), gate: gate::Gate::default() })
+        Ok(Self { client: Client::new(machine.environment.clone(), Patience::default()), gate: gate::Gate::default() })
     }
 
     /// Fetches a file into the store; gives its id and SHA-256.

@@ -11,6 +11,7 @@ mod encoding;
 pub mod error;
 pub mod format;
 pub mod formation;
+pub mod http;
 pub mod lock;
 pub mod name;
 pub mod nix;

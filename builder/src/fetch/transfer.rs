@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use store::digest::to_hex;
+use store::http::{Answer, Client, Failure, split};
 
-use super::address::split;
-use super::client::{Answer, Client, Failure};
 use super::gate::{Gate, Pass};
 use super::{Place, Wanted};
 use crate::Builder;

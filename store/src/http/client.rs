@@ -10,18 +10,29 @@ use std::time::Duration;
 use ureq::http::{HeaderMap, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::{Connector, DefaultConnector, TcpConnector};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 use super::Place;
 use super::address::{Parts, join, percent_encode, redact, split};
 use super::forward::Forward;
 use super::names::Names;
-use crate::Machine;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server may be silent within an answer.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_REDIRECTS: usize = 10;
+
+/// How long a server may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// To be found and to take a connection.
+    pub connect: Duration,
+    /// To say something more, within a request or an answer.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    /// What a mirror far away may need.
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), silence: Duration::from_secs(30) }
+    }
+}
 
 /// Why a place did not give what was asked.
 #[derive(Debug)]
@@ -83,8 +94,8 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<ureq::Error> for Failure {
-    fn from(error: ureq::Error) -> Self {
+impl Failure {
+    fn of(error: ureq::Error, patience: Patience) -> Self {
         let passing = match &error {
             ureq::Error::Io(error) => !matches!(
                 error.kind(),
@@ -95,26 +106,23 @@ impl From<ureq::Error> for Failure {
             ureq::Error::Protocol(_) | ureq::Error::ConnectionFailed => true,
             _ => false,
         };
+        let (connect, silence) = (patience.connect.as_secs_f64(), patience.silence.as_secs_f64());
         let reason = match &error {
             ureq::Error::Io(error) => error.to_string(),
-            ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
-            }
-            ureq::Error::Timeout(ureq::Timeout::Resolve) => {
-                format!("no name server answered within {} s", CONNECT_TIMEOUT.as_secs())
-            }
-            ureq::Error::Timeout(_) => format!("silent for {} s", IDLE_TIMEOUT.as_secs()),
+            ureq::Error::Timeout(ureq::Timeout::Connect) => format!("no connection within {connect} s"),
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => format!("no name server answered within {connect} s"),
+            ureq::Error::Timeout(_) => format!("silent for {silence} s"),
             error => error.to_string(),
         };
         Self::Transport { reason, passing }
     }
 }
 
-/// What a server answered, with 2xx.
+/// What a server answered.
 pub struct Answer {
     /// Where, after redirects.
     pub url: String,
-    /// 200 or 206 for a file.
+    /// 200 or 206 for a file; of [`Client::call`] any.
     pub status: u16,
     /// Header fields.
     pub headers: HeaderMap,
@@ -129,9 +137,30 @@ impl Answer {
     }
 }
 
+/// What is sent along with a request.
+pub enum Content<'a> {
+    /// Nothing.
+    None,
+    /// These bytes.
+    Bytes(&'a [u8]),
+    /// What a reader gives, in chunks unless its length is known. It can be sent only once: no redirect is followed.
+    Stream(&'a mut dyn Read, Option<u64>),
+}
+
+/// One request.
+pub struct Call<'a> {
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`.
+    pub method: &'a str,
+    /// Header fields.
+    pub headers: &'a [(&'a str, String)],
+    /// What is sent.
+    pub content: Content<'a>,
+}
+
 /// Asks servers. Connections are kept and shared by all threads.
 pub struct Client {
     environment: BTreeMap<String, String>,
+    patience: Patience,
     agents: Mutex<HashMap<Route, Agent>>,
 }
 
@@ -145,50 +174,45 @@ enum Route {
 }
 
 impl Client {
-    /// A client that honours the machine's proxies and certificates.
-    pub fn new(machine: &Machine) -> Self {
-        Self { environment: machine.environment.clone(), agents: Mutex::default() }
+    /// A client that honours the proxies and certificates that the caller's environment names (`https_proxy`, `SSL_CERT_FILE`, …).
+    pub fn new(environment: BTreeMap<String, String>, patience: Patience) -> Self {
+        Self { environment, patience, agents: Mutex::default() }
     }
 
     /// Asks a place; redirects are followed, every other answer than 2xx is a failure.
     pub fn get(&self, place: &Place, headers: &[(&str, String)]) -> Result<Answer, Failure> {
-        self.ask(place, headers, None)
+        good(self.call(place, Call { method: "GET", headers, content: Content::None })?)
     }
 
     /// Sends some bytes to a place. A redirect is followed with the same bytes.
     pub fn post(&self, place: &Place, headers: &[(&str, String)], body: &[u8]) -> Result<Answer, Failure> {
-        self.ask(place, headers, Some(body))
+        good(self.call(place, Call { method: "POST", headers, content: Content::Bytes(body) })?)
     }
 
-    fn ask(&self, place: &Place, headers: &[(&str, String)], body: Option<&[u8]>) -> Result<Answer, Failure> {
+    /// Makes a request and gives the answer, whatever its status. Redirects are followed, except with a stream: what is sent
+    /// along stays the same, and user name and password go to the same host only.
+    pub fn call(&self, place: &Place, mut call: Call<'_>) -> Result<Answer, Failure> {
         let mut url = place.url.clone();
         for _ in 0..=MOST_REDIRECTS {
-            let response = self.ask_once(place, &url, headers, body)?;
+            let response = self.ask_once(place, &url, &mut call)?;
             let status = response.status().as_u16();
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             match (status, location) {
-                (301 | 302 | 303 | 307 | 308, Some(location)) => {
+                (301 | 302 | 303 | 307 | 308, Some(location)) if !matches!(call.content, Content::Stream(..)) => {
                     let next = join(&url, location);
                     url = without_foreign_user(&url, next);
                 }
-                (200..=299, _) => {
+                _ => {
                     let (head, body) = response.into_parts();
                     let body = Box::new(body.into_reader());
                     return Ok(Answer { url, status, headers: head.headers, body });
                 }
-                _ => return Err(Failure::Status(status)),
             }
         }
         Err(Failure::lasting(format!("more than {MOST_REDIRECTS} redirects")))
     }
 
-    fn ask_once(
-        &self,
-        place: &Place,
-        url: &str,
-        headers: &[(&str, String)],
-        body: Option<&[u8]>,
-    ) -> Result<Response<Body>, Failure> {
+    fn ask_once(&self, place: &Place, url: &str, call: &mut Call<'_>) -> Result<Response<Body>, Failure> {
         let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
         let proxy = match place.proxy.as_deref() {
             Some("DIRECT" | "false") => None,
@@ -198,7 +222,7 @@ impl Client {
         // A proxy may be written without its scheme.
         let proxy = proxy.map(|proxy| if proxy.contains("://") { proxy } else { format!("http://{proxy}") });
         let forward = proxy.as_deref().and_then(split).filter(|proxy| proxy.scheme == "http" && parts.scheme == "http");
-        let mut request = ureq::http::Request::builder().method(if body.is_some() { "POST" } else { "GET" });
+        let mut request = ureq::http::Request::builder().method(call.method);
         let agent = match &forward {
             Some(proxy) => {
                 let target = Parts { path: parts.path, user: None, ..*proxy };
@@ -213,18 +237,24 @@ impl Client {
                 self.agent(Route::Through(proxy, parts.scheme == "https"))?
             }
         };
-        for (name, value) in headers {
+        for (name, value) in call.headers {
             request = request.header(*name, value);
         }
         if let Some(authorization) = parts.authorization() {
             request = request.header("authorization", authorization);
         }
         let bad = |error: ureq::http::Error| Failure::lasting(error.to_string());
-        match body {
-            Some(body) => agent.run(request.body(body).map_err(bad)?),
-            None => agent.run(request.body(()).map_err(bad)?),
-        }
-        .map_err(Failure::from)
+        let result = match &mut call.content {
+            Content::None => agent.run(request.body(()).map_err(bad)?),
+            Content::Bytes(bytes) => agent.run(request.body(*bytes).map_err(bad)?),
+            Content::Stream(reader, length) => {
+                if let Some(length) = length {
+                    request = request.header("content-length", length.to_string());
+                }
+                agent.run(request.body(SendBody::from_reader(reader)).map_err(bad)?)
+            }
+        };
+        result.map_err(|error| Failure::of(error, self.patience))
     }
 
     fn agent(&self, route: Route) -> Result<Agent, Failure> {
@@ -239,10 +269,10 @@ impl Client {
             .proxy(None)
             .user_agent(concat!("forge/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_resolve(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(IDLE_TIMEOUT))
-            .timeout_per_write(Some(IDLE_TIMEOUT))
+            .timeout_connect(Some(self.patience.connect))
+            .timeout_resolve(Some(self.patience.connect))
+            .timeout_per_read(Some(self.patience.silence))
+            .timeout_per_write(Some(self.patience.silence))
             .max_idle_connections_per_host(8);
         let agent: Agent = match &route {
             Route::Forward => {
@@ -318,6 +348,14 @@ fn is_exempt(list: &str, parts: &Parts<'_>) -> bool {
                     && (name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
         },
     )
+}
+
+/// An answer with 2xx.
+fn good(answer: Answer) -> Result<Answer, Failure> {
+    match answer.status {
+        200..=299 => Ok(answer),
+        status => Err(Failure::Status(status)),
+    }
 }
 
 /// A redirect keeps user name and password on the same host only.

@@ -31,11 +31,11 @@ impl<T: Transport> Transport for Forwarded<T> {
         let output = self.0.buffers().output();
         let added = match output.get(..amount).and_then(origin) {
             None => 0,
-            Some(origin) => {
+            Some((target, origin)) => {
                 let (end, length) = (amount + origin.len(), output.len());
                 let room = output.get_mut(..end).ok_or(Error::LargeResponseHeader(end, length))?;
-                room.copy_within(METHOD.len()..amount, METHOD.len() + origin.len());
-                room[METHOD.len()..METHOD.len() + origin.len()].copy_from_slice(origin.as_bytes());
+                room.copy_within(target..amount, target + origin.len());
+                room[target..target + origin.len()].copy_from_slice(origin.as_bytes());
                 origin.len()
             }
         };
@@ -51,16 +51,25 @@ impl<T: Transport> Transport for Forwarded<T> {
     }
 }
 
-/// The only method of ours. Its requests have no body, so what begins like this is a head.
-const METHOD: &str = "GET ";
+/// Where the target of the first line begins, if what goes out is a head: bodies go out the same way.
+fn target(output: &[u8]) -> Option<usize> {
+    let line = output.split(|byte| *byte == b'\r').next()?;
+    let method = line.iter().position(|byte| *byte == b' ')?;
+    let is_head = line.ends_with(b" HTTP/1.1")
+        && line[..method].iter().all(u8::is_ascii_uppercase)
+        && line.get(method + 1) == Some(&b'/');
+    is_head.then_some(method + 1)
+}
 
 /// The origin that the head of a request is for, `http://host:port`.
-fn origin(output: &[u8]) -> Option<String> {
-    let head = std::str::from_utf8(output).ok()?;
-    let rest = head.strip_prefix(METHOD).filter(|rest| rest.starts_with('/'))?;
-    let field = rest.lines().find_map(|line| {
+fn origin(output: &[u8]) -> Option<(usize, String)> {
+    let target = target(output)?;
+    // A body may follow the head at once.
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(output.len());
+    let head = std::str::from_utf8(&output[..end]).ok()?;
+    let field = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("host").then(|| value.trim())
     })?;
-    Some(format!("http://{field}"))
+    Some((target, format!("http://{field}")))
 }

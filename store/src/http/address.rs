@@ -1,6 +1,7 @@
 //! Parts of `http` addresses: joining, hiding passwords, and what is sent for a user name.
 
-use store::digest::to_hex;
+use crate::digest::to_hex;
+use crate::nix::hash::to_base64;
 
 /// What an address is made of, as far as we need it: `scheme://[user@]host/path`.
 pub struct Parts<'a> {
@@ -45,7 +46,7 @@ impl Parts<'_> {
 
     /// The header that says who we are (RFC 7617), if the address does.
     pub fn authorization(&self) -> Option<String> {
-        self.user.map(|user| format!("Basic {}", base64(&percent_decode(user))))
+        self.user.map(|user| format!("Basic {}", to_base64(&percent_decode(user))))
     }
 }
 
@@ -126,20 +127,6 @@ pub fn percent_decode(text: &str) -> Vec<u8> {
         }
     }
     decoded
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let value = chunk.iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for position in 0..4 {
-            let digit = ALPHABET[(value >> (18 - 6 * position) & 63) as usize];
-            text.push(if position <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
