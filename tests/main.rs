@@ -14,5 +14,6 @@ mod oci;
 mod pages;
 mod repl;
 mod settings;
+mod signing;
 mod spine;
 mod world;
