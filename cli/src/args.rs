@@ -455,6 +455,9 @@ pub struct ImportArguments {
     /// For which platform, for instance linux/arm64; of an OCI image for several platforms, which one
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
+    /// Of an OCI layout or archive with several images, which one: its name, tag or digest
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
     /// Of a directory, keeps owners, modes and attributes; else everything is root's, with modes 0644 and 0755
     #[arg(long)]
     pub keep: bool,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use store::directory::Record;
+use store::format::oci::Wanted;
 use store::format::{Artifact, Bounds, Dropped, FileName, Imported};
 use store::formation::{is_name, is_variant};
 use store::{Formation, FormationId, Store};
@@ -61,8 +62,12 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
             }
             // Of an image for several platforms, one is chosen rather than called another.
             (false, false) if store::format::of(&artifact)?.name() == "oci" => {
-                let platform = wishes.platform.take();
-                store::format::oci::read_platform(&store, &artifact, &bounded(artifact.size()), platform)?
+                let wanted = Wanted { platform: wishes.platform.take(), image: arguments.image.as_deref() };
+                store::format::oci::read_wanted(&store, &artifact, &bounded(artifact.size()), &wanted)?
+            }
+            (false, _) if arguments.image.is_some() => {
+                let failure = Failure::new(code::USAGE, format!("--image: `{}` is no OCI image", path.display()));
+                return Err(failure.hint("an OCI layout or archive, or one of `docker save`, can hold several"));
             }
             (false, _) => store::format::read(&store, &artifact, &bounded(artifact.size()))?,
         }

@@ -9,7 +9,6 @@ use std::io::Write;
 use super::{Artifact, Bounds, Format, Imported, Inspection, Options};
 use crate::{FormationId, Result, Store};
 
-use descriptor::Platform;
 use open::{Arrangement, Parts};
 
 pub mod config;
@@ -26,7 +25,7 @@ mod view;
 
 pub use image::{Collection, Content, Image, Source, collection, image, referrer};
 pub use layout::{write_archive, write_directory};
-pub use read::read_layer;
+pub use read::{Wanted, read_layer};
 
 /// `oci`
 pub struct Oci;
@@ -56,7 +55,7 @@ impl Format for Oci {
             (_, Arrangement::Flat) => "dir",
             (_, Arrangement::Docker) => "docker-archive",
         };
-        let found = parts.find(None)?;
+        let found = parts.find(&Wanted::default())?;
         let mut inspection = found.inspection(format, &parts);
         if !artifact.is_directory() {
             inspection.size = artifact.size();
@@ -65,13 +64,13 @@ impl Format for Oci {
     }
 
     fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
-        read_platform(store, artifact, bounds, None)
+        read_wanted(store, artifact, bounds, &Wanted::default())
     }
 }
 
-/// Takes the image for a platform (`linux/arm64`) into the store; without one, the only image, or that for this machine.
-pub fn read_platform(store: &Store, artifact: &Artifact, bounds: &Bounds, platform: Option<&str>) -> Result<Imported> {
+/// Takes the image that is meant into the store.
+pub fn read_wanted(store: &Store, artifact: &Artifact, bounds: &Bounds, wanted: &Wanted<'_>) -> Result<Imported> {
     let parts = Parts::open(artifact, Some(store))?;
-    let found = parts.find(platform.map(Platform::parse).as_ref())?;
+    let found = parts.find(wanted)?;
     parts.import(store, &found, bounds)
 }

@@ -21,6 +21,15 @@ const DEEPEST_INDEX: usize = 4;
 /// Manifests of all indexes.
 const MOST_MANIFESTS: usize = 1000;
 
+/// Which image of several is meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// For this platform (`linux/arm64`); else the only one, or that for this machine.
+    pub platform: Option<&'a str>,
+    /// Called so: a reference, the last part of one, a tag, or the digest of a manifest (of an image of Docker's, of its configuration).
+    pub image: Option<&'a str>,
+}
+
 /// One image as it lies there, its configuration read and checked.
 pub struct Found {
     /// How it is run.
@@ -62,30 +71,32 @@ impl Parts {
         serde_json::from_slice(bytes).map_err(|error| self.bad(format!("{what}: {error}")))
     }
 
-    /// The image for a platform; where there is only one, that one if nothing is asked for.
-    pub fn find(&self, platform: Option<&Platform>) -> Result<Found> {
+    /// The image that is asked for; where there is only one, that one if nothing is.
+    pub fn find(&self, wanted: &Wanted<'_>) -> Result<Found> {
+        let platform = wanted.platform.map(Platform::parse);
+        let platform = platform.as_ref();
         let missing = |name: &str| self.bad(format!("it has no {name}"));
         match self.arrangement {
             Arrangement::Layout => {
                 let index = self.whole_file("index.json")?.ok_or_else(|| missing("index.json"))?;
-                self.choose(self.json("index.json", &index)?, platform)
+                self.choose(self.json("index.json", &index)?, wanted.image, platform)
             }
             Arrangement::Flat => {
                 let bytes = self.whole_file("manifest.json")?.ok_or_else(|| missing("manifest.json"))?;
                 let value: serde_json::Value = self.json("manifest.json", &bytes)?;
                 match value.get("manifests").is_some() {
-                    true => self.choose(self.json("manifest.json", &bytes)?, platform),
+                    true => self.choose(self.json("manifest.json", &bytes)?, wanted.image, platform),
                     false => self.image(&Descriptor::of(media::MANIFEST, &bytes), &bytes, platform),
                 }
             }
             Arrangement::Docker => {
                 let bytes = self.whole_file("manifest.json")?.ok_or_else(|| missing("manifest.json"))?;
-                self.docker(self.json("manifest.json", &bytes)?, platform)
+                self.docker(self.json("manifest.json", &bytes)?, wanted.image, platform)
             }
         }
     }
 
-    fn choose(&self, index: Index, platform: Option<&Platform>) -> Result<Found> {
+    fn choose(&self, index: Index, image: Option<&str>, platform: Option<&Platform>) -> Result<Found> {
         let mut images: Vec<(Descriptor, Platform)> = Vec::new();
         let mut waiting: Vec<(Descriptor, usize)> = index.manifests.into_iter().map(|entry| (entry, 0)).collect();
         waiting.reverse();
@@ -122,6 +133,15 @@ impl Parts {
             };
             images.push((entry, platform));
         }
+        if let Some(image) = image {
+            let names: Vec<String> = images.iter().filter_map(|(entry, _)| name_of(entry)).collect();
+            images.retain(|(entry, _)| {
+                name_of(entry).is_some_and(|name| is_called(&name, image)) || entry.digest.to_string() == image
+            });
+            if images.is_empty() {
+                return Err(self.unknown(image, &names));
+            }
+        }
         let here = Platform::parse(&format!("linux/{}", architecture()));
         let wanted = platform.unwrap_or(&here);
         let fitting = || images.iter().filter(|(_, has)| has.fits(wanted));
@@ -144,8 +164,7 @@ impl Parts {
                     several => {
                         let names: Vec<String> = several.iter().filter_map(|(entry, _)| name_of(entry)).collect();
                         let names = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
-                        return Err(self
-                            .bad(format!("it has several images for {wanted} ({names}): copy one of them out first")));
+                        return Err(self.bad(format!("it has several images for {wanted} ({names}): name one of them")));
                     }
                 }
             }
@@ -201,11 +220,26 @@ impl Parts {
         })
     }
 
-    fn docker(&self, images: Vec<DockerImage>, platform: Option<&Platform>) -> Result<Found> {
+    fn unknown(&self, image: &str, names: &[String]) -> Error {
+        let names = if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") };
+        self.bad(format!("it has no image `{image}`, but {names}"))
+    }
+
+    fn docker(&self, mut images: Vec<DockerImage>, wanted: Option<&str>, platform: Option<&Platform>) -> Result<Found> {
+        let names: Vec<String> = images.iter().flat_map(|image| image.tags.iter().flatten()).cloned().collect();
+        if let Some(wanted) = wanted {
+            let digits = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+            images.retain(|image| {
+                let id = image.config.rsplit('/').next().unwrap_or_default();
+                image.tags.iter().flatten().any(|tag| is_called(tag, wanted))
+                    || id.strip_suffix(".json").unwrap_or(id) == digits
+            });
+            if images.is_empty() {
+                return Err(self.unknown(wanted, &names));
+            }
+        }
         let [image] = images.as_slice() else {
-            let names: Vec<&str> =
-                images.iter().flat_map(|image| image.tags.iter().flatten()).map(String::as_str).collect();
-            return Err(self.bad(format!("it has {} images ({}): save one of them", images.len(), names.join(", "))));
+            return Err(self.bad(format!("it has {} images ({}): name one of them", images.len(), names.join(", "))));
         };
         let bytes = self.whole_file(&image.config)?;
         let bytes = bytes.ok_or_else(|| self.bad(format!("it has no `{}`", image.config)))?;
@@ -415,6 +449,22 @@ fn is_image(manifest: &Manifest) -> bool {
 fn name_of(entry: &Descriptor) -> Option<String> {
     let names = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
     names.iter().find_map(|name| entry.annotations.get(*name)).cloned()
+}
+
+/// Whether an image of this name is meant: by the whole of it, by repository (with the tag `latest`, or any), by its last part
+/// with or without the tag, or by the tag alone.
+fn is_called(name: &str, wanted: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let untagged = |text: &str| match text.rfind(':') {
+        Some(colon) if !text[colon..].contains('/') => text[..colon].to_owned(),
+        _ => text.to_owned(),
+    };
+    let tag = split(name).1;
+    name == wanted
+        || last == wanted
+        || untagged(name) == wanted
+        || untagged(last) == wanted
+        || tag.is_some_and(|tag| tag == wanted)
 }
 
 /// `registry:5000/team/name:tag` is `name` and `tag`; a tag alone is one too.

@@ -49,13 +49,13 @@ fn import(world: &World, path: &Path) -> Result<Imported> {
 /// The digests of the layers before they were compressed.
 fn diff_ids(path: &Path) -> Vec<Digest> {
     let parts = Parts::open(&Artifact::open(path).unwrap(), None).unwrap();
-    parts.find(None).unwrap().config.rootfs.diff_ids
+    parts.find(&Wanted::default()).unwrap().config.rootfs.diff_ids
 }
 
 /// The names in each layer, in order.
 fn names(path: &Path) -> Vec<Vec<String>> {
     let parts = Parts::open(&Artifact::open(path).unwrap(), None).unwrap();
-    let layers = parts.find(None).unwrap().layers;
+    let layers = parts.find(&Wanted::default()).unwrap().layers;
     let list = |layer: &read::Layer| {
         let read::Layer::Part(descriptor) = layer else { panic!("a part") };
         let mut archive = Archive::new(crate::format::unpacked(parts.stream(descriptor).unwrap()).unwrap().1);
@@ -378,6 +378,53 @@ fn a_changed_byte_of_any_part_is_noticed() {
     assert!(import(&world, &image).is_ok());
 }
 
+fn wanted(world: &World, artifact: &Artifact, wanted: Wanted<'_>) -> Result<Imported> {
+    read_wanted(&world.store, artifact, &Bounds::for_size(0), &wanted)
+}
+
+#[test]
+fn one_of_several_images_is_picked_by_its_name_tag_or_digest() {
+    let world = World::new();
+    let path = world.directory.path().join("layout");
+    let mut entries = Vec::new();
+    let names = ["registry.example:5000/team/web:1.2", "registry.example:5000/team/db:latest"];
+    let ids = names.map(|name| {
+        let root = tree(&world, 0o755, [("name", file(&world, name))]);
+        let id = world.formation(root);
+        let one = collection(&world.store, &[id], &Options::default()).unwrap();
+        write_directory(&world.store, &one, &path).unwrap();
+        let index: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path.join("index.json")).unwrap()).unwrap();
+        let mut entry = index["manifests"][0].clone();
+        entry["annotations"]["org.opencontainers.image.ref.name"] = name.into();
+        entries.push(entry);
+        id
+    });
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+    std::fs::write(path.join("index.json"), index.to_string()).unwrap();
+    let artifact = Artifact::open(&path).unwrap();
+    let pick = |image: Option<&str>| wanted(&world, &artifact, Wanted { platform: None, image });
+    let ambiguous = pick(None).unwrap_err().to_string();
+    assert!(names.iter().all(|name| ambiguous.contains(name)), "{ambiguous}");
+    let digest = entries[1]["digest"].as_str().unwrap();
+    for (image, id) in [
+        (names[0], ids[0]),
+        ("web", ids[0]),
+        ("web:1.2", ids[0]),
+        ("1.2", ids[0]),
+        ("registry.example:5000/team/web", ids[0]),
+        ("db", ids[1]),
+        ("latest", ids[1]),
+        (digest, ids[1]),
+    ] {
+        assert_eq!(pick(Some(image)).unwrap().formation.unwrap().id(), id, "{image}");
+    }
+    for image in ["we", "web:1.3", "team", "", "registry.example"] {
+        let unknown = pick(Some(image)).unwrap_err().to_string();
+        assert!(unknown.contains("it has no image") && unknown.contains(names[0]), "{image}: {unknown}");
+    }
+}
+
 #[test]
 fn an_index_has_an_image_for_each_platform() {
     let world = World::new();
@@ -394,11 +441,11 @@ fn an_index_has_an_image_for_each_platform() {
     assert_eq!(collection(&world.store, &[ids[1], ids[0]], &Options::default()).unwrap(), both);
     for (platform, id) in ["linux/amd64", "linux/arm64"].into_iter().zip(ids) {
         let artifact = Artifact::open(&path).unwrap();
-        let imported = read_platform(&world.store, &artifact, &Bounds::for_size(0), Some(platform)).unwrap();
+        let imported = wanted(&world, &artifact, Wanted { platform: Some(platform), image: None }).unwrap();
         assert_eq!(imported.formation.unwrap().id(), id);
     }
     let artifact = Artifact::open(&path).unwrap();
-    let missing = read_platform(&world.store, &artifact, &Bounds::for_size(0), Some("linux/s390x")).unwrap_err();
+    let missing = wanted(&world, &artifact, Wanted { platform: Some("linux/s390x"), image: None }).unwrap_err();
     assert!(
         missing.to_string().ends_with("it has no image for linux/s390x, but for linux/amd64, linux/arm64"),
         "{missing}"
