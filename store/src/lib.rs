@@ -18,6 +18,7 @@ pub mod nix;
 pub mod openpgp;
 pub mod packages;
 pub mod paragraph;
+pub mod peer;
 pub mod provenance;
 pub mod sbom;
 pub mod signing;

@@ -1,7 +1,12 @@
 //! Keys that artifacts are signed with, and keys that are trusted. Their bytes come from files that the user names; nothing of them
 //! is ever kept in a store.
 //!
-//! Two kinds: OpenPGP keys, armoured or binary, and ed25519 keys as `openssl genpkey -algorithm ed25519` writes them (PKCS#8 in PEM).
+//! Three kinds: OpenPGP keys, armoured or binary, and ed25519 keys as `openssl genpkey -algorithm ed25519` writes them (PKCS#8 in PEM),
+//! for artifacts; ed25519 keys in Nix's form (`signing/named.rs`), for claims.
+
+mod named;
+
+pub use named::{NamedKey, NamedPublicKey, named};
 
 use ed25519_dalek::Signer as _;
 use pgp::composed::{ArmorOptions, CleartextSignedMessage, Deserializable, SignedSecretKey};

@@ -186,6 +186,14 @@ impl Store {
         self.is_there(&blob_path(id, false)) || self.is_there(&blob_path(id, true))
     }
 
+    /// The length of a blob, if it is here.
+    pub fn blob_size(&self, id: BlobId) -> Result<Option<u64>> {
+        match self.size_of(&blob_path(id, false))? {
+            Some(size) => Ok(Some(size)),
+            None => self.size_of(&blob_path(id, true)),
+        }
+    }
+
     fn blob_is_whole(&self, id: BlobId, size: u64) -> Result<bool> {
         for executable in [false, true] {
             // A crash of the machine may leave a file shorter than it was; such a one is written again.
