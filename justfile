@@ -16,3 +16,7 @@ bench-artifacts runs="5":
 bench-lang workloads nix="nix-instantiate" nixpkgs="":
     cargo build --release -p cli
     python3 benchmarks/lang.py --forge "${CARGO_TARGET_DIR:-target}/release/forge nix-instantiate" --nix "{{nix}}" --workloads "{{workloads}}" {{ if nixpkgs == "" { "" } else { "--nixpkgs " + nixpkgs } }}
+
+# Files and images over 4 GiB, in every format (20 GiB of disk, some minutes)
+large:
+    cargo test --release -p store --test large -- --ignored
