@@ -7,10 +7,10 @@ _list:
 check:
     ./check
 
-# Packing squashfs and SIF against mksquashfs and cp, as ratios: `just bench-artifacts [RUNS]`
-bench-artifacts runs="5":
+# Packing squashfs, SIF and OCI against mksquashfs, cp, apptainer and tar, as ratios: `just bench-artifacts [RUNS] [OPTIONS]`
+bench-artifacts runs="5" *options="":
     cargo build --release -p cli
-    python3 benchmarks/artifacts/bench.py --forge target/release/forge --runs {{runs}}
+    python3 benchmarks/artifacts/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --runs {{runs}} {{options}}
 
 # Nix against forge on expressions: `just bench-lang WORKLOADS [NIX_INSTANTIATE] [NIXPKGS]`
 bench-lang workloads nix="nix-instantiate" nixpkgs="":

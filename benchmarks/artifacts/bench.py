@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""What packing costs, against mksquashfs and cp, as ratios of one run on one machine.
+"""What packing costs, against mksquashfs, cp, apptainer and tar, as ratios of one run on one machine.
 
 Builds the payload (payload.expr: some 20,000 files, 0.7 GB) with forge, lays it out for mksquashfs, and times pairs in turn
 (A B A B …), because a machine's speed drifts. Prints the median of the pairs' ratios, and the smallest and largest.
-A tool that needs words before it is given as such: --mksquashfs 'chroot /sid mksquashfs'.
+A tool that needs words before it is given as such: --mksquashfs 'chroot /sid mksquashfs'. What is not given is left out:
+--apptainer apptainer (SIF from the same directory), --zstd zstd (OCI against tar piped into it).
 """
 
 import argparse, os, shlex, shutil, statistics, subprocess, sys, tempfile, time
@@ -43,6 +44,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--forge", default="forge")
     options.add_argument("--mksquashfs", default="mksquashfs")
+    options.add_argument("--apptainer")
+    options.add_argument("--zstd", default="zstd")
     options.add_argument("--runs", type=int, default=5)
     options.add_argument("--expression", default=os.path.join(os.path.dirname(__file__), "payload.expr"))
     options.add_argument("--directory", help="where payload and images go, and stay [default: a temporary one]")
@@ -89,6 +92,32 @@ def main():
     paired("one file changed, against cp of the image", runs, [*both, *export("changed")],
            [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
     paired("one file changed, one processor, against mksquashfs", runs, [*one, *export("changed")], [*one, *peer(1)], forget)
+
+    def sif(*more):
+        return [forge, "export", ids["first"], "--format", "sif", "-f", "-o", path("first.sif"), *more]
+
+    if options.apptainer:
+        def unbuilt():
+            if os.path.exists(path("peer.sif")):
+                os.remove(path("peer.sif"))
+
+        peer_sif = [*both, *shlex.split(options.apptainer), "build", "--force", path("peer.sif"), path("payload")]
+        paired("SIF from nothing, against apptainer build of the directory", runs, [*both, *sif("--fresh")], peer_sif, unbuilt)
+        paired("SIF again, blocks copied, against apptainer build", runs, [*both, *sif()], peer_sif, unbuilt)
+    if options.zstd and shutil.which(shlex.split(options.zstd)[0]):
+        def oci(*more):
+            return [forge, "export", ids["first"], "--format", "oci", "-f", "-o", path("first.oci.tar"), *more]
+
+        for threads, processors in ((1, one), (2, both)):
+            piped = f"tar --sort=name -C {shlex.quote(path('payload'))} -c . | {options.zstd} -q -3 -T{threads} -o {shlex.quote(path('peer.tar.zst'))} -f"
+            paired(f"OCI from nothing, {threads} thread(s), against tar | zstd -3 -T{threads}", runs,
+                   [*processors, *oci("--fresh")], [*processors, "sh", "-c", piped])
+        subprocess.run(oci(), check=True, stdout=subprocess.DEVNULL)
+        paired("OCI again, nothing compressed, against tar | zstd -3 -T2", runs, [*both, *oci()], [*both, "sh", "-c", piped])
+    subprocess.run(sif(), check=True, stdout=subprocess.DEVNULL)
+    walls = sorted(measured([forge, "inspect", path("first.sif")])[0] for _ in range(21))
+    print(f"inspect of a SIF of {os.path.getsize(path('first.sif')) >> 20} MiB: {walls[10] * 1000:.1f} ms"
+          f" ({walls[0] * 1000:.1f} to {walls[-1] * 1000:.1f})")
     if not options.directory:
         shutil.rmtree(work)
 
