@@ -61,6 +61,8 @@ pub const ALL: &[&dyn Builtin] = &[
     &debian::configure::Configure,
     &crate::python::wheel::Wheel,
     &crate::python::environment::Environment,
+    &crate::node::package::Package,
+    &crate::node::modules::Modules,
 ];
 
 impl Job<'_> {

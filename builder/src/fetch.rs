@@ -6,6 +6,7 @@
 //! | `file:///…` | a file of this machine |
 //! | `debian:SUITE/FILE` | FILE below every mirror of this machine that has SUITE, in the order configured |
 //! | `python:PROJECT/FILENAME` | wherever a Python index of this machine says that FILENAME of PROJECT lies |
+//! | `npm:NAME/-/FILENAME` | that path below the npm registry of this machine that NAME's scope has |
 //!
 //! Bytes are hashed while they stream into the store; what has another digest than was asked for is never kept. A cut connection is
 //! taken up again where it was cut; what a server lied about then shows in the digest.
@@ -13,6 +14,7 @@
 mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;
+pub mod pinned;
 pub mod resolver;
 mod transfer;
 pub mod tree;
@@ -25,7 +27,7 @@ use store::BlobId;
 use store::digest::StepKey;
 use store::directory::Claim;
 
-use crate::{Builder, Error, Machine, Result, debian, python};
+use crate::{Builder, Error, Machine, Result, debian, node, python};
 use store::http::{Failure, Patience};
 use transfer::Transfer;
 
@@ -245,7 +247,8 @@ fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
             Some((project, file)) if !project.is_empty() => python::index::places(builder, project, file),
             _ => Err(bad(url, "`python:PROJECT/FILENAME` is expected")),
         },
-        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `file:`, `debian:`, `python:`")),
+        "npm" => node::registry::places(builder, rest),
+        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `file:`, `debian:`, `python:`, `npm:`")),
     }
 }
 

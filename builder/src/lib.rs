@@ -7,6 +7,7 @@ pub mod error;
 pub mod fetch;
 pub mod git;
 pub mod machine;
+pub mod node;
 pub mod python;
 pub mod report;
 pub mod resolve;

@@ -16,6 +16,8 @@ pub struct Machine {
     pub debian_mirrors: Vec<String>,
     /// A Python index from forge's own configuration; overrides pip's and uv's. `https://host/simple`.
     pub python_index: Option<String>,
+    /// An npm registry from forge's own configuration; overrides npm's. `https://host/npm`.
+    pub npm_registry: Option<String>,
 }
 
 impl Machine {

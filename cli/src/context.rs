@@ -52,6 +52,8 @@ pub struct Settings {
     pub debian_mirrors: Option<Setting<Vec<String>>>,
     /// `python.index`: overrides pip's and uv's.
     pub python_index: Option<Setting<String>>,
+    /// `npm.registry`: overrides npm's.
+    pub npm_registry: Option<Setting<String>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
     pub evaluation_cache: Option<Setting<bool>>,
 }
@@ -65,6 +67,7 @@ struct File {
     evaluation_cache: Option<bool>,
     debian: DebianFile,
     python: PythonFile,
+    npm: NpmFile,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -77,6 +80,12 @@ struct DebianFile {
 #[serde(deny_unknown_fields, default)]
 struct PythonFile {
     index: Option<String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NpmFile {
+    registry: Option<String>,
 }
 
 impl Context {
@@ -170,6 +179,7 @@ impl Context {
             home: self.variable("HOME").map(PathBuf::from),
             debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
             python_index: self.settings.python_index.clone().map(|setting| setting.value),
+            npm_registry: self.settings.npm_registry.clone().map(|setting| setting.value),
         }
     }
 
@@ -220,6 +230,7 @@ impl Settings {
             Ok(Some(Setting { value: value.to_owned(), origin: format!("${name}") }))
         };
         settings.python_index = text("FORGE_PYTHON_INDEX")?;
+        settings.npm_registry = text("FORGE_NPM_REGISTRY")?;
         settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(|setting| Setting {
             value: setting.value.split_whitespace().map(str::to_owned).collect(),
             origin: setting.origin,
@@ -266,6 +277,7 @@ impl Settings {
         fill(&mut self.evaluation_cache, file.evaluation_cache, &origin);
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
         fill(&mut self.python_index, file.python.index, &origin);
+        fill(&mut self.npm_registry, file.npm.registry, &origin);
         Ok(())
     }
 }

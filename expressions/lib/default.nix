@@ -7,6 +7,8 @@
   lock,
   # For instance "x86_64-linux".
   system,
+  # The library's file of a name.
+  part,
   # set: name: message: fails where the user wrote the attribute.
   fail,
   # The same, and says what the attribute is instead.
@@ -109,6 +111,36 @@ let
 
   isLayer = value: isAttrs value && value._type or null == "layer";
   layer = kind: fields: fields // { _type = "layer"; inherit kind; };
+
+  # A file known by the text that npm and others know it by: "sha512-…" in base 64. `source`: `url`, and where else it may be.
+  downloadIntegrity =
+    {
+      name,
+      source,
+      integrity,
+    }:
+    derivation {
+      inherit system;
+      name = storeName name;
+      builder = "builtin:fetch";
+      parameters = toJSON (notNull source);
+      outputHash = integrity;
+      outputHashMode = "flat";
+    };
+
+  inherit (part "units" { inherit fail wrong; }) parseBytes parseDuration parseLimits;
+
+  nodePart = part "node" {
+    inherit
+      architecture
+      baseName
+      downloadIntegrity
+      fail
+      layer
+      step
+      wrong
+      ;
+  };
 
   # ---- what users call ----------------------------------------------------------------------------------------------
 
@@ -328,7 +360,7 @@ let
     else if isAttrs value && value.type or null == "derivation" then
       layer "derivation" { drv = value; }
     else
-      fail arguments "layers" "a layer is what forge.debian, forge.python, forge.files or forge.run gives, not a ${typeOf value}";
+      fail arguments "layers" "a layer is what forge.debian, forge.python, forge.node, forge.files or forge.run gives, not a ${typeOf value}";
 
   realiseLayers =
     name: descriptions:
@@ -336,6 +368,7 @@ let
       ofKind = kind: filter (item: item.kind == kind) descriptions;
       debians = ofKind "debian";
       pythons = ofKind "python";
+      nodes = ofKind "node";
       debianSuites = unique (map (item: item.suite) debians);
       suite =
         if length debianSuites > 1 then
@@ -367,7 +400,8 @@ let
               # manylinux wheels may expect the system to have it (PEP 600).
               "libstdc++6"
             ]
-        );
+        )
+        ++ (if nodes == [ ] then [ ] else [ "nodejs" ]);
 
       merged = {
         debian = debianLayer {
@@ -399,19 +433,26 @@ let
               filesLayer description
             else if kind == "run" then
               runLayer state.below description
+            else if kind == "node" then
+              if debians == [ ] then
+                fail description.arguments "lock" "formation ${name}: forge.node needs Node: add (forge.debian { packages = [ ]; }) to the layers"
+              else
+                nodePart.layers state.below description
             else
               {
                 label = description.drv.name;
                 inherit (description) drv;
               };
+          # Some kinds give several layers, one on top of the other.
+          layersMade = if isList made then made else [ made ];
         in
         if once && elem kind state.seen then
           state
         else
           {
             seen = state.seen ++ [ kind ];
-            layers = state.layers ++ [ made ];
-            below = state.below ++ [ made.drv ];
+            layers = state.layers ++ layersMade;
+            below = state.below ++ map (item: item.drv) layersMade;
           };
     in
     (foldl' place {
@@ -530,131 +571,6 @@ let
       };
     };
 
-  # ---- units ---------------------------------------------------------------------------------------------------------
-
-  power = base: exponent: if exponent == 0 then 1 else base * power base (exponent - 1);
-
-  # "512M", "1.5GiB" and 1024 are bytes; K, M, G and T are powers of 1024, as systemd and Docker read them.
-  parseBytes =
-    value:
-    let
-      parts = match "([0-9]+)([.]([0-9]{1,3}))?([KMGT]?)(i?B?)?" value;
-      exponents = {
-        "" = 0;
-        K = 1;
-        M = 2;
-        G = 3;
-        T = 4;
-      };
-    in
-    if isInt value then
-      value
-    else if !isString value || parts == null then
-      null
-    else
-      scaled (elemAt parts 0) (elemAt parts 2) (power 1024 exponents.${elemAt parts 3});
-
-  # A decimal number times a unit, in whole numbers only; null if there is no such integer.
-  scaled =
-    whole: fraction: unit:
-    let
-      digits = if fraction == null then "0" else fraction;
-      thousandths = number (builtins.substring 0 3 "${digits}00");
-      most = 9223372036854775807 / unit - 1;
-    in
-    if match "0*[0-9]{1,18}" whole == null || number whole > most then
-      null
-    else
-      number whole * unit + thousandths * (unit / 1000) + thousandths * (unit - unit / 1000 * 1000) / 1000;
-
-  scaledInteger = value: unit: if value > 9223372036854775807 / unit then null else value * unit;
-
-  # Leading zeros are no JSON.
-  number = digits: builtins.fromJSON (head (match "0*([0-9]+)" digits));
-
-  parseDuration =
-    value:
-    let
-      parts = match "([0-9]+)([.]([0-9]{1,3}))?(ms|s|m|h|d)?" value;
-      units = {
-        ms = 1;
-        s = 1000;
-        m = 60 * 1000;
-        h = 60 * 60 * 1000;
-        d = 24 * 60 * 60 * 1000;
-      };
-      unit = elemAt parts 3;
-    in
-    if isInt value then
-      scaledInteger value 1000
-    else if !isString value || parts == null then
-      null
-    else
-      scaled (elemAt parts 0) (elemAt parts 2) units.${if unit == null then "s" else unit};
-
-  parseCpus =
-    value:
-    let
-      parts = match "([0-9]+)([.]([0-9]{1,3}))?" value;
-    in
-    if isInt value then
-      scaledInteger value 1000
-    else if isFloat value then
-      if value < 1.0e9 then builtins.floor (value * 1000 + 0.5) else null
-    else if !isString value || parts == null then
-      null
-    else
-      scaled (elemAt parts 0) (elemAt parts 2) 1000;
-
-  parseLimits =
-    limits:
-    let
-      parsers = {
-        memory = {
-          target = "memory";
-          parse = parseBytes;
-          wanted = "a number of bytes such as \"512M\" or \"2G\"";
-        };
-        cpus = {
-          target = "cpu_millis";
-          parse = parseCpus;
-          wanted = "a number of processors such as 2 or 0.5";
-        };
-        pids = {
-          target = "pids";
-          parse = value: if isInt value then value else null;
-          wanted = "a number of processes";
-        };
-        timeout = {
-          target = "timeout_millis";
-          parse = parseDuration;
-          wanted = "a time such as \"90s\", \"10m\" or \"2h\"";
-        };
-      };
-      names = attrNames parsers;
-      unknown = filter (name: !(elem name names)) (attrNames limits);
-      limit =
-        name:
-        let
-          parser = parsers.${name};
-          given = limits.${name} or null;
-          value = parser.parse given;
-        in
-        {
-          name = parser.target;
-          value =
-            if given == null then
-              null
-            else if value == null || value <= 0 then
-              wrong limits name "limits.${name} is ${parser.wanted}"
-            else
-              value;
-        };
-    in
-    if unknown != [ ] then
-      fail limits (head unknown) "limits has no `${head unknown}`: there are ${concatStringsSep ", " names}"
-    else
-      builtins.listToAttrs (map limit names);
 in
 {
   inherit
@@ -667,4 +583,5 @@ in
     python
     run
     ;
+  inherit (nodePart) node;
 }

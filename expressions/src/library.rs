@@ -13,7 +13,13 @@ use crate::show;
 use crate::value::{Attribute, Value, View};
 
 const LIBRARY: &str = include_str!("../lib/default.nix");
+/// The library's other files, by name. Each is read when something of it is asked for.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("node", "<forge library: node>", include_str!("../lib/node.nix")),
+    ("units", "<forge library: units>", include_str!("../lib/units.nix")),
+];
 
+static PART: Builtin = Builtin { name: "part", arity: 1, traced: false, run: part };
 static LOCK: Builtin = Builtin { name: "lock", arity: 2, traced: false, run: lock };
 static FAIL: Builtin = Builtin { name: "fail", arity: 3, traced: false, run: fail };
 static WRONG: Builtin = Builtin { name: "wrong", arity: 3, traced: false, run: wrong };
@@ -30,6 +36,7 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
         other => other.unwrap_or_default(),
     };
     let primitives = Value::set(vec![
+        Attribute::new(symbol("part"), Value::builtin(&PART)),
         Attribute::new(symbol("lock"), Value::builtin(&LOCK)),
         Attribute::new(symbol("fail"), Value::builtin(&FAIL)),
         Attribute::new(symbol("wrong"), Value::builtin(&WRONG)),
@@ -38,6 +45,15 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
         Attribute::new(symbol("system"), Value::string(system)),
     ]);
     evaluator.call(&function, &[primitives], PlaceId::NONE)
+}
+
+/// `part name`: what the library's file of this name holds.
+fn part(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    let name = evaluator.force_string_without_context(&arguments[0], place, "while evaluating a part's name")?;
+    match PARTS.iter().find(|(known, ..)| known.as_bytes() == &*name.bytes) {
+        Some((_, file, text)) => evaluator.internal(file, text),
+        None => Err(Failure::new("the library has no such part")),
+    }
 }
 
 /// An attribute of a set, by arguments of a function; none if the user did not write it.

@@ -16,11 +16,13 @@ pub struct Place {
     pub url: String,
     /// The proxy to go through, where it is not the environment's: `http://host:port`, or `DIRECT`.
     pub proxy: Option<String>,
+    /// A token that is sent to this host, and to no other that it leads to (RFC 6750).
+    pub token: Option<String>,
 }
 
 impl Place {
     /// A place that is reached as the environment says.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), proxy: None }
+        Self { url: url.into(), proxy: None, token: None }
     }
 }

@@ -1,15 +1,14 @@
-//! `builtin:fetch`: one file from elsewhere, pinned by its SHA-256.
+//! `builtin:fetch`: one file from elsewhere, pinned by its SHA-256, or by another hash that an ecosystem knows it by.
 //!
 //! The only builtin that sees the network. What it gives follows from the digest, not from the address.
 
-use store::derivation::HashAlgorithm;
 use store::directory::Claim;
 
 use super::{Builtin, Job};
-use crate::fetch::Wanted;
+use crate::fetch::pinned::{Pinned, fetch};
 use crate::{Error, Result};
 
-/// `{url, size?}`, with a flat SHA-256 as fixed output.
+/// `{url, otherwise?, size?}`, with a flat hash as fixed output. `otherwise` is asked where `url` leads to nothing.
 pub struct Fetch;
 
 impl Builtin for Fetch {
@@ -23,15 +22,16 @@ impl Builtin for Fetch {
 
     fn build(&self, job: &Job<'_>) -> Result<Claim> {
         let url: String = job.parameter("url")?;
+        let otherwise: Option<String> = job.parameter("otherwise")?;
         let size: Option<u64> = job.parameter("size")?;
-        let fixed = job.fixed.filter(|fixed| fixed.algorithm == HashAlgorithm::Sha256 && !fixed.recursive);
-        let sha256 = fixed.and_then(|fixed| fixed.hash.as_slice().try_into().ok()).ok_or_else(|| Error::Parameter {
+        let fixed = job.fixed.filter(|fixed| !fixed.recursive && !fixed.hash.is_empty());
+        let fixed = fixed.ok_or_else(|| Error::Parameter {
             step: job.name.to_owned(),
             parameter: "outputHash".to_owned(),
-            reason: "a download is pinned by a flat sha256".to_owned(),
+            reason: "a download is pinned by a flat hash".to_owned(),
         })?;
-        let wanted = Wanted { url: &url, sha256: Some(sha256), size };
-        let (blob, _) = job.builder.fetcher.fetch(job.builder, &wanted)?;
-        Ok(Claim::Blob(blob))
+        let urls: Vec<&str> = [Some(&url), otherwise.as_ref()].into_iter().flatten().map(String::as_str).collect();
+        let pinned = Pinned { urls: &urls, algorithm: fixed.algorithm, hash: &fixed.hash, size };
+        Ok(Claim::Blob(fetch(job.builder, &pinned)?))
     }
 }

@@ -54,7 +54,7 @@ pub enum SignedBy {
 impl Source {
     /// A file of this archive.
     pub fn place(&self, file: &str) -> Place {
-        Place { url: format!("{}/{file}", self.base), proxy: self.proxy.clone() }
+        Place { proxy: self.proxy.clone(), ..Place::new(format!("{}/{file}", self.base)) }
     }
 
     fn mirror(base: &str) -> Self {

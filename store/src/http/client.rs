@@ -242,6 +242,10 @@ impl Client {
         }
         if let Some(authorization) = parts.authorization() {
             request = request.header("authorization", authorization);
+        } else if let Some(token) = &place.token
+            && split(&place.url).is_some_and(|asked| (asked.scheme, asked.host) == (parts.scheme, parts.host))
+        {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let bad = |error: ureq::http::Error| Failure::lasting(error.to_string());
         let result = match &mut call.content {
