@@ -75,8 +75,11 @@ impl Builtin for Modules {
             let lock = store.blob(job.blob(&job.parameter::<String>("lock")?)?)?;
             let installed: Vec<&str> =
                 packages.iter().map(|placed| placed.path.as_str()).chain(links.keys().map(String::as_str)).collect();
-            let text = hidden_lock(&lock, &installed)
-                .map_err(|reason| Error::Invalid { what: "lock", name: "package-lock.json".to_owned(), reason })?;
+            let text = hidden_lock(&lock, &installed).map_err(|reason| Error::Invalid {
+                what: "lock",
+                name: "package-lock.json".to_owned(),
+                reason,
+            })?;
             let blob = store.put_blob(text.as_bytes(), false)?;
             let file = File { blob, size: text.len() as u64, metadata: Metadata::root(0o644) };
             let path = whole("node_modules/.package-lock.json")?;
@@ -125,9 +128,7 @@ fn programs(
     let (modules, inside) = (&path[..end], &path[end + 1..]);
     let named: Vec<(String, &str)> = match bin {
         Value::String(file) => vec![(inside.rsplit('/').next().unwrap_or(inside).to_owned(), file.as_str())],
-        Value::Object(files) => {
-            files.iter().filter_map(|(name, file)| Some((name.clone(), file.as_str()?))).collect()
-        }
+        Value::Object(files) => files.iter().filter_map(|(name, file)| Some((name.clone(), file.as_str()?))).collect(),
         _ => Vec::new(),
     };
     for (name, file) in named {
@@ -141,7 +142,8 @@ fn programs(
             set_executable(store, draft, &program).map_err(about)?;
             with_unix_line(draft, store, &program)?;
         }
-        let place = RelativePath([top.0.clone(), parse(modules)?.0, vec![Name::new(*b".bin").expect("a name"), name]].concat());
+        let place =
+            RelativePath([top.0.clone(), parse(modules)?.0, vec![Name::new(*b".bin").expect("a name"), name]].concat());
         if draft.leaf(store, &place.0)?.is_some() {
             continue;
         }
@@ -191,7 +193,8 @@ fn hidden_lock(lock: &[u8], installed: &[&str]) -> Result<String, String> {
         .collect();
     let is_there = |path: &str, about: &Value| {
         let bundled = about.get("inBundle") == Some(&Value::Bool(true));
-        let within = || installed.iter().any(|known| path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
+        let within =
+            || installed.iter().any(|known| path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
         installed.contains(path) || targets.contains(&path) || bundled && within()
     };
     let kept = packages.iter().filter(|(path, about)| is_there(path, about));
@@ -217,7 +220,8 @@ mod tests {
             draft.write(store, file, 0o644, b"#!/usr/bin/env node\r\nok\r\n").unwrap();
             inputs.insert(name.to_owned(), Input::Claim(Claim::Delta(draft.delta(store).unwrap())));
         }
-        let lock = br#"{ "name": "app", "lockfileVersion": 2, "packages": { "": {}, "node_modules/@s/a": { "version": "1" },
+        let lock =
+            br#"{ "name": "app", "lockfileVersion": 2, "packages": { "": {}, "node_modules/@s/a": { "version": "1" },
             "node_modules/@s/a/node_modules/b": { "version": "2" }, "node_modules/gone": { "version": "3" },
             "node_modules/w": { "resolved": "packages/w", "link": true }, "packages/w": {} }, "dependencies": {} }"#;
         inputs.insert("lock".to_owned(), Input::Claim(Claim::Blob(store.put_blob(lock, false).unwrap())));

@@ -125,7 +125,8 @@ mod tests {
             ..crate::Machine::default()
         });
         let hash = NixHash::of(HashAlgorithm::Sha512, b"a package").into_bytes();
-        let pinned = |hash| Pinned { urls: &["npm:@co/x/-/x-1.tgz"], algorithm: HashAlgorithm::Sha512, hash, size: None };
+        let pinned =
+            |hash| Pinned { urls: &["npm:@co/x/-/x-1.tgz"], algorithm: HashAlgorithm::Sha512, hash, size: None };
         let blob = fetch(&world.builder(), &pinned(&hash)).unwrap();
         assert_eq!(blob, store::BlobId::of(b"a package"));
         assert!(server.asked()[0].to_ascii_lowercase().contains("authorization: bearer s3cret"));

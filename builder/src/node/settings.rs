@@ -22,14 +22,18 @@ impl Settings {
             let lower = name.to_ascii_lowercase();
             let Some(setting) = lower.strip_prefix("npm_config_").filter(|_| !value.is_empty()) else { continue };
             // A variable's name cannot have what a key such as `//host/:_authToken` has; npm takes those as they are written.
-            let setting = if setting.starts_with("//") { name["npm_config_".len()..].to_owned() } else { setting.replace('_', "-") };
+            let setting = if setting.starts_with("//") {
+                name["npm_config_".len()..].to_owned()
+            } else {
+                setting.replace('_', "-")
+            };
             settings.values.entry(setting).or_insert_with(|| value.clone());
         }
         let named = |setting: &str| settings.values.get(setting).map(PathBuf::from);
         let user = named("userconfig").or_else(|| Some(machine.home.as_ref()?.join(".npmrc")));
-        let global = named("globalconfig").into_iter().chain(
-            ["etc/npmrc", "usr/etc/npmrc", "usr/local/etc/npmrc"].map(|file| machine.file(file)),
-        );
+        let global = named("globalconfig")
+            .into_iter()
+            .chain(["etc/npmrc", "usr/etc/npmrc", "usr/local/etc/npmrc"].map(|file| machine.file(file)));
         for file in user.into_iter().chain(global).collect::<Vec<_>>() {
             let text = std::fs::read_to_string(file).unwrap_or_default();
             settings.add(&text, machine);
@@ -118,7 +122,8 @@ mod tests {
         std::fs::write(home.path().join(".npmrc"), text).unwrap();
         std::fs::create_dir(home.path().join("etc")).unwrap();
         std::fs::write(home.path().join("etc/npmrc"), "registry=https://machine.example/\n").unwrap();
-        let mut machine = Machine { home: Some(home.path().to_owned()), root: home.path().to_owned(), ..Machine::default() };
+        let mut machine =
+            Machine { home: Some(home.path().to_owned()), root: home.path().to_owned(), ..Machine::default() };
         machine.environment.insert("TOKEN".to_owned(), "s3cret".to_owned());
         let settings = Settings::read(&machine);
         assert_eq!(settings.registry(None), Some("https://user.example/npm/"));
