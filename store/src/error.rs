@@ -164,6 +164,9 @@ pub enum Error {
         /// Why.
         source: crate::signing::KeyError,
     },
+    /// A registry failed us.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::Error),
     /// An archive from outside is not what it says.
     #[error("bad {format} archive `{from}`: {reason}")]
     Archive {

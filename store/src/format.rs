@@ -310,7 +310,7 @@ pub(crate) fn time_text(seconds: u32) -> String {
 }
 
 /// For `map_err`: the artifact could not be written.
-fn write_failed(source: std::io::Error) -> Error {
+pub(crate) fn write_failed(source: std::io::Error) -> Error {
     Error::File { action: "write", path: Path::new("artifact").to_owned(), source }
 }
 

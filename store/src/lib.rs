@@ -20,6 +20,7 @@ pub mod packages;
 pub mod paragraph;
 pub mod peer;
 pub mod provenance;
+pub mod registry;
 pub mod sbom;
 pub mod signing;
 pub mod tree;

@@ -16,7 +16,7 @@ pub mod descriptor;
 mod image;
 mod layer;
 mod layout;
-mod open;
+pub(crate) mod open;
 mod read;
 mod squeeze;
 #[cfg(test)]
@@ -25,6 +25,7 @@ mod view;
 
 pub use image::{Collection, Content, Image, Source, collection, image, referrer};
 pub use layout::{write_archive, write_directory};
+pub(crate) use read::Layer;
 pub use read::{Wanted, read_layer};
 
 /// `oci`

@@ -212,6 +212,13 @@ impl Client {
         Err(Failure::lasting(format!("more than {MOST_REDIRECTS} redirects")))
     }
 
+    /// Makes one request and gives the answer, whatever it is: for whoever must see where a redirect leads before anything goes there.
+    pub fn exchange(&self, place: &Place, mut call: Call<'_>) -> Result<Answer, Failure> {
+        let (head, body) = self.ask_once(place, &place.url, &mut call)?.into_parts();
+        let (url, status) = (place.url.clone(), head.status.as_u16());
+        Ok(Answer { url, status, headers: head.headers, body: Box::new(body.into_reader()) })
+    }
+
     fn ask_once(&self, place: &Place, url: &str, call: &mut Call<'_>) -> Result<Response<Body>, Failure> {
         let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
         let proxy = match place.proxy.as_deref() {

@@ -37,6 +37,14 @@ impl Content {
         Self { descriptor: Descriptor::of(media_type, &bytes), source: Source::Bytes(bytes) }
     }
 
+    /// Its bytes as they lie here, not compared with the digest: whoever gets them does that.
+    pub fn reader(&self, store: &Store) -> Result<Box<dyn Read>> {
+        match &self.source {
+            Source::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
+            Source::Blob(blob) => Ok(Box::new(store.open_blob(*blob)?)),
+        }
+    }
+
     /// Gives its bytes to `take`; fails if they are not what the descriptor says (a damaged store).
     pub fn each(&self, store: &Store, take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<()> {
         let written = crate::format::write_failed;
@@ -212,21 +220,22 @@ pub struct Collection {
 
 /// The images of formations: one, or an index over those of several platforms.
 pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Result<Collection> {
-    let mut images = ids.iter().map(|id| image(store, *id, options)).collect::<Result<Vec<_>>>()?;
+    let images = ids.iter().map(|id| Ok((*id, image(store, *id, options)?)));
+    let mut images = images.collect::<Result<Vec<(FormationId, Image)>>>()?;
     let platform = |manifest: &Descriptor| manifest.platform.as_ref().map(Platform::to_string);
     // The order in which they are given does not show.
-    images.sort_by_key(|image| platform(&image.manifest));
+    images.sort_by_key(|(_, image)| platform(&image.manifest));
     let mut contents: Vec<Content> = Vec::new();
-    for content in images.iter().flat_map(|image| &image.contents) {
+    for content in images.iter().flat_map(|(_, image)| &image.contents) {
         if contents.iter().all(|known| known.descriptor.digest != content.descriptor.digest) {
             contents.push(content.clone());
         }
     }
-    let Some(first) = images.first() else { return Ok(Collection { contents, index: Index::new(Vec::new()) }) };
+    let Some((_, first)) = images.first() else { return Ok(Collection { contents, index: Index::new(Vec::new()) }) };
     let mut top = match images.as_slice() {
-        [image] => image.manifest.clone(),
+        [(_, image)] => image.manifest.clone(),
         images => {
-            let manifests: Vec<Descriptor> = images.iter().map(|image| image.manifest.clone()).collect();
+            let manifests: Vec<Descriptor> = images.iter().map(|(_, image)| image.manifest.clone()).collect();
             if let Some(pair) = manifests.windows(2).find(|pair| platform(&pair[0]) == platform(&pair[1])) {
                 let platform = platform(&pair[0]).unwrap_or_default();
                 return Err(Error::SamePlatform { platform });
@@ -240,7 +249,7 @@ pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Resu
     let (repository, tag) = &first.reference;
     top.annotations.insert("org.opencontainers.image.ref.name".to_owned(), format!("{repository}:{tag}"));
     let mut index = vec![top];
-    for (id, image) in ids.iter().zip(&images) {
+    for (id, image) in &images {
         for attachment in &options.attach {
             let attached = referrer(&image.manifest, attachment.media_type(), attachment.document(store, *id)?);
             if let Some(manifest) = attached.last() {

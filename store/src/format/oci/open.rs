@@ -29,17 +29,30 @@ pub enum Arrangement {
     Docker,
 }
 
-/// Files by name: of a directory, or of a tar.
-pub struct Parts {
+/// Files by name: of a directory, of a tar, or of a registry.
+pub struct Parts<'a> {
     from: String,
     /// How they are found.
     pub arrangement: Arrangement,
-    place: Place,
+    place: Place<'a>,
 }
 
-enum Place {
+enum Place<'a> {
     Directory(PathBuf),
     Archive { file: File, files: BTreeMap<Vec<u8>, (u64, u64)> },
+    Elsewhere(&'a dyn Elsewhere),
+}
+
+/// Where parts are fetched from when they are asked for. What it gives is compared with its digest here too.
+pub trait Elsewhere: Sync {
+    /// The index of a layout that has just what is meant.
+    fn index(&self) -> Vec<u8>;
+    /// A manifest, index or configuration.
+    fn small(&self, descriptor: &Descriptor, is_manifest: bool) -> Result<Vec<u8>>;
+    /// These layers will be asked for, in this order.
+    fn expect(&self, layers: &[Descriptor]);
+    /// A layer; waits for it.
+    fn layer(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>>;
 }
 
 /// Whether an artifact has parts of an image.
@@ -79,7 +92,20 @@ fn arrangement_of(directory: &Path) -> Option<Arrangement> {
     arrangement(&|name| directory.join(name).is_file())
 }
 
-impl Parts {
+impl<'a> Parts<'a> {
+    /// Parts that are fetched. `from` is for messages.
+    pub fn elsewhere(from: String, place: &'a dyn Elsewhere) -> Self {
+        Self { from, arrangement: Arrangement::Layout, place: Place::Elsewhere(place) }
+    }
+
+    /// Where they are fetched from, if they are.
+    pub fn fetched(&self) -> Option<&'a dyn Elsewhere> {
+        match self.place {
+            Place::Elsewhere(place) => Some(place),
+            _ => None,
+        }
+    }
+
     /// Looks where everything is. What is compressed as a whole is unpacked to a file of the store's first.
     pub fn open(artifact: &Artifact, store: Option<&Store>) -> Result<Self> {
         let from = artifact.path().display().to_string();
@@ -132,6 +158,12 @@ impl Parts {
                 let range = Range { file, position: *offset, end: offset + size };
                 (Box::new(range) as Box<dyn Read + '_>, *size)
             })),
+            Place::Elsewhere(place) if name == "index.json" => {
+                let index = place.index();
+                let size = index.len() as u64;
+                Ok(Some((Box::new(io::Cursor::new(index)), size)))
+            }
+            Place::Elsewhere(_) => Ok(None),
         }
     }
 
@@ -146,6 +178,9 @@ impl Parts {
 
     /// A part as a stream that is hashed as it is read: see [`Checked::end`].
     pub fn stream(&self, descriptor: &Descriptor) -> Result<Checked<Box<dyn Read + '_>>> {
+        if let Place::Elsewhere(place) = self.place {
+            return Ok(Checked::new(place.layer(descriptor)?, &descriptor.digest));
+        }
         let name = self.name_of(&descriptor.digest, false);
         let Some((reader, size)) = self.file(&name)? else {
             return Err(self.bad(format!("{} is not in it", descriptor.digest)));
@@ -160,7 +195,15 @@ impl Parts {
     /// A small part, whole and checked.
     pub fn bytes(&self, descriptor: &Descriptor, is_manifest: bool) -> Result<Vec<u8>> {
         let name = self.name_of(&descriptor.digest, is_manifest);
-        let Some(bytes) = self.whole_file(&name)? else {
+        let bytes = match self.place {
+            Place::Elsewhere(_) if descriptor.size > MOST_JSON => {
+                let size = descriptor.size;
+                return Err(self.bad(format!("`{name}` has {size} bytes: more than can be a manifest")));
+            }
+            Place::Elsewhere(place) => Some(place.small(descriptor, is_manifest)?),
+            _ => self.whole_file(&name)?,
+        };
+        let Some(bytes) = bytes else {
             return Err(self.bad(format!("{} is not in it", descriptor.digest)));
         };
         let mut hasher = descriptor.digest.hasher();

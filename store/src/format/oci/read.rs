@@ -10,7 +10,8 @@ use super::descriptor::{Descriptor, Digest, Index, Manifest, Platform, media};
 use super::layer::{OPAQUE, WHITEOUT};
 use super::open::{Arrangement, Checked, Parts};
 use super::view::View;
-use crate::directory::LayerRecord;
+use crate::digest::StepKey;
+use crate::directory::{Claim, LayerRecord};
 use crate::format::tar::read::Archive;
 use crate::format::tar::unpack::{Unpacker, unreadable};
 use crate::format::{Bounds, Dropped, Imported, Inspection, Part, unpacked};
@@ -18,8 +19,10 @@ use crate::{Delta, DeltaId, Error, Name, RelativePath, Result, Store, TreeId};
 
 /// Indexes in indexes.
 const DEEPEST_INDEX: usize = 4;
-/// Manifests of all indexes.
+/// Manifests of all indexes, and indexes.
 const MOST_MANIFESTS: usize = 1000;
+/// Layers of an image; engines that stack them take some hundred.
+const MOST_LAYERS: usize = 1000;
 
 /// Which image of several is meant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +69,7 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
-impl Parts {
+impl Parts<'_> {
     fn json<T: serde::de::DeserializeOwned>(&self, what: &str, bytes: &[u8]) -> Result<T> {
         serde_json::from_slice(bytes).map_err(|error| self.bad(format!("{what}: {error}")))
     }
@@ -100,12 +103,16 @@ impl Parts {
         let mut images: Vec<(Descriptor, Platform)> = Vec::new();
         let mut waiting: Vec<(Descriptor, usize)> = index.manifests.into_iter().map(|entry| (entry, 0)).collect();
         waiting.reverse();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut indexes) = (BTreeSet::new(), BTreeSet::new());
         while let Some((entry, depth)) = waiting.pop() {
-            if seen.len() > MOST_MANIFESTS || depth > DEEPEST_INDEX {
+            if seen.len() + indexes.len() > MOST_MANIFESTS || depth > DEEPEST_INDEX {
                 return Err(self.bad("its indexes have no end"));
             }
             if entry.is_index() {
+                // The same index a thousand times in each of a thousand is read once.
+                if !indexes.insert((entry.digest, name_of(&entry))) {
+                    continue;
+                }
                 let inner: Index = self.json("an index", &self.bytes(&entry, true)?)?;
                 for mut below in inner.manifests.into_iter().rev() {
                     // What an index is called, its images are called.
@@ -195,6 +202,9 @@ impl Parts {
             let (layers, named) = (manifest.layers.len(), config.rootfs.diff_ids.len());
             return Err(self.bad(format!("the manifest has {layers} layers, and the configuration {named}")));
         }
+        if manifest.layers.len() > MOST_LAYERS {
+            return Err(self.bad(format!("it has {} layers, more than any tool takes", manifest.layers.len())));
+        }
         for layer in &manifest.layers {
             let kind = layer.media_type.as_str();
             let known = [
@@ -281,12 +291,24 @@ impl Parts {
         let mut records = Vec::new();
         let mut labels =
             found.config.history.iter().filter(|step| !step.empty_layer).map(|step| step.created_by.clone());
-        for (layer, diff_id) in found.layers.iter().zip(&found.config.rootfs.diff_ids) {
-            let below = if deltas.is_empty() { None } else { Some(store.merge(&deltas)?) };
-            let (delta, left) = self.layer(store, layer, diff_id, below, &bounds, &mut dropped)?;
-            bounds = left;
-            let id = store.put_delta(&delta)?;
-            let extent = store.extent(delta.tree)?;
+        let known = self.taken_before(store, found)?;
+        for (index, (layer, diff_id)) in found.layers.iter().zip(&found.config.rootfs.diff_ids).enumerate() {
+            let id = match known.get(index) {
+                Some(id) => *id,
+                None => {
+                    let below = if deltas.is_empty() { None } else { Some(store.merge(&deltas)?) };
+                    let before = dropped.0.len();
+                    let (delta, left) = self.layer(store, layer, diff_id, below, &bounds, &mut dropped)?;
+                    bounds = left;
+                    let id = store.put_delta(&delta)?;
+                    // What was left out is told every time; so what leaves something out is read every time.
+                    if dropped.0.len() == before {
+                        store.put_claim_of_step(&taken_key(diff_id, below), &Claim::Delta(id))?;
+                    }
+                    id
+                }
+            };
+            let extent = store.extent(store.delta(id)?.tree)?;
             let label = labels.next().flatten().unwrap_or_default();
             let (size, files) = (extent.bytes, extent.files);
             records.push(LayerRecord { label: shortened(&label), delta: id.to_string(), size, files });
@@ -308,6 +330,26 @@ impl Parts {
             layers: records,
             dropped,
         })
+    }
+
+    /// The lowest layers of what is fetched that were taken in before, over the same trees; the others are asked for. What lies here
+    /// is read all the same: whoever imports a file wants to know that it is whole.
+    fn taken_before(&self, store: &Store, found: &Found) -> Result<Vec<DeltaId>> {
+        let Some(place) = self.fetched() else { return Ok(Vec::new()) };
+        let mut known: Vec<DeltaId> = Vec::new();
+        for diff_id in &found.config.rootfs.diff_ids {
+            let below = if known.is_empty() { None } else { Some(store.merge(&known)?) };
+            match store.claim_of_step(&taken_key(diff_id, below))? {
+                Some(Claim::Delta(id)) => known.push(id),
+                _ => break,
+            }
+        }
+        let wanted = found.layers[known.len()..].iter().filter_map(|layer| match layer {
+            Layer::Part(descriptor) => Some(descriptor.clone()),
+            Layer::File(_) => None,
+        });
+        place.expect(&wanted.collect::<Vec<_>>());
+        Ok(known)
     }
 
     fn layer(
@@ -335,6 +377,12 @@ impl Parts {
         dropped.extend(more);
         Ok((delta, left))
     }
+}
+
+/// By what is remembered which delta a layer is over the tree below.
+fn taken_key(diff_id: &Digest, below: Option<TreeId>) -> StepKey {
+    let below = below.map(|id| id.to_string()).unwrap_or_default();
+    StepKey::of(format!("OCI layer {diff_id} over {below}").as_bytes())
 }
 
 /// Takes a layer, compressed or not, into the store as a delta over the tree below. Fails if what it unpacks to is not what its

@@ -1,0 +1,236 @@
+//! An image of a registry becomes a formation: the same readers as for a layout on disk, with parts that come from there.
+//!
+//! Layers are fetched side by side into scratch files, whole and checked before anything is made of them, and taken in one over
+//! the other. A layer that was taken in before, over the same tree, is not fetched again.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+
+use super::seen;
+use super::session::Session;
+use super::{Error, Reference};
+use crate::directory::Scratch;
+use crate::format::oci::descriptor::{Descriptor, Digest, Index, to_json};
+use crate::format::oci::open::{Elsewhere, Parts};
+use crate::format::oci::Wanted;
+use crate::format::{Bounds, Imported, Inspection};
+use crate::{Error as StoreError, Result, Store};
+
+/// How many layers are on their way at a time: what Docker and Podman do.
+const SIDE_BY_SIDE: usize = 3;
+
+/// What was pulled.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// What it holds.
+    pub imported: Imported,
+    /// Of what the reference named: a manifest, or an index over several.
+    pub digest: Digest,
+    /// Of the manifest that was chosen.
+    pub manifest: Digest,
+    /// Bytes that were fetched.
+    pub fetched: u64,
+}
+
+/// Takes an image into the store: the one for a platform, else the only one or that for this machine.
+pub fn pull(
+    store: &Store,
+    session: &Session<'_>,
+    reference: &Reference,
+    platform: Option<&str>,
+    bounds: Option<Bounds>,
+) -> Result<Pulled> {
+    let scratch = store.scratch()?;
+    let remote = Remote::new(session, reference, Some(&scratch))?;
+    let digest = remote.top.digest;
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| remote.work());
+        }
+        // However this ends, nobody waits for more.
+        let _end = End(&remote);
+        let parts = Parts::elsewhere(reference.to_string(), &remote);
+        let found = parts.find(&Wanted { platform, image: None })?;
+        let bounds = bounds.unwrap_or_else(|| Bounds::for_size(found.size));
+        if found.size > bounds.bytes {
+            return Err(parts.bad(format!("its layers have {} bytes, and {} are allowed", found.size, bounds.bytes)));
+        }
+        let imported = parts.import(store, &found, &bounds)?;
+        let state = remote.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in &found.layers {
+            if let crate::format::oci::Layer::Part(descriptor) = layer {
+                seen::note(store, session.reference(), &descriptor.digest)?;
+            }
+        }
+        Ok(Pulled { imported, digest, manifest: found.digest.unwrap_or(digest), fetched: state.fetched })
+    })
+}
+
+/// What an image says of itself; its layers are not fetched.
+pub fn inspect(session: &Session<'_>, reference: &Reference, platform: Option<&str>) -> Result<Inspection> {
+    let remote = Remote::new(session, reference, None)?;
+    let parts = Parts::elsewhere(reference.to_string(), &remote);
+    let found = parts.find(&Wanted { platform, image: None })?;
+    let mut inspection = found.inspection("registry", &parts);
+    inspection.facts.insert("digest".to_owned(), remote.top.digest.to_string());
+    if let Some(manifest) = found.digest {
+        for (index, referrer) in session.referrers(&manifest)?.iter().take(100).enumerate() {
+            let kind = referrer.artifact_type.as_deref().unwrap_or("document");
+            let kind: String = kind.chars().filter(|character| !character.is_control()).collect();
+            inspection.facts.insert(format!("attached {}", index + 1), format!("{kind} {}", referrer.digest));
+        }
+    }
+    Ok(inspection)
+}
+
+/// The parts of one image, fetched when they are asked for.
+struct Remote<'a> {
+    session: &'a Session<'a>,
+    scratch: Option<&'a Scratch>,
+    /// What the reference names, and its bytes.
+    top: Descriptor,
+    top_bytes: Vec<u8>,
+    /// The index of a layout with that alone in it.
+    index: Vec<u8>,
+    state: Mutex<State>,
+    changed: Condvar,
+    ended: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Descriptor>,
+    done: HashMap<Digest, Result<PathBuf>>,
+    /// How often each is still wanted.
+    uses: HashMap<Digest, usize>,
+    fetched: u64,
+}
+
+/// Ends the workers when dropped.
+struct End<'a, 'b>(&'a Remote<'b>);
+
+impl Drop for End<'_, '_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+        let _state = self.0.state.lock();
+        self.0.changed.notify_all();
+    }
+}
+
+impl<'a> Remote<'a> {
+    fn new(session: &'a Session<'a>, reference: &Reference, scratch: Option<&'a Scratch>) -> Result<Self> {
+        let (top, top_bytes) = session.manifest(&reference.wanted())?;
+        let mut entry = top.clone();
+        // As a layout would call it: name and version of a foreign image come from here.
+        let tag = reference.tag.as_ref().filter(|_| reference.digest.is_none()).map_or("latest", String::as_str);
+        let name = format!("{}:{tag}", reference.name());
+        entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), name);
+        let index = to_json(&Index::new(vec![entry]));
+        let (state, changed, ended) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Ok(Self { session, scratch, top, top_bytes, index, state, changed, ended })
+    }
+
+    /// Fetches what is waited for, until the end.
+    fn work(&self) {
+        loop {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let descriptor = loop {
+                if self.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                match state.waiting.pop_front() {
+                    Some(descriptor) => break descriptor,
+                    None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(state);
+            let fetched = self.fetch(&descriptor);
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if fetched.is_ok() {
+                state.fetched += descriptor.size;
+            }
+            state.done.insert(descriptor.digest, fetched);
+            self.changed.notify_all();
+        }
+    }
+
+    fn fetch(&self, descriptor: &Descriptor) -> Result<PathBuf> {
+        let Some(scratch) = self.scratch else { return Err(self.session.bad("no layer is to be fetched").into()) };
+        let path = scratch.path().join(descriptor.digest.hex());
+        let mut file = File::create(&path).map_err(StoreError::file("create", &path))?;
+        self.session.blob(descriptor, &mut |bytes| match self.ended.load(Ordering::Relaxed) {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => file.write_all(bytes),
+        })?;
+        Ok(path)
+    }
+}
+
+impl Elsewhere for Remote<'_> {
+    fn index(&self) -> Vec<u8> {
+        self.index.clone()
+    }
+
+    fn small(&self, descriptor: &Descriptor, is_manifest: bool) -> Result<Vec<u8>> {
+        if descriptor.digest == self.top.digest {
+            return Ok(self.top_bytes.clone());
+        }
+        if is_manifest {
+            return Ok(self.session.manifest(&descriptor.digest.to_string())?.1);
+        }
+        let mut bytes = Vec::new();
+        self.session.blob(descriptor, &mut |part| {
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    fn expect(&self, layers: &[Descriptor]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for layer in layers {
+            let uses = state.uses.entry(layer.digest).or_default();
+            *uses += 1;
+            if *uses == 1 {
+                state.waiting.push_back(layer.clone());
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn layer(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.uses.contains_key(&descriptor.digest) {
+            state.uses.insert(descriptor.digest, 1);
+            state.waiting.push_back(descriptor.clone());
+            self.changed.notify_all();
+        }
+        while !state.done.contains_key(&descriptor.digest) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let path = match &state.done[&descriptor.digest] {
+            Ok(path) => path.clone(),
+            // It is reported once; whoever asks again fetches again.
+            Err(_) => match state.done.remove(&descriptor.digest) {
+                Some(Err(error)) => return Err(error),
+                _ => return Err(Error::Interrupted.into()),
+            },
+        };
+        let file = File::open(&path).map_err(StoreError::file("open", &path))?;
+        if let Some(uses) = state.uses.get_mut(&descriptor.digest) {
+            *uses = uses.saturating_sub(1);
+            if *uses == 0 {
+                // It lives as long as it is open; a big image needs no more room than its layers on the way.
+                let _ = std::fs::remove_file(&path);
+                state.done.remove(&descriptor.digest);
+                state.uses.remove(&descriptor.digest);
+            }
+        }
+        Ok(Box::new(file))
+    }
+}
