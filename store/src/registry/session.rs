@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
 
     fn place(&self, url: &str) -> Place {
         let direct = split(url).is_some_and(|parts| is_loopback(parts.host));
-        Place { url: url.to_owned(), proxy: direct.then(|| "DIRECT".to_owned()) }
+        Place { proxy: direct.then(|| "DIRECT".to_owned()), ..Place::new(url) }
     }
 
     /// `https://host`, or `http://host` where that is allowed and answers.
