@@ -88,6 +88,22 @@ pub enum Error {
         /// Where its scratch directory was kept, if it was.
         kept: Option<PathBuf>,
     },
+    /// Several steps failed, or others could not be made because one did.
+    #[error("{} of the steps failed, and {not_made} that need them were not made", .failures.len())]
+    Steps {
+        /// Each.
+        failures: Vec<Self>,
+        /// How many could not be made for want of them.
+        not_made: usize,
+    },
+    /// A step was ended because the disk of the store was about to be full.
+    #[error("the disk of the store `{}` is filling up: {left} bytes are left", .path.display())]
+    DiskFull {
+        /// The store.
+        path: PathBuf,
+        /// Bytes.
+        left: u64,
+    },
     /// Something from outside (package, index, wheel) is not what it should be.
     #[error("bad {what} `{name}`: {reason}")]
     Invalid {
@@ -163,6 +179,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Says where the directory of a failed step was kept.
+    pub(crate) fn with_kept(self, path: PathBuf) -> Self {
+        match self {
+            Self::Step { step, ending, log, .. } => Self::Step { step, ending, log, kept: Some(path) },
+            error => error,
+        }
+    }
+
     /// For `map_err`: a system call on `path` failed.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

@@ -34,6 +34,31 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// Work has failed, or was ended.
+    Failed {
+        /// As at the start.
+        id: u64,
+        /// As at the start.
+        phase: &'static str,
+        /// As at the start.
+        what: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Another process makes a step that is needed.
+    Waiting {
+        /// The step's name.
+        what: &'a str,
+        /// Which process, where that is known.
+        process: Option<u32>,
+    },
+    /// One more step is done, failed, or found to be here.
+    Progress {
+        /// So many are.
+        done: usize,
+        /// Of so many that were planned.
+        steps: usize,
+    },
     /// How many steps there are, and how many are done already.
     Planned {
         /// To be made.
@@ -58,6 +83,7 @@ pub struct Span<'a> {
     phase: &'static str,
     what: String,
     started: std::time::Instant,
+    failed: bool,
 }
 
 impl<'a> Span<'a> {
@@ -67,7 +93,12 @@ impl<'a> Span<'a> {
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let what = what.into();
         reporter.report(Event::Started { id, phase, what: &what, bytes });
-        Self { reporter, id, phase, what, started: std::time::Instant::now() }
+        Self { reporter, id, phase, what, started: std::time::Instant::now(), failed: false }
+    }
+
+    /// It ends without having been done.
+    pub fn fail(&mut self) {
+        self.failed = true;
     }
 
     /// So many bytes of a transfer so far.
@@ -79,6 +110,10 @@ impl<'a> Span<'a> {
 impl Drop for Span<'_> {
     fn drop(&mut self) {
         let (id, phase, what) = (self.id, self.phase, self.what.as_str());
-        self.reporter.report(Event::Finished { id, phase, what, took: self.started.elapsed() });
+        let took = self.started.elapsed();
+        self.reporter.report(match self.failed {
+            false => Event::Finished { id, phase, what, took },
+            true => Event::Failed { id, phase, what, took },
+        });
     }
 }

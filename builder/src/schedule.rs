@@ -1,134 +1,53 @@
-//! In which order steps are built: what is here already is not made, the rest as parallel as the graph allows.
+//! In which order steps are built: what is here already is not made, the rest as parallel as the graph and the machine allow.
 //!
-//! A derivation is looked for twice. By its `.drv` path: the very same question was answered before, and nothing below it is
-//! looked at. By its step key, once its inputs are known: the question differs, but what goes in is the same, so what comes out
-//! is too (early cutoff). Only then is it made.
+//! A derivation is looked for twice. By its `.drv` path, here: the very same question was answered before, and nothing below it is
+//! looked at. By its step key, once its inputs are known (`maker.rs`): the question differs, but what goes in is the same, so what
+//! comes out is too (early cutoff). Only then is it made.
+//!
+//! The thread that called watches: an interrupt, a failure (unless others go on with `keep_going`) and a disk that fills up end
+//! what runs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use store::derivation::Source;
-use store::digest::StepKey;
-use store::directory::{Claim, FetchRecord, LayerRecord, Record, StepRecord};
-use store::{DeltaId, Derivation, Formation, FormationId, Node, Plan, StorePath, Tree};
+use store::directory::Claim;
+use store::{Derivation, Plan, StorePath};
 
-use crate::builtin::{self, Builtin, Input, Job};
-use crate::report::{Event, Span};
-use crate::{Builder, Error, Result};
+use crate::journal::Journal;
+use crate::maker::{Made, Maker};
+use crate::memory::Memory;
+use crate::report::Event;
+use crate::{Builder, Error, Result, STOP, disk, nix};
 
 /// Downloads that run at a time beside the steps that compute: they wait for others, not for this machine's cores.
 const DOWNLOADS: usize = 8;
+/// How often interrupts and the disk are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long what runs may take to end by itself after an interrupt.
+const GRACE: Duration = Duration::from_millis(300);
 
-/// What came of a plan.
-#[derive(Debug, Clone)]
-pub struct Built {
-    /// The formation.
-    pub formation: FormationId,
-    /// Its layers, lowest first.
-    pub layers: Vec<(String, DeltaId)>,
+/// An output of a derivation, by the path of its `.drv` and its name.
+pub type OutputKey = (StorePath, String);
+
+/// What outputs came out as, and how many steps of each phase were made for it.
+#[derive(Debug, Clone, Default)]
+pub struct Realised {
+    /// In the order that was asked for.
+    pub claims: Vec<Claim>,
     /// Steps that were made, by phase; the others were here.
     pub made: BTreeMap<String, usize>,
 }
 
-/// Makes what the plan asks for.
-pub fn realise(builder: &Builder<'_>, plan: &Plan) -> Result<Built> {
-    let goals: Vec<_> = plan.goal.layers.iter().map(|layer| (&layer.derivation, layer.output.as_str())).collect();
-    let (claims, made) = realise_outputs(builder, plan, &goals)?;
-    let mut layers = Vec::new();
-    for (layer, claim) in plan.goal.layers.iter().zip(claims) {
-        match claim {
-            Claim::Delta(id) => layers.push((layer.label.clone(), id)),
-            Claim::Blob(_) => return Err(not_a_layer(&layer.label)),
-        }
-    }
-    let goal = &plan.goal;
-    let deltas: Vec<DeltaId> = layers.iter().map(|(_, id)| *id).collect();
-    let formation = Formation {
-        name: goal.name.clone(),
-        version: goal.version.clone(),
-        variant: goal.variant.clone(),
-        platform: goal.platform.clone(),
-        root: builder.store.merge(&deltas)?,
-        launch: goal.launch.clone(),
-    };
-    let formation = keep(builder, plan, &formation, &layers)?;
-    Ok(Built { formation, layers, made })
-}
-
-fn not_a_layer(label: &str) -> Error {
-    Error::Parameter { step: label.to_owned(), parameter: "layers".to_owned(), reason: "a file is no layer".to_owned() }
-}
-
-/// Keeps the formation; what is known of it is only worked out the first time.
-fn keep(
-    builder: &Builder<'_>,
-    plan: &Plan,
-    formation: &Formation,
-    layers: &[(String, DeltaId)],
-) -> Result<FormationId> {
-    let id = formation.id();
-    if builder.store.formation(id).is_ok() && builder.store.record(id).is_ok_and(|record| !record.steps.is_empty()) {
-        return Ok(id);
-    }
-    let mut record = Record { built: now(), fetched: fetched(plan), steps: steps(plan), ..Record::default() };
-    for (label, delta) in layers {
-        let extent = builder.store.extent(builder.store.delta(*delta)?.tree)?;
-        let (label, delta) = (label.clone(), delta.to_string());
-        record.layers.push(LayerRecord { label, delta, size: extent.bytes, files: extent.files });
-    }
-    Ok(builder.store.put_formation(formation, &record)?)
-}
-
-/// What a plan fetches, sorted.
-fn fetched(plan: &Plan) -> Vec<FetchRecord> {
-    let fetches = plan.derivations.values().filter_map(|derivation| {
-        let fixed = derivation.outputs.values().find_map(|output| output.fixed.as_ref())?;
-        let environment = |name: &str| derivation.environment.get(name.as_bytes());
-        let parameters: Option<Value> = environment("parameters").and_then(|text| serde_json::from_slice(text).ok());
-        let url = parameters.as_ref().and_then(|parameters| parameters.get("url")?.as_str().map(str::to_owned));
-        let url = url.or_else(|| environment("url").map(|url| String::from_utf8_lossy(url).into_owned()));
-        Some(FetchRecord {
-            name: derivation.name.clone(),
-            url: url.unwrap_or_default(),
-            algorithm: format!("{}{}", if fixed.recursive { "nar-" } else { "" }, fixed.algorithm.as_str()),
-            digest: store::digest::to_hex(&fixed.hash),
-        })
-    });
-    let fetches: BTreeSet<FetchRecord> = fetches.filter(|fetch| !fetch.digest.is_empty()).collect();
-    fetches.into_iter().collect()
-}
-
-/// The steps of a plan, sorted.
-fn steps(plan: &Plan) -> Vec<StepRecord> {
-    let step = |(path, derivation): (&StorePath, &Derivation)| {
-        let inputs = derivation.input_derivations.keys().chain(&derivation.input_sources);
-        let inputs: BTreeSet<String> = inputs.map(StorePath::to_string).collect();
-        StepRecord {
-            derivation: path.to_string(),
-            builder: String::from_utf8_lossy(&derivation.builder).into_owned(),
-            inputs: inputs.into_iter().collect(),
-        }
-    };
-    plan.derivations.iter().map(step).collect()
-}
-
-fn now() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
-}
-
-/// Makes some outputs of a plan's derivations; says what each came out as, and how many steps of each phase were made.
-pub fn realise_outputs(
-    builder: &Builder<'_>,
-    plan: &Plan,
-    goals: &[(&StorePath, &str)],
-) -> Result<(Vec<Claim>, BTreeMap<String, usize>)> {
+/// Makes some outputs of a plan's derivations.
+pub fn realise_outputs(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePath, &str)]) -> Result<Realised> {
     let mut schedule = Schedule::new(builder, plan, goals)?;
     builder.reporter.report(Event::Planned { steps: schedule.waiting.len(), known: schedule.known.len() });
     if !schedule.waiting.is_empty() {
         schedule.run()?;
     }
-    let state = schedule.state.into_inner().expect("no thread panicked");
+    let state = schedule.state.into_inner().unwrap_or_else(PoisonError::into_inner);
     let claim = |(derivation, output): &(&StorePath, &str)| {
         let key = ((*derivation).clone(), (*output).to_owned());
         let found = state.claims.get(&key).or_else(|| schedule.known.get(&key));
@@ -136,20 +55,21 @@ pub fn realise_outputs(
             .cloned()
             .ok_or_else(|| Error::NoOutput { step: derivation.name().to_owned(), output: (*output).to_owned() })
     };
-    Ok((goals.iter().map(claim).collect::<Result<_>>()?, state.made))
+    Ok(Realised { claims: goals.iter().map(claim).collect::<Result<_>>()?, made: state.made })
 }
 
-type OutputKey = (StorePath, String);
-
 struct Schedule<'a> {
-    builder: &'a Builder<'a>,
+    maker: Maker<'a>,
+    /// The caller's own sign that the user has interrupted; the maker's is set from it.
+    interrupt: Arc<AtomicI32>,
     plan: &'a Plan,
     /// Outputs that were made before.
-    known: BTreeMap<OutputKey, Claim>,
+    known: HashMap<OutputKey, Claim>,
     /// Derivations to be made, and how many of their inputs are still to be made.
     waiting: BTreeMap<StorePath, usize>,
     /// Which waiting derivations use a waiting derivation.
-    users: BTreeMap<StorePath, Vec<StorePath>>,
+    users: HashMap<StorePath, Vec<StorePath>>,
+    memory: Memory,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -159,22 +79,32 @@ struct State {
     downloads: VecDeque<StorePath>,
     steps: VecDeque<StorePath>,
     waiting: BTreeMap<StorePath, usize>,
+    /// Steps that are neither done nor given up.
     unfinished: usize,
-    claims: BTreeMap<OutputKey, Claim>,
+    /// Steps that compute, at this moment.
+    running: usize,
+    claims: HashMap<OutputKey, Claim>,
     made: BTreeMap<String, usize>,
-    failure: Option<Error>,
+    failures: Vec<Error>,
+    /// Steps that were not made because something they need has failed.
+    given_up: BTreeSet<StorePath>,
+    /// What runs is to end.
+    stopping: bool,
 }
 
 impl<'a> Schedule<'a> {
     /// Walks from the goals down, as far as nothing is known.
-    fn new(builder: &'a Builder<'a>, plan: &'a Plan, goals: &[(&StorePath, &str)]) -> Result<Self> {
-        let (mut known, mut waiting, mut users) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    fn new(builder: &Builder<'a>, plan: &'a Plan, goals: &[(&StorePath, &str)]) -> Result<Self> {
+        let (mut known, mut waiting) = (HashMap::new(), BTreeMap::new());
         let mut open: Vec<OutputKey> =
             goals.iter().map(|(path, output)| ((*path).clone(), (*output).to_owned())).collect();
         let mut seen: BTreeSet<OutputKey> = open.iter().cloned().collect();
         while let Some(key) = open.pop() {
             let (path, output) = &key;
-            if let Some(claim) = builder.store.claim_of_output(path, output)? {
+            let wanted = derivation(plan, path)?;
+            if let Some(claim) = builder.store.claim_of_output(path, output)?
+                && (!nix::is_nix(wanted) || nix::info::is_whole(builder.store, &claim)?)
+            {
                 known.insert(key, claim);
                 continue;
             }
@@ -182,7 +112,7 @@ impl<'a> Schedule<'a> {
                 continue;
             }
             waiting.insert(path.clone(), 0);
-            for (input, outputs) in &derivation(plan, path)?.input_derivations {
+            for (input, outputs) in &wanted.input_derivations {
                 for output in outputs {
                     let key = (input.clone(), output.clone());
                     if seen.insert(key.clone()) {
@@ -191,22 +121,29 @@ impl<'a> Schedule<'a> {
                 }
             }
         }
+        let mut users: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
         let paths: Vec<StorePath> = waiting.keys().cloned().collect();
         for path in paths {
             let inputs = derivation(plan, &path)?.input_derivations.keys().filter(|input| waiting.contains_key(*input));
             let inputs: Vec<StorePath> = inputs.cloned().collect();
             waiting.insert(path.clone(), inputs.len());
             for input in inputs {
-                users.entry(input).or_insert_with(Vec::new).push(path.clone());
+                users.entry(input).or_default().push(path.clone());
             }
         }
+        // What ends the steps of this schedule is not always the user: they hear of it by a sign of their own.
+        let interrupt = Arc::clone(&builder.interrupt);
+        let builder = Builder { interrupt: Arc::default(), ..builder.clone() };
+        let memory = Memory::new(builder.store, waiting.len())?;
+        let journal = Journal::new(builder.store, &plan.goal.name);
+        let maker = Maker { builder, plan, journal };
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        Ok(Self { builder, plan, known, waiting, users, state, changed })
+        Ok(Self { maker, interrupt, plan, known, waiting, users, memory, state, changed })
     }
 
     fn run(&mut self) -> Result<()> {
         {
-            let state = self.state.get_mut().expect("no thread panicked");
+            let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             state.waiting = self.waiting.clone();
             state.unfinished = self.waiting.len();
             for (path, inputs) in &self.waiting {
@@ -217,196 +154,184 @@ impl<'a> Schedule<'a> {
         }
         let schedule = &*self;
         std::thread::scope(|scope| {
-            for _ in 0..DOWNLOADS.min(self.waiting.len()) {
+            let downloads =
+                schedule.waiting.keys().filter(|path| is_download(&schedule.plan.derivations[*path])).count();
+            for _ in 0..DOWNLOADS.min(downloads) {
                 scope.spawn(move || schedule.work(true));
             }
-            for _ in 0..self.builder.jobs.max(1) {
+            for _ in 0..schedule.maker.builder.jobs.clamp(1, schedule.waiting.len().max(1)) {
                 scope.spawn(move || schedule.work(false));
             }
+            schedule.watch();
         });
-        match self.state.get_mut().expect("no thread panicked").failure.take() {
-            Some(error) => Err(error),
-            None => Ok(()),
+        let _ = self.maker.journal.flush();
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = std::mem::take(&mut state.failures);
+        if let Some(Error::Interrupted { signal }) = failures.first()
+            && *signal > 0
+        {
+            return Err(Error::Interrupted { signal: *signal });
+        }
+        // What was ended for another's sake is no news.
+        if failures.len() > 1 {
+            let stopped = |error: &Error| matches!(error, Error::Interrupted { signal } if *signal <= 0);
+            failures.retain(|error| !stopped(error));
+        }
+        let not_made = state.given_up.len();
+        match (failures.len(), failures.pop()) {
+            (_, None) if state.unfinished == 0 => Ok(()),
+            (_, None) => Err(Error::Interrupted { signal: self.interrupt.load(Ordering::Relaxed).abs() }),
+            (1, Some(failure)) if not_made == 0 || !self.maker.builder.keep_going => Err(failure),
+            (_, Some(last)) => {
+                failures.push(last);
+                Err(Error::Steps { failures, not_made })
+            }
         }
     }
 
-    /// One thread: takes what is ready until nothing is left or something has failed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end, and sees to it that it comes when it must.
+    fn watch(&self) {
+        let mut disk = disk::Watch::new(self.maker.builder.store.path());
+        let mut interrupted: Option<Instant> = None;
+        let mut state = self.lock();
+        while state.unfinished > 0 && !(state.stopping && state.running == 0) {
+            let signal = self.interrupt.load(Ordering::Relaxed);
+            if signal != 0 && interrupted.is_none() {
+                interrupted = Some(Instant::now());
+                state.failures.insert(0, Error::Interrupted { signal: signal.abs() });
+                self.stop(&mut state, signal.abs());
+            }
+            if interrupted.is_some_and(|since| since.elapsed() >= GRACE) {
+                self.maker.builder.interrupt.store(-signal.abs(), Ordering::Relaxed);
+            }
+            if !state.stopping
+                && state.running > 0
+                && let Some(left) = disk.is_filling_up()
+            {
+                state.failures.insert(0, Error::DiskFull { path: self.maker.builder.store.path().to_owned(), left });
+                self.stop(&mut state, STOP);
+            }
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Nothing begins any more, and what runs is told to end; at once, if the number is negative.
+    fn stop(&self, state: &mut State, signal: i32) {
+        state.stopping = true;
+        self.maker.builder.interrupt.store(signal, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    /// One thread: takes what is ready until nothing is left or everything is to end.
     fn work(&self, downloads: bool) {
         loop {
-            let mut state = self.state.lock().expect("no thread panicked");
+            let mut state = self.lock();
             let path = loop {
-                if state.unfinished == 0 || state.failure.is_some() {
+                if state.unfinished == 0 || state.stopping {
                     return;
                 }
+                let running = state.running;
                 let queue = if downloads { &mut state.downloads } else { &mut state.steps };
-                match queue.pop_front() {
-                    Some(path) => break path,
-                    None => state = self.changed.wait(state).expect("no thread panicked"),
+                match queue.front() {
+                    // Alone, a step gets what there is.
+                    Some(path) if downloads || running == 0 || self.memory.admits(path) => {
+                        break queue.pop_front().expect("it was there a moment ago");
+                    }
+                    Some(_) => {
+                        state = self.changed.wait_timeout(state, LOOK * 4).unwrap_or_else(PoisonError::into_inner).0;
+                    }
+                    None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 }
             };
+            state.running += 1;
             let inputs = self.input_claims(&state, &path);
             drop(state);
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.make(&path, inputs)));
-            let mut state = self.state.lock().expect("no thread panicked");
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.maker.make(&path, &inputs)));
+            let mut state = self.lock();
+            state.running -= 1;
             match result {
-                Ok(Ok((claim, phase))) => {
-                    let outputs = &self.plan.derivations[&path].outputs;
-                    state.claims.extend(outputs.keys().map(|output| ((path.clone(), output.clone()), claim.clone())));
-                    if let Some(phase) = phase {
-                        *state.made.entry(phase.to_owned()).or_default() += 1;
-                    }
-                    state.unfinished -= 1;
-                    for user in self.users.get(&path).into_iter().flatten() {
-                        let left = state.waiting.get_mut(user).expect("a user waits");
-                        *left -= 1;
-                        if *left == 0 {
-                            enqueue(self.plan, &mut state, user.clone()).expect("the plan has what it waits for");
-                        }
-                    }
-                }
-                Ok(Err(error)) => _ = state.failure.get_or_insert(error),
+                Ok(Ok(made)) => self.done(&mut state, &path, made),
+                Ok(Err(error)) => self.failed(&mut state, &path, error),
                 Err(panic) => {
                     // The other threads must not wait for ever for a step that will never be done.
-                    state.failure.get_or_insert(Error::Interrupted { signal: 0 });
-                    self.changed.notify_all();
+                    self.failed(&mut state, &path, Error::Interrupted { signal: 0 });
+                    self.stop(&mut state, STOP);
                     drop(state);
                     std::panic::resume_unwind(panic);
                 }
             }
+            let (left, steps) = (state.unfinished, self.waiting.len());
+            drop(state);
+            self.maker.builder.reporter.report(Event::Progress { done: steps - left, steps });
             self.changed.notify_all();
         }
     }
 
-    fn input_claims(&self, state: &State, path: &StorePath) -> BTreeMap<String, Input> {
+    fn done(&self, state: &mut State, path: &StorePath, made: Made) {
+        state.claims.extend(made.claims.into_iter().map(|(output, claim)| ((path.clone(), output), claim)));
+        if let Some(phase) = made.phase {
+            *state.made.entry(phase.to_owned()).or_default() += 1;
+        }
+        state.unfinished -= 1;
+        for user in self.users.get(path).into_iter().flatten() {
+            let left = state.waiting.get_mut(user).expect("a user waits");
+            *left -= 1;
+            if *left == 0 && !state.given_up.contains(user) {
+                enqueue(self.plan, state, user.clone()).expect("the plan has what it waits for");
+            }
+        }
+    }
+
+    fn failed(&self, state: &mut State, path: &StorePath, error: Error) {
+        state.failures.push(error);
+        state.unfinished -= 1;
+        if !self.maker.builder.keep_going && !state.stopping {
+            self.stop(state, STOP);
+        }
+        // Whatever needs it will never be ready.
+        let mut open: Vec<&StorePath> = self.users.get(path).into_iter().flatten().collect();
+        while let Some(user) = open.pop() {
+            if state.given_up.insert(user.clone()) {
+                state.unfinished -= 1;
+                open.extend(self.users.get(user).into_iter().flatten());
+            }
+        }
+    }
+
+    fn input_claims(&self, state: &State, path: &StorePath) -> BTreeMap<OutputKey, Claim> {
         let mut inputs = BTreeMap::new();
         for (input, outputs) in &self.plan.derivations[path].input_derivations {
             for output in outputs {
                 let key = (input.clone(), output.clone());
                 let claim = state.claims.get(&key).or_else(|| self.known.get(&key)).expect("inputs are made first");
-                let out_path = &self.plan.derivations[input].outputs[output].path;
-                if let Some(out_path) = out_path {
-                    inputs.insert(out_path.as_str().to_owned(), Input::Claim(claim.clone()));
-                }
+                inputs.insert(key, claim.clone());
             }
         }
         inputs
     }
-
-    /// Makes one derivation; the phase is given if work was done for it.
-    fn make(&self, path: &StorePath, mut inputs: BTreeMap<String, Input>) -> Result<(Claim, Option<&'static str>)> {
-        self.builder.check_interrupt()?;
-        let derivation = &self.plan.derivations[path];
-        let builtin = builtin_of(derivation)?;
-        for source in &derivation.input_sources {
-            inputs.insert(source.as_str().to_owned(), Input::Source(self.source(source)?));
-        }
-        let text = derivation.environment.get(&b"parameters"[..]).map_or(&b"{}"[..], |text| text);
-        let parameters: Value = serde_json::from_slice(text).map_err(|error| Error::Parameter {
-            step: derivation.name.clone(),
-            parameter: "parameters".to_owned(),
-            reason: error.to_string(),
-        })?;
-        let fixed = derivation.outputs.values().find_map(|output| output.fixed.as_ref());
-        let key = step_key(derivation, builtin, &parameters, &inputs);
-        let known = self.builder.store.claim_of_step(&key)?;
-        let phase = known.is_none().then(|| builtin.phase());
-        let claim = match known {
-            Some(claim) => claim,
-            None => {
-                let job = Job {
-                    builder: self.builder,
-                    name: &derivation.name,
-                    parameters: &parameters,
-                    inputs: &inputs,
-                    fixed,
-                };
-                // A download reports itself, with its size.
-                let _span = (builtin.name() != "fetch")
-                    .then(|| Span::start(self.builder.reporter, builtin.phase(), derivation.name.clone(), None));
-                let claim = builtin.build(&job)?;
-                self.builder.store.put_claim_of_step(&key, &claim)?;
-                claim
-            }
-        };
-        for output in derivation.outputs.keys() {
-            self.builder.store.put_claim_of_output(path, output, &claim)?;
-        }
-        Ok((claim, phase))
-    }
-
-    fn source(&self, path: &StorePath) -> Result<Node> {
-        match self.plan.sources.get(path) {
-            Some(Source::Path { path, selected }) => Ok(self.builder.store.ingest_source(path, selected.as_ref())?),
-            Some(Source::Fetched(fetched)) => crate::fetch::tree::obtain(self.builder, fetched),
-            Some(Source::Text(bytes)) => {
-                let (blob, size) = (self.builder.store.put_blob(bytes, false)?, bytes.len() as u64);
-                Ok(Node::File(store::File { blob, size, metadata: store::Metadata::root(0o644) }))
-            }
-            None => Err(Error::NotInPlan { path: path.to_string() }),
-        }
-    }
 }
 
-fn derivation<'a>(plan: &'a Plan, path: &StorePath) -> Result<&'a Derivation> {
+/// A derivation of the plan.
+pub(crate) fn derivation<'a>(plan: &'a Plan, path: &StorePath) -> Result<&'a Derivation> {
     plan.derivations.get(path).ok_or_else(|| Error::NotInPlan { path: path.to_string() })
 }
 
-fn builtin_of(derivation: &Derivation) -> Result<&'static dyn Builtin> {
-    let name = derivation.builder.strip_prefix(b"builtin:");
-    let found = builtin::ALL.iter().find(|builtin| name == Some(builtin.name().as_bytes()));
-    found.copied().ok_or_else(|| Error::NoBuilder {
-        step: derivation.name.clone(),
-        builder: String::from_utf8_lossy(&derivation.builder).into_owned(),
-    })
+/// Whether a step waits for others rather than for this machine.
+pub(crate) fn is_download(derivation: &Derivation) -> bool {
+    matches!(derivation.builder.as_slice(), b"builtin:fetch" | b"builtin:fetchurl")
 }
 
 fn enqueue(plan: &Plan, state: &mut State, path: StorePath) -> Result<()> {
-    let download = derivation(plan, &path)?.builder == b"builtin:fetch";
-    if download {
+    if is_download(derivation(plan, &path)?) {
         state.downloads.push_back(path)
     } else {
         state.steps.push_back(path)
     }
     Ok(())
-}
-
-/// The key of a step: what it is made by, and what goes in by content. Store paths of inputs are names, and are replaced.
-fn step_key(
-    derivation: &Derivation,
-    builtin: &dyn Builtin,
-    parameters: &Value,
-    inputs: &BTreeMap<String, Input>,
-) -> StepKey {
-    fn replace(value: &Value, inputs: &BTreeMap<String, Input>) -> Value {
-        match value {
-            Value::String(text) => Value::String(inputs.get(text).map_or_else(|| text.clone(), content)),
-            Value::Array(items) => Value::Array(items.iter().map(|item| replace(item, inputs)).collect()),
-            Value::Object(fields) => {
-                Value::Object(fields.iter().map(|(name, value)| (name.clone(), replace(value, inputs))).collect())
-            }
-            value => value.clone(),
-        }
-    }
-    let fixed = derivation.outputs.values().find_map(|output| output.fixed.as_ref());
-    let fixed = fixed.map(|fixed| format!("{}:{}", fixed.algorithm.as_str(), store::digest::to_hex(&fixed.hash)));
-    let description = serde_json::json!({
-        "builtin": builtin.name(),
-        "version": builtin.version(),
-        "system": String::from_utf8_lossy(&derivation.system),
-        "parameters": replace(parameters, inputs),
-        "fixed": fixed,
-    });
-    StepKey::of(description.to_string().as_bytes())
-}
-
-fn content(input: &Input) -> String {
-    match input {
-        Input::Claim(Claim::Blob(id)) => format!("blob:{id}"),
-        Input::Claim(Claim::Delta(id)) => format!("delta:{id}"),
-        Input::Source(node) => {
-            // A node has no id of its own; the tree that has nothing else does.
-            let name = store::Name::new(*b"source").expect("a name");
-            format!("source:{}", Tree { entries: BTreeMap::from([(name, node.clone())]), ..Tree::empty() }.id())
-        }
-    }
 }

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use executor::{Bind, Ending, Network, RootFs, Sandbox, Streams, Writable};
-use store::directory::Ownership;
-use store::{DeltaId, Limits};
+use executor::{Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
+use store::directory::{Ownership, Scratch};
+use store::{DeltaId, Limits, TreeId};
 
-use crate::{Builder, Error, Result, scan};
+use crate::kept::Kept;
+use crate::{Builder, Error, Result, check, scan};
 
 /// What every program in a step finds in its environment. 315619200 is 1980-01-02 00:00 UTC, the time that every file shows.
 pub const ENVIRONMENT: &[(&str, &str)] = &[
@@ -26,6 +26,12 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("TERM", "dumb"),
     ("SOURCE_DATE_EPOCH", "315619200"),
 ];
+
+/// The host name inside every step.
+pub const HOST_NAME: &str = "forge";
+
+/// Processes and threads of one step: enough for a build on many cores, too few to take a machine down.
+pub const MOST_PROCESSES: u64 = 8192;
 
 /// A command in a step.
 #[derive(Debug, Clone)]
@@ -42,6 +48,8 @@ pub struct Command<'a> {
     pub binds: Vec<Bind>,
     /// Closed for every step but a resolver's.
     pub network: Network,
+    /// How long it may take, in milliseconds; as long as it wants, if none is given.
+    pub timeout_millis: Option<u64>,
 }
 
 impl<'a> Command<'a> {
@@ -54,6 +62,7 @@ impl<'a> Command<'a> {
             directory: PathBuf::from("/"),
             binds: Vec::new(),
             network: Network::None,
+            timeout_millis: None,
         }
     }
 }
@@ -62,52 +71,118 @@ impl<'a> Command<'a> {
 pub fn run_step(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Result<DeltaId> {
     let lower = builder.store.merge(command.layers)?;
     let scratch = builder.store.scratch()?;
-    let outcome = run(builder, name, command, scratch.path());
-    if outcome.is_err() && builder.keep_failed {
-        let kept = scratch.keep();
-        return outcome.map(|_| unreachable!("the outcome is an error")).map_err(|error| with_kept(error, kept));
+    let place = place(builder, &scratch)?;
+    let log = place.join("log");
+    let described = describe(builder, name, command, lower, &place);
+    match run(builder, name, command, lower, &place, Streams::File(log.clone()), &log) {
+        Ok(()) => scan::scan(builder.store, &place.join("changes"), lower),
+        Err(error) if builder.keep_failed && matches!(error, Error::Step { .. }) => {
+            described.write(&place)?;
+            Err(error.with_kept(scratch.keep()))
+        }
+        Err(error) => Err(error),
     }
-    outcome?;
-    scan::scan(builder.store, &scratch.path().join("changes"), lower)
 }
 
 /// Runs a command over its layers for what it prints or writes into its binds; its changes to the root are thrown away.
 pub fn run_tool(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Result<Vec<u8>> {
+    let lower = builder.store.merge(command.layers)?;
     let scratch = builder.store.scratch()?;
-    run(builder, name, command, scratch.path())?;
-    let path = scratch.path().join("stdout");
-    std::fs::read(&path).map_err(Error::file("read", path))
+    let place = place(builder, &scratch)?;
+    let (stdout, stderr) = (place.join("stdout"), place.join("stderr"));
+    let streams = Streams::Files(stdout.clone(), stderr.clone());
+    run(builder, name, command, lower, &place, streams, &stderr)?;
+    std::fs::read(&stdout).map_err(Error::file("read", stdout))
 }
 
-fn run(builder: &Builder<'_>, name: &str, command: &Command<'_>, scratch: &Path) -> Result<()> {
-    builder.check_interrupt()?;
-    let root = builder.store.merge(command.layers)?;
-    let checkout = builder.store.checkout(root, Ownership::Caller)?;
-    let changes = scratch.join("changes");
-    std::fs::create_dir(&changes).map_err(Error::file("create", &changes))?;
-    scan::prepare(builder.store, &changes, root)?;
+/// Where a step's files lie while it is made.
+pub(crate) fn place(builder: &Builder<'_>, scratch: &Scratch) -> Result<PathBuf> {
+    match &builder.work {
+        Some(work) => work.place(scratch),
+        None => Ok(scratch.path().to_owned()),
+    }
+}
+
+fn environment(command: &Command<'_>) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<OsString, OsString> =
         ENVIRONMENT.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
     environment.extend(command.environment.clone());
-    let (stdout, stderr) = (scratch.join("stdout"), scratch.join("stderr"));
+    environment
+}
+
+/// What is written down of a step whose directory is kept.
+fn describe(builder: &Builder<'_>, name: &str, command: &Command<'_>, root: TreeId, place: &Path) -> Kept {
+    Kept {
+        derivation: builder.work.as_ref().map(|work| work.derivation.to_string()).unwrap_or_default(),
+        name: name.to_owned(),
+        root,
+        changes: place.join("changes"),
+        environment: environment(command),
+        directory: command.directory.clone(),
+        user: (0, 0),
+        command: command.command.clone(),
+    }
+}
+
+fn run(
+    builder: &Builder<'_>,
+    name: &str,
+    command: &Command<'_>,
+    root: TreeId,
+    place: &Path,
+    streams: Streams,
+    log: &Path,
+) -> Result<()> {
+    builder.check_interrupt()?;
+    let checkout = builder.store.checkout(root, Ownership::Caller)?;
+    let changes = place.join("changes");
+    std::fs::create_dir(&changes).map_err(Error::file("create", &changes))?;
+    scan::prepare(builder.store, &changes, root)?;
     let sandbox = Sandbox {
         root: RootFs { layers: vec![checkout], writable: Writable::Kept(changes) },
         binds: command.binds.clone(),
         command: command.command.clone(),
-        environment,
+        environment: environment(command),
         directory: command.directory.clone(),
         user: (0, 0),
         groups: Vec::new(),
-        hostname: "forge".to_owned(),
+        hostname: HOST_NAME.to_owned(),
         network: command.network,
-        limits: Limits::default(),
+        limits: limits(command.timeout_millis),
         stop_signal: None,
-        streams: Streams::Files(stdout.clone(), stderr.clone()),
+        streams,
         pretend_root: true,
         require: Vec::new(),
         interrupt: Some(Arc::clone(&builder.interrupt)),
     };
-    let outcome = builder.backend.run(&sandbox)?;
+    run_sandbox(builder, name, sandbox, place, log)
+}
+
+/// What bounds every step.
+pub(crate) fn limits(timeout_millis: Option<u64>) -> Limits {
+    Limits { pids: Some(MOST_PROCESSES), timeout_millis, ..Limits::default() }
+}
+
+/// Runs what was described, here or elsewhere; keeps what it printed, and says how it ended if not well.
+pub(crate) fn run_sandbox(
+    builder: &Builder<'_>,
+    name: &str,
+    mut sandbox: Sandbox,
+    place: &Path,
+    log: &Path,
+) -> Result<()> {
+    let elsewhere = builder.work.as_ref().and_then(|work| work.elsewhere.as_ref());
+    let outcome: Outcome = match elsewhere {
+        Some(elsewhere) => {
+            sandbox.root.layers = check::elsewhere::lay_out(&sandbox.root.layers, &place.join("root"))?;
+            elsewhere.run(|| builder.backend.run(&sandbox))?
+        }
+        None => builder.backend.run(&sandbox)?,
+    };
+    if let Some(work) = &builder.work {
+        work.printed(log)?;
+        work.used(outcome.peak_memory);
+    }
     builder.check_interrupt()?;
     let ending = match outcome.ending {
         Ending::Exited(0) => return Ok(()),
@@ -116,28 +191,15 @@ fn run(builder: &Builder<'_>, name: &str, command: &Command<'_>, scratch: &Path)
         Ending::TimedOut => "its time was over".to_owned(),
         Ending::OutOfMemory => "it ran out of memory".to_owned(),
     };
-    let mut log = tail(&stdout);
-    log.push_str(&tail(&stderr));
-    Err(Error::Step { step: name.to_owned(), ending, log, kept: None })
-}
-
-/// The last 16 KiB of what a command printed.
-fn tail(path: &Path) -> String {
-    const LENGTH: u64 = 16 * 1024;
-    let read = || {
-        let mut file = std::fs::File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LENGTH)))?;
-        let mut bytes = Vec::new();
-        file.take(LENGTH).read_to_end(&mut bytes)?;
-        Ok::<_, std::io::Error>(bytes)
+    let text = match &builder.work {
+        Some(work) => work.log(),
+        None => std::fs::read(log).unwrap_or_default(),
     };
-    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    Err(Error::Step { step: name.to_owned(), ending, log: tail(&text), kept: None })
 }
 
-fn with_kept(error: Error, path: PathBuf) -> Error {
-    match error {
-        Error::Step { step, ending, log, .. } => Error::Step { step, ending, log, kept: Some(path) },
-        error => error,
-    }
+/// The last 1 MiB of what a step printed: whoever wants more asks for its log.
+fn tail(text: &[u8]) -> String {
+    const LENGTH: usize = 1 << 20;
+    String::from_utf8_lossy(&text[text.len().saturating_sub(LENGTH)..]).into_owned()
 }

@@ -75,8 +75,11 @@ impl World {
             reporter: &self.notes,
             fetcher: &self.fetcher,
             jobs: 2,
+            cores: None,
+            keep_going: false,
             keep_failed: false,
             interrupt: Arc::clone(&self.interrupt),
+            work: None,
         }
     }
 

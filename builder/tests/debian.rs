@@ -40,8 +40,11 @@ fn with_builder<T>(store: &Store, work: impl FnOnce(&Builder<'_>) -> T) -> T {
         reporter: &Quiet,
         fetcher: &fetcher,
         jobs: 2,
+        cores: None,
+        keep_going: false,
         keep_failed: false,
         interrupt: Arc::default(),
+        work: None,
     })
 }
 

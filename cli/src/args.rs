@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub mod building;
+
+pub use building::BuildOptions;
+
 /// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
 #[derive(Debug, Parser)]
 #[command(name = "forge", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
@@ -74,6 +78,14 @@ pub enum Command {
     Check(CheckArguments),
     /// Writes forge.lock: the exact packages that an expression's wishes stand for
     Lock(LockArguments),
+    /// Shows what a step printed when it was made
+    Log(building::LogArguments),
+    /// Says why a step was made or not: the first thing that differs from the nearest earlier build
+    Explain(building::ExplainArguments),
+    /// Says why something is in a formation: which layer, package and step brought it, and who needs it
+    Why(building::WhyArguments),
+    /// Draws the steps of a formation, for Graphviz, Mermaid or programs
+    Graph(building::GraphArguments),
     /// Lists the formations in the store
     List(ListArguments),
     /// Shows what a formation is and how it wants to be run
@@ -125,20 +137,6 @@ pub struct ExpressionArguments {
     pub argstr: Vec<String>,
 }
 
-/// How building goes about.
-#[derive(Debug, Clone, Args)]
-pub struct BuildOptions {
-    /// Refuses to change forge.lock
-    #[arg(long)]
-    pub locked: bool,
-    /// How many steps run at a time [default: as many as there are processors]
-    #[arg(short, long, value_name = "N")]
-    pub jobs: Option<usize>,
-    /// Keeps the directory of a failed step and says where
-    #[arg(long)]
-    pub keep_failed: bool,
-}
-
 /// `forge build`
 #[derive(Debug, Args)]
 pub struct BuildArguments {
@@ -151,6 +149,10 @@ pub struct BuildArguments {
     /// Also names the formation so
     #[arg(short, long, value_name = "NAME")]
     pub tag: Option<String>,
+    /// Makes every step once more elsewhere and compares: another path, core count, order of files, time. Exits with 104 if
+    /// something came out otherwise
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// How a run differs from what the formation says.
@@ -243,6 +245,10 @@ pub struct ShellArguments {
     /// What is run, and how.
     #[command(flatten)]
     pub target: Target,
+    /// Enters the directory of a failed step that --keep-failed kept, instead of a formation: the step's name, its derivation, or
+    /// the directory
+    #[arg(long = "build")]
+    pub failed_step: bool,
 }
 
 /// `forge eval`

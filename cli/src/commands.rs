@@ -15,30 +15,35 @@ mod diff;
 mod doctor;
 mod document;
 mod eval;
+mod explain;
 mod export;
 mod gc;
+mod graph;
 mod import;
 mod info;
 mod inspect;
 mod list;
 mod lock;
+mod log;
 pub mod nix_instantiate;
 mod repl;
 mod run;
 mod sign;
 mod tag;
 mod verify;
+mod why;
 
 /// Runs a command and turns what came of it into words and an exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
     let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
     let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
-    let (result, color) = match Context::new(arguments.global) {
-        Ok(context) => (dispatch(arguments.command, &context), context.color()),
-        Err(failure) => (Err(failure), false),
+    let (result, color, person) = match Context::new(arguments.global) {
+        Ok(context) => (dispatch(arguments.command, &context), context.color(), context.is_watched()),
+        Err(failure) => (Err(failure), false, false),
     };
     let failure = match result {
         Ok(code) => return code,
+        Err(failure) if person => failure.with_short_log(),
         Err(failure) => failure,
     };
     let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
@@ -59,6 +64,10 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Lock(arguments) => lock::run(&arguments, context),
+        Command::Log(arguments) => log::run(&arguments, context),
+        Command::Explain(arguments) => explain::run(&arguments, context),
+        Command::Why(arguments) => why::run(&arguments, context),
+        Command::Graph(arguments) => graph::run(&arguments, context),
         Command::List(_) => list::run(context),
         Command::Info(arguments) => info::run(&arguments, context),
         Command::Tag(arguments) => tag::tag(&arguments, context),

@@ -142,6 +142,11 @@ impl Context {
         std::io::stderr().is_terminal() && self.variable("CI").is_none() && !dumb && !self.global.quiet
     }
 
+    /// Whether a person looks at stderr, rather than a log that is read later.
+    pub fn is_watched(&self) -> bool {
+        std::io::stderr().is_terminal() && self.variable("CI").is_none()
+    }
+
     /// Where the store is, and who says so.
     pub fn store_path(&self) -> Result<Setting<PathBuf>> {
         if let Some(setting) = &self.settings.store {

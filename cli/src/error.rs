@@ -33,6 +33,8 @@ pub mod code {
     pub const BUILD_FAILED: u8 = 100;
     /// Bytes do not have the digest that was asked for.
     pub const MISMATCH: u8 = 102;
+    /// A step gave something else when it was made again.
+    pub const NOT_DETERMINISTIC: u8 = 104;
     /// `forge run`: time limit.
     pub const TIMED_OUT: u8 = 124;
     /// `forge run`: forge failed, not the program.
@@ -47,7 +49,7 @@ pub mod code {
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// What the user is told, and the exit code.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Failure {
     /// Exit code.
     pub code: u8,
@@ -57,6 +59,10 @@ pub struct Failure {
     place: Option<Box<Place>>,
     causes: Vec<String>,
     details: Option<String>,
+    /// What a failed step printed; on a terminal only the end of it is shown.
+    log: Option<String>,
+    /// Each of several things that failed.
+    parts: Vec<Failure>,
     hints: Vec<String>,
     /// Further findings, each shown whole.
     findings: Vec<Finding>,
@@ -72,6 +78,8 @@ impl Failure {
             place: None,
             causes: Vec::new(),
             details: None,
+            log: None,
+            parts: Vec::new(),
             hints: Vec::new(),
             findings: Vec::new(),
         }
@@ -98,6 +106,13 @@ impl Failure {
     /// Shows a text of several lines, such as the end of a log.
     pub fn detail(mut self, text: impl Into<String>) -> Self {
         self.details = Some(text.into());
+        self
+    }
+
+    /// Leaves the end of what a failed step printed: a person can ask for the rest.
+    pub fn with_short_log(mut self) -> Self {
+        self.log = self.log.map(|log| last_lines(&log, 25));
+        self.parts = self.parts.into_iter().map(Self::with_short_log).collect();
         self
     }
 
@@ -135,10 +150,14 @@ impl Failure {
         for cause in &self.causes {
             let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n             "));
         }
-        if let Some(details) = &self.details {
-            for line in details.lines() {
+        for lines in self.details.iter().chain(&self.log) {
+            for line in lines.lines() {
                 let _ = writeln!(text, "  {} {line}", paint.dim("|"));
             }
+        }
+        for part in &self.parts {
+            let part = Failure { hints: Vec::new(), ..part.clone() };
+            text.push_str(&part.render(color, show_trace));
         }
         for hint in &self.hints {
             let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));
@@ -163,6 +182,8 @@ impl Failure {
                 "place": self.place.as_deref().map(render::place_json),
                 "causes": self.causes,
                 "details": self.details,
+                "log": self.log,
+                "parts": self.parts.iter().map(|part| part.to_json()["error"].clone()).collect::<Vec<_>>(),
                 "hints": self.hints,
                 "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             }
@@ -291,12 +312,31 @@ impl From<builder::Error> for Failure {
             Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),
             Step { step, ending, log, kept } => {
                 let mut failure = Self::new(code::BUILD_FAILED, format!("step `{step}` failed: {ending}"));
-                failure.details = Some(last_lines(&log, 25)).filter(|log| !log.is_empty());
+                failure.log = Some(log).filter(|log| !log.is_empty());
+                failure = failure.hint(format!("`forge log {step}` shows all that it printed"));
                 match kept {
-                    Some(path) => failure.hint(format!("its files are kept in {}", path.display())),
-                    None => failure.hint("--keep-failed keeps its files"),
+                    Some(path) => failure.hint(format!(
+                        "its files are kept in {}; `forge shell --build {step}` enters them",
+                        path.display()
+                    )),
+                    None => failure.hint("--keep-failed keeps its files, to be looked at with `forge shell --build`"),
                 }
             }
+            Steps { failures, not_made } => {
+                let headline = match (failures.len(), not_made) {
+                    (count, 0) => format!("{count} steps failed"),
+                    (1, others) => format!("a step failed, and {others} that need it were not made"),
+                    (count, others) => format!("{count} steps failed, and {others} that need them were not made"),
+                };
+                let mut whole = Self::new(code::BUILD_FAILED, headline);
+                whole.parts = failures.into_iter().map(Self::from).collect();
+                // The worst of them says how forge ends; of equals the first.
+                let worst = whole.parts.iter().map(|part| part.code).find(|code| *code != code::BUILD_FAILED);
+                whole.code = worst.unwrap_or(code::BUILD_FAILED);
+                whole.hint("`forge log STEP` shows all that a step printed")
+            }
+            error @ DiskFull { .. } => plain(code::DISK_FULL, &error)
+                .hint("a step that writes without end was ended; else `forge gc` frees what nothing names"),
             Fetch { what, tried, gone } => {
                 let code = if gone { code::NOT_FOUND } else { code::UNREACHABLE };
                 let mut failure = Self::new(code, format!("cannot fetch `{what}`"));

@@ -16,6 +16,9 @@ static EVALUATING: AtomicBool = AtomicBool::new(false);
 static WATCHED: AtomicBool = AtomicBool::new(false);
 static TIMES: AtomicI32 = AtomicI32::new(0);
 
+/// How long a build may take to stop by itself.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// What does not stop after so many interruptions is ended with the session.
 const PATIENCE: i32 = 3;
 
@@ -52,6 +55,12 @@ pub fn watch(interrupt: &Arc<AtomicI32>) {
             if interrupt.swap(signal, Ordering::Relaxed) != 0 || EVALUATING.load(Ordering::SeqCst) {
                 end(signal);
             }
+            // What does not end by itself then is killed.
+            let interrupt = Arc::clone(&interrupt);
+            std::thread::spawn(move || {
+                std::thread::sleep(GRACE);
+                let _ = interrupt.compare_exchange(signal, -signal, Ordering::Relaxed, Ordering::Relaxed);
+            });
         }
     });
 }

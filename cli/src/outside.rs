@@ -32,11 +32,7 @@ pub struct Outside<'a> {
 impl<'a> Outside<'a> {
     /// Opens nothing yet.
     pub fn new(context: &'a Context) -> Self {
-        let style = match (context.global.quiet, context.bars()) {
-            (true, _) => Style::Quiet,
-            (false, true) => Style::Bars,
-            (false, false) => Style::Lines,
-        };
+        let style = Style::of(None, context);
         Self { context, style, opened: OnceCell::new() }
     }
 
@@ -48,7 +44,7 @@ impl<'a> Outside<'a> {
         let (store, machine) = self.opened.get().expect("it was opened a moment ago");
         let progress = Progress::new(self.style);
         let workshop = Workshop::new(store, machine, &progress, self.context)?;
-        let options = BuildOptions { locked: false, jobs: None, keep_failed: false };
+        let options = BuildOptions::default();
         let result = work(&workshop.builder(&options, self.context));
         progress.finish();
         result

@@ -1,11 +1,16 @@
 //! Shows what happens while building, on stderr: bars on a terminal, one plain line per finished step otherwise.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use builder::{Event, Reporter};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::args::building::LogFormat;
+use crate::context::Context;
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,22 @@ pub enum Style {
     Lines,
     /// Bars.
     Bars,
+    /// A JSON object for each event.
+    Json,
+}
+
+impl Style {
+    /// What was asked for, else what fits where stderr goes.
+    pub fn of(asked: Option<LogFormat>, context: &Context) -> Self {
+        match asked {
+            _ if context.global.quiet => Self::Quiet,
+            Some(LogFormat::Bars) => Self::Bars,
+            Some(LogFormat::Lines) => Self::Lines,
+            Some(LogFormat::Json) => Self::Json,
+            None if context.bars() => Self::Bars,
+            None => Self::Lines,
+        }
+    }
 }
 
 /// Shows events, and sums up where the time went.
@@ -57,13 +78,17 @@ impl Progress {
     fn line(&self, text: &str) {
         match self.style {
             Style::Bars => _ = self.bars.println(text),
-            _ => eprintln!("{text}"),
+            // Whoever reads may have gone.
+            _ => _ = writeln!(std::io::stderr(), "{text}"),
         }
     }
 }
 
 impl Reporter for Progress {
     fn report(&self, event: Event<'_>) {
+        if self.style == Style::Json {
+            self.line(&record(&event).to_string());
+        }
         let mut state = self.state.lock().expect("no thread panicked");
         match event {
             Event::Started { id, phase, what, bytes } if self.style == Style::Bars => {
@@ -94,12 +119,31 @@ impl Reporter for Progress {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
                 }
-                if let Some(bar) = &state.overall {
-                    bar.inc(1);
-                }
                 drop(state);
                 if self.style == Style::Lines {
                     self.line(&format!("{phase:>9} {what} ({:.1} s)", took.as_secs_f64()));
+                }
+            }
+            Event::Failed { id, phase, what, took } => {
+                if let Some(bar) = state.running.remove(&id) {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
+                }
+                drop(state);
+                if matches!(self.style, Style::Lines | Style::Bars) {
+                    self.line(&format!("   failed {phase} {what} ({:.1} s)", took.as_secs_f64()));
+                }
+            }
+            Event::Waiting { what, process } => {
+                drop(state);
+                if matches!(self.style, Style::Lines | Style::Bars) {
+                    let who = process.map_or("another process".to_owned(), |process| format!("process {process}"));
+                    self.line(&format!("     wait {what}: {who} makes it"));
+                }
+            }
+            Event::Progress { done, .. } => {
+                if let Some(bar) = &state.overall {
+                    bar.set_position(done as u64);
                 }
             }
             Event::Planned { steps, .. } => {
@@ -115,8 +159,30 @@ impl Reporter for Progress {
             }
             Event::Note(text) => {
                 drop(state);
-                self.line(&format!("     note {text}"));
+                if self.style != Style::Json {
+                    self.line(&format!("     note {text}"));
+                }
             }
         }
+    }
+}
+
+/// An event for programs: `event` says which, the other fields are its own. Times are in seconds.
+fn record(event: &Event<'_>) -> serde_json::Value {
+    match event {
+        Event::Started { id, phase, what, bytes } => {
+            json!({ "event": "started", "id": id, "phase": phase, "what": what, "bytes": bytes })
+        }
+        Event::Advanced { id, bytes } => json!({ "event": "advanced", "id": id, "bytes": bytes }),
+        Event::Finished { id, phase, what, took } => {
+            json!({ "event": "finished", "id": id, "phase": phase, "what": what, "seconds": took.as_secs_f64() })
+        }
+        Event::Failed { id, phase, what, took } => {
+            json!({ "event": "failed", "id": id, "phase": phase, "what": what, "seconds": took.as_secs_f64() })
+        }
+        Event::Waiting { what, process } => json!({ "event": "waiting", "what": what, "process": process }),
+        Event::Progress { done, steps } => json!({ "event": "progress", "done": done, "steps": steps }),
+        Event::Planned { steps, known } => json!({ "event": "planned", "steps": steps, "known": known }),
+        Event::Note(text) => json!({ "event": "note", "text": text }),
     }
 }

@@ -5,7 +5,6 @@
 
 pub mod ast;
 pub mod ast_print;
-pub mod aterm;
 mod builtins;
 mod check;
 mod code;
@@ -42,7 +41,7 @@ mod text;
 mod value;
 pub mod version;
 
-pub use store::nix::{hash as nix_hash, nar, path as store_path};
+pub use store::nix::{aterm, hash as nix_hash, nar, path as store_path};
 
 pub use check::{check, check_text};
 pub use error::{Error, Finding};

@@ -7,6 +7,7 @@
 //! DIR/records/<formation id>.json what is known of a formation beside its identity
 //! DIR/claims/…                    which step or derivation gave what
 //! DIR/cache/…                     what may be lost at any time and only saves work
+//! DIR/building/KEY.lock           which steps are being made; locked by who makes them
 //! DIR/roots/NAME                  a name's formation id
 //! DIR/checkouts/…                 trees laid out on disk, and the inodes that they share
 //! DIR/scratch/…                   what running processes are making; locked by them
@@ -30,6 +31,7 @@ use rustix::io::Errno;
 
 use crate::{BlobId, DeltaId, Error, Result};
 
+mod building;
 mod cached;
 mod checkout;
 mod claims;
@@ -47,6 +49,7 @@ mod scratch;
 pub(crate) mod testing;
 mod verify;
 
+pub use building::{Begin, Building};
 pub use collect::{Collected, Lease};
 pub use inodes::{ATTRIBUTE_PREFIX, DeviceNumber, Marks};
 pub use objects::Extent;

@@ -2,6 +2,7 @@
 //!
 //! Nothing of Nix is run or asked. Expressions name their sources by these, and whoever fetches checks what came by them.
 
+pub mod aterm;
 pub mod hash;
 pub mod kept;
 pub mod nar;

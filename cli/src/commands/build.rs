@@ -1,9 +1,11 @@
 //! `forge build`: evaluate, build what is missing, name it, print its id.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use builder::check::{Checked, Differing};
 use builder::{Builder, Built, Machine};
 use serde_json::json;
 use store::{FormationId, Plan, Store};
@@ -21,7 +23,7 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
         super::tag::check_name(tag)?;
     }
     let store = context.store()?;
-    let done = build(&store, &arguments.expression, &arguments.options, context)?;
+    let done = build_and(&store, &arguments.expression, &arguments.options, context, arguments.check)?;
     if let Some(tag) = &arguments.tag {
         store.set_root(tag, done.id)?;
     }
@@ -30,7 +32,16 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
     } else {
         super::print(&format!("{}\n", done.id))?;
     }
-    Ok(ExitCode::SUCCESS)
+    match &done.checked {
+        Some(checked) if !checked.differing.is_empty() => Err(not_deterministic(checked)),
+        Some(checked) => {
+            if !context.global.quiet {
+                eprintln!("    check {} steps made again elsewhere: no difference", checked.steps);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A finished build.
@@ -42,6 +53,7 @@ pub struct Done {
     evaluate: f64,
     realise: f64,
     progress: Progress,
+    checked: Option<Checked>,
 }
 
 /// Builds an expression and roots the formation under its name.
@@ -51,12 +63,19 @@ pub fn build(
     options: &BuildOptions,
     context: &Context,
 ) -> Result<Done> {
+    build_and(store, expression, options, context, false)
+}
+
+/// The same; makes everything again elsewhere and compares, if `check`.
+fn build_and(
+    store: &Store,
+    expression: &ExpressionArguments,
+    options: &BuildOptions,
+    context: &Context,
+    check: bool,
+) -> Result<Done> {
     interrupt::watch(&context.interrupt);
-    let progress = Progress::new(match (context.global.quiet, context.bars()) {
-        (true, _) => Style::Quiet,
-        (false, true) => Style::Bars,
-        (false, false) => Style::Lines,
-    });
+    let progress = Progress::new(Style::of(options.log_format, context));
     let machine = context.machine();
     let workshop = Workshop::new(store, &machine, &progress, context)?;
     let builder = workshop.builder(options, context);
@@ -68,11 +87,14 @@ pub fn build(
         let started = Instant::now();
         let built = builder::realise(&builder, &plan)?;
         store.set_root(&plan.goal.name, built.formation)?;
-        Ok::<_, Failure>((plan, built, evaluate, started.elapsed().as_secs_f64()))
+        let realise = started.elapsed().as_secs_f64();
+        let goals: Vec<_> = plan.goal.layers.iter().map(|layer| (&layer.derivation, layer.output.as_str())).collect();
+        let checked = if check { Some(builder::check::check(&builder, &plan, &goals)?) } else { None };
+        Ok::<_, Failure>((plan, built, evaluate, realise, checked))
     })();
     progress.finish();
-    let (plan, built, evaluate, realise) = result?;
-    Ok(Done { id: built.formation, plan, built, evaluate, realise, progress })
+    let (plan, built, evaluate, realise, checked) = result?;
+    Ok(Done { id: built.formation, plan, built, evaluate, realise, progress, checked })
 }
 
 /// What a builder borrows, kept in one place.
@@ -99,8 +121,11 @@ impl<'a> Workshop<'a> {
             reporter: self.progress,
             fetcher: &self.fetcher,
             jobs: context.jobs(options.jobs),
+            cores: options.cores.map(|cores| cores as usize),
+            keep_going: options.keep_going,
             keep_failed: options.keep_failed,
             interrupt: Arc::clone(&context.interrupt),
+            work: None,
         }
     }
 }
@@ -124,6 +149,7 @@ impl Done {
             "platform": goal.platform,
             "layers": record.layers,
             "made": self.built.made,
+            "check": self.checked.as_ref().map(check_record),
             "seconds": {
                 "evaluate_and_lock": self.evaluate,
                 "build": self.realise,
@@ -131,4 +157,56 @@ impl Done {
             },
         }))
     }
+}
+
+/// What came out otherwise, file by file with its likely cause.
+fn not_deterministic(checked: &Checked) -> Failure {
+    let steps: std::collections::BTreeSet<_> =
+        checked.differing.iter().map(|differing| &differing.derivation).collect();
+    let headline = format!("{} of {} steps gave something else when they were made again", steps.len(), checked.steps);
+    let mut text = String::new();
+    for Differing { name, output, files, .. } in &checked.differing {
+        let output = if output == "out" { String::new() } else { format!(" ({output})") };
+        let _ = writeln!(text, "{name}{output}");
+        for file in files.iter().take(MOST_SHOWN) {
+            let _ = writeln!(
+                text,
+                "  /{}  {}: {}",
+                String::from_utf8_lossy(&file.path),
+                file.aspects.join(", "),
+                file.cause.words()
+            );
+            if let Some((before, after)) = &file.shown {
+                let _ = writeln!(text, "    - {before}\n    + {after}");
+            }
+        }
+        if files.len() > MOST_SHOWN {
+            let _ = writeln!(text, "  and {} more", files.len() - MOST_SHOWN);
+        }
+    }
+    Failure::new(code::NOT_DETERMINISTIC, headline).detail(text.trim_end())
+}
+
+/// So many differences of one step are shown; `--json` has them all.
+const MOST_SHOWN: usize = 40;
+
+fn check_record(checked: &Checked) -> serde_json::Value {
+    let file = |file: &builder::check::FileDifference| {
+        json!({
+            "path": String::from_utf8_lossy(&file.path),
+            "aspects": file.aspects,
+            "cause": file.cause.word(),
+            "before": file.shown.as_ref().map(|(before, _)| before),
+            "after": file.shown.as_ref().map(|(_, after)| after),
+        })
+    };
+    let differing = |differing: &Differing| {
+        json!({
+            "derivation": differing.derivation.as_str(),
+            "name": differing.name,
+            "output": differing.output,
+            "files": differing.files.iter().map(file).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "steps": checked.steps, "differing": checked.differing.iter().map(differing).collect::<Vec<_>>() })
 }

@@ -117,7 +117,7 @@ fn network(context: &Context) -> Result<Vec<Check>> {
     let store = context.store()?;
     let (machine, progress) = (context.machine(), Progress::new(Style::Quiet));
     let workshop = Workshop::new(&store, &machine, &progress, context)?;
-    let builder = workshop.builder(&BuildOptions { locked: false, jobs: None, keep_failed: false }, context);
+    let builder = workshop.builder(&BuildOptions::default(), context);
     let mut places = Vec::new();
     for source in builder::debian::sources::of_suite(&machine, "bookworm").unwrap_or_default() {
         let suite = source.suite.clone().unwrap_or_else(|| "bookworm".to_owned());

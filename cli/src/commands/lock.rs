@@ -14,14 +14,10 @@ use crate::progress::{Progress, Style};
 pub fn run(arguments: &LockArguments, context: &Context) -> Result<ExitCode> {
     interrupt::watch(&context.interrupt);
     let store = context.store()?;
-    let progress = Progress::new(match (context.global.quiet, context.bars()) {
-        (true, _) => Style::Quiet,
-        (false, true) => Style::Bars,
-        (false, false) => Style::Lines,
-    });
+    let progress = Progress::new(Style::of(None, context));
     let machine = context.machine();
     let workshop = Workshop::new(&store, &machine, &progress, context)?;
-    let builder = workshop.builder(&BuildOptions { locked: false, jobs: None, keep_failed: false }, context);
+    let builder = workshop.builder(&BuildOptions::default(), context);
     let mut expression = Expression::open(&arguments.expression, context)?;
     let before = expression.lock().clone();
     let mode = match (&arguments.update, arguments.locked) {

@@ -49,9 +49,39 @@ impl Words {
 
 /// `forge shell`
 pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> {
+    if arguments.failed_step {
+        return shell_of_step(&arguments.target.formation, context);
+    }
     let command =
         vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
     execute(&arguments.target, &|_| command.clone(), context)
+}
+
+/// Enters the directory of a failed step, as its command saw it and left it.
+fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let mut found = builder::kept::find(&store, given)?;
+    if found.is_empty() {
+        let names: std::collections::BTreeSet<String> =
+            builder::kept::find(&store, "")?.into_iter().map(|(_, kept)| kept.name).collect();
+        let failure = Failure::new(code::NOT_FOUND, format!("no directory of a failed step `{given}` was kept"));
+        return Err(match names.is_empty() {
+            true => failure.hint("`forge build --keep-failed` keeps them"),
+            false => failure.hint(format!("kept are: {}", names.into_iter().collect::<Vec<_>>().join(", "))),
+        });
+    }
+    let (_, kept) = found.swap_remove(0);
+    let mut sandbox = kept.sandbox(&store, kept.shell(&store)?)?;
+    if let Some(term) = context.variable("TERM") {
+        sandbox.environment.insert("TERM".into(), term.clone());
+    }
+    let _lease = store.hold(&[kept.root])?;
+    if !context.global.quiet {
+        let command: Vec<_> = kept.command.iter().map(|word| word.to_string_lossy()).collect();
+        eprintln!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
+    }
+    let outcome = context.backend.run(&sandbox)?;
+    Ok(report(&outcome, &sandbox.limits, &BTreeSet::new(), context))
 }
 
 /// The formation that was meant: an expression's file is built first, an artifact's is taken in.

@@ -125,7 +125,13 @@ impl Store {
     fn make_file(&self, place: &Place, file: &File, ownership: Ownership) -> Result<()> {
         let link = || {
             let inode = self.inode(file, ownership)?;
-            Ok::<_, Error>(rustix::fs::linkat(&self.directory, &inode, place.base(), place.relative(), AtFlags::empty()))
+            Ok::<_, Error>(rustix::fs::linkat(
+                &self.directory,
+                &inode,
+                place.base(),
+                place.relative(),
+                AtFlags::empty(),
+            ))
         };
         let mut linked = link()?;
         // Who makes the same inode at the same time renames it over ours. linkat(2) then fails with ENOENT if it had found the

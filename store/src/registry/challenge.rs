@@ -53,7 +53,9 @@ fn next(text: &str) -> Option<(&str, Vec<(String, String)>, &str)> {
         let trimmed = rest.trim_start_matches([' ', '\t', ',']);
         // A word without `=` is the next challenge's scheme.
         let end = trimmed.find(['=', ' ', '\t', ',', '"']).unwrap_or(trimmed.len());
-        let Some(value) = trimmed[end..].strip_prefix('=').filter(|_| end > 0) else { return Some((scheme, parameters, trimmed)) };
+        let Some(value) = trimmed[end..].strip_prefix('=').filter(|_| end > 0) else {
+            return Some((scheme, parameters, trimmed));
+        };
         let (value, after) = match value.strip_prefix('"') {
             Some(quoted) => unquote(quoted),
             None => {

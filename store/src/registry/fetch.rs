@@ -25,11 +25,14 @@ impl Session<'_> {
         let accept = [("accept", MANIFESTS.join(", "))];
         let answer = self.call(Right::Pull, "GET", &url, &accept, Body::None)?;
         if answer.status != 200 {
-            return Err(self.refused(Right::Pull, format!("image `{}:{wanted}`", self.reference.repository), answer).into());
+            return Err(self
+                .refused(Right::Pull, format!("image `{}:{wanted}`", self.reference.repository), answer)
+                .into());
         }
         let kind = media_type(&answer);
         let named: Option<Digest> = answer.header("docker-content-digest").and_then(|text| text.parse().ok());
-        let bytes = bounded(answer, MOST_MANIFEST).map_err(|reason| self.bad(format!("manifest `{wanted}`: {reason}")))?;
+        let bytes =
+            bounded(answer, MOST_MANIFEST).map_err(|reason| self.bad(format!("manifest `{wanted}`: {reason}")))?;
         let asked: Option<Digest> = wanted.parse().ok();
         // Asked by tag, what it says of itself counts: else the digest that is told to others would not be the one it had.
         let expected = asked.or(named);
@@ -64,7 +67,9 @@ impl Session<'_> {
         let bad = |reason: &str| self.bad(format!("manifest `{wanted}`: {reason}"));
         let document: Document = serde_json::from_slice(bytes).map_err(|error| bad(&error.to_string()))?;
         if document.schema_version != 2 {
-            return Err(bad("it is of Docker's first schema, which has no digests of its content: push it again with a newer tool"));
+            return Err(bad(
+                "it is of Docker's first schema, which has no digests of its content: push it again with a newer tool",
+            ));
         }
         let known = |kind: &Option<String>| kind.clone().filter(|kind| MANIFESTS.contains(&kind.as_str()));
         let guess = if document.manifests.is_some() { media::INDEX } else { media::MANIFEST };

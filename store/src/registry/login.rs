@@ -158,7 +158,10 @@ impl Auth {
             return Ok(Some(Login::Password(user, password)));
         }
         let Some(auth) = given(&self.auth) else { return Ok(None) };
-        let bad = || Error::LoginFile { path: path.to_owned(), reason: "an `auth` is not base64 of USER:PASSWORD".to_owned() };
+        let bad = || Error::LoginFile {
+            path: path.to_owned(),
+            reason: "an `auth` is not base64 of USER:PASSWORD".to_owned(),
+        };
         let decoded = from_base64(auth.as_bytes()).ok_or_else(bad)?;
         let decoded = String::from_utf8(decoded).map_err(|_| bad())?;
         let (user, password) = decoded.split_once(':').ok_or_else(bad)?;
@@ -209,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_helper_is_asked_for_its_host_and_a_store_for_every_other() {
-        let mut logins = logins(&[r#"{"auths": {"c.example": {}}, "credHelpers": {"a.example": "one"}, "credsStore": "two"}"#]);
+        let mut logins =
+            logins(&[r#"{"auths": {"c.example": {}}, "credHelpers": {"a.example": "one"}, "credsStore": "two"}"#]);
         assert_eq!(find(&logins, "oci://a.example/x"), None);
         logins.helper = Some(Box::new(|helper, host| {
             Ok(match (helper, host) {

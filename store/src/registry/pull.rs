@@ -15,9 +15,9 @@ use super::seen;
 use super::session::Session;
 use super::{Error, Reference};
 use crate::directory::Scratch;
+use crate::format::oci::Wanted;
 use crate::format::oci::descriptor::{Descriptor, Digest, Index, to_json};
 use crate::format::oci::open::{Elsewhere, Parts};
-use crate::format::oci::Wanted;
 use crate::format::{Bounds, Imported, Inspection};
 use crate::{Error as StoreError, Result, Store};
 

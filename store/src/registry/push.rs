@@ -90,8 +90,10 @@ pub fn push(
     tag: Option<&str>,
 ) -> Result<Pushed> {
     let collection = oci::collection(store, ids, options)?;
-    let (manifests, blobs): (Vec<&Content>, Vec<&Content>) =
-        collection.contents.iter().partition(|content| super::fetch::MANIFESTS.contains(&content.descriptor.media_type.as_str()));
+    let (manifests, blobs): (Vec<&Content>, Vec<&Content>) = collection
+        .contents
+        .iter()
+        .partition(|content| super::fetch::MANIFESTS.contains(&content.descriptor.media_type.as_str()));
     let Some(top) = collection.index.manifests.first() else { return Err(session.bad("nothing is to be sent").into()) };
     let tag = match tag {
         Some(tag) => tag.to_owned(),
@@ -140,7 +142,9 @@ fn send_blobs(store: &Store, session: &Session<'_>, blobs: &[&Content]) -> Resul
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     let work = || -> Result<()> {
-        while let Some((index, content)) = blobs.get(next.fetch_add(1, Ordering::Relaxed)).map(|content| (content.descriptor.digest, *content)) {
+        while let Some((index, content)) =
+            blobs.get(next.fetch_add(1, Ordering::Relaxed)).map(|content| (content.descriptor.digest, *content))
+        {
             let how = session.put_blob(store, content)?;
             seen::note(store, session.reference(), &index)?;
             let part = PushedPart { descriptor: content.descriptor.clone(), how };
@@ -151,11 +155,15 @@ fn send_blobs(store: &Store, session: &Session<'_>, blobs: &[&Content]) -> Resul
     // The first request finds out who answers and what must be shown; the others need not each do so.
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..SIDE_BY_SIDE.min(blobs.len())).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
     results.into_iter().collect::<Result<()>>()?;
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let place = |part: &PushedPart| blobs.iter().position(|content| content.descriptor.digest == part.descriptor.digest);
+    let place =
+        |part: &PushedPart| blobs.iter().position(|content| content.descriptor.digest == part.descriptor.digest);
     done.sort_by_key(place);
     Ok(done)
 }
@@ -186,7 +194,8 @@ impl Session<'_> {
     fn note_referrer(&self, subject: &Digest, referrer: Descriptor) -> Result<()> {
         let mut list = match self.manifest(&fallback_tag(subject)) {
             Ok((_, bytes)) => {
-                let index: Index = serde_json::from_slice(&bytes).map_err(|error| self.bad(format!("referrers: {error}")))?;
+                let index: Index =
+                    serde_json::from_slice(&bytes).map_err(|error| self.bad(format!("referrers: {error}")))?;
                 index.manifests
             }
             Err(crate::Error::Registry(Error::NotFound { .. })) => Vec::new(),
@@ -252,7 +261,11 @@ impl Session<'_> {
                     let actual = hasher.finish();
                     if actual != descriptor.digest {
                         let (actual, expected) = (actual.to_string(), descriptor.digest.to_string());
-                        return Err(crate::Error::Mismatch { from: "a compressed layer of the store".to_owned(), actual, expected });
+                        return Err(crate::Error::Mismatch {
+                            from: "a compressed layer of the store".to_owned(),
+                            actual,
+                            expected,
+                        });
                     }
                     return Err(error.into());
                 }
@@ -287,7 +300,8 @@ impl Session<'_> {
         match answer.status {
             201 if from.is_some() => Ok(None),
             202 => {
-                let location = answer.header("location").ok_or_else(|| self.bad("it does not say where a blob is to be sent"))?;
+                let location =
+                    answer.header("location").ok_or_else(|| self.bad("it does not say where a blob is to be sent"))?;
                 Ok(Some(self.follow(&url, location)?))
             }
             _ => Err(self.refused(Right::Push, "the beginning of an upload", answer).into()),

@@ -152,7 +152,9 @@ impl FromStr for Reference {
             return Err(bad("a repository is written in lower case"));
         }
         if !is_repository(repository) {
-            return Err(bad("a repository is names of letters, digits and single `.`, `_`, `-`, with `/` between them"));
+            return Err(bad(
+                "a repository is names of letters, digits and single `.`, `_`, `-`, with `/` between them",
+            ));
         }
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
             return Err(bad("a tag is up to 128 letters, digits, `_`, `.` and `-`"));

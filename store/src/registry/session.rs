@@ -340,7 +340,9 @@ impl<'a> Session<'a> {
         self.access.check_interrupt().map_err(interrupted)?;
         if self.is_own(url) {
             let authorization = self.authorization(Right::Push, None);
-            all.extend(authorization.map_err(|error| Failure::lasting(error.to_string()))?.map(|text| ("authorization", text)));
+            all.extend(
+                authorization.map_err(|error| Failure::lasting(error.to_string()))?.map(|text| ("authorization", text)),
+            );
         }
         let content = Content::Stream(reader, Some(length));
         self.access.client.exchange(&self.place(url), Call { method, headers: &all, content })
@@ -392,7 +394,13 @@ impl<'a> Session<'a> {
     }
 
     /// Asks the place that the registry named for a token.
-    fn token(&self, right: Right, also: Option<&str>, realm: &str, service: Option<&str>) -> Result<(String, Instant), Error> {
+    fn token(
+        &self,
+        right: Right,
+        also: Option<&str>,
+        realm: &str,
+        service: Option<&str>,
+    ) -> Result<(String, Instant), Error> {
         let parts = split(realm).ok_or_else(|| self.bad("it sends us for a token to what is no address"))?;
         let plain = self.base.get().is_some_and(|base| base.starts_with("http:"));
         if parts.user.is_some() || parts.scheme == "http" && !plain && !is_loopback(parts.host) {

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use store::derivation::{Derivation, FixedOutput, Output};
-use store::digest::{from_hex, to_hex};
+use crate::derivation::{Derivation, FixedOutput, Output};
+use crate::digest::{from_hex, to_hex};
 
-use crate::nix_hash::{hash_size, parse_algorithm};
-use crate::store_path;
+use super::hash::{hash_size, parse_algorithm};
+use super::path as store_path;
 
 /// Why bytes are not the text of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,8 +27,8 @@ pub fn write(derivation: &Derivation) -> Vec<u8> {
     write_with_inputs(derivation, inputs)
 }
 
-/// Writes a derivation with other names for its input derivations, as [`crate::modulo`] hashes it.
-pub(crate) fn write_with_inputs<'a>(
+/// Writes a derivation with other names for its input derivations, as Nix hashes a derivation.
+pub fn write_with_inputs<'a>(
     derivation: &Derivation,
     inputs: impl Iterator<Item = (&'a str, &'a BTreeSet<String>)>,
 ) -> Vec<u8> {
@@ -71,7 +71,7 @@ pub(crate) fn write_with_inputs<'a>(
 }
 
 /// `r:` if the hash is of the archive, and the function's name.
-pub(crate) fn algorithm_text(fixed: &FixedOutput) -> String {
+pub fn algorithm_text(fixed: &FixedOutput) -> String {
     format!("{}{}", if fixed.recursive { "r:" } else { "" }, fixed.algorithm.as_str())
 }
 
@@ -259,12 +259,12 @@ impl Reader<'_> {
         String::from_utf8(self.string()?).map_err(|_| error)
     }
 
-    fn path(&mut self) -> Result<store::StorePath, AtermError> {
+    fn path(&mut self) -> Result<crate::StorePath, AtermError> {
         let error = self.error("a store path");
         self.path_or_nothing()?.ok_or(error)
     }
 
-    fn path_or_nothing(&mut self) -> Result<Option<store::StorePath>, AtermError> {
+    fn path_or_nothing(&mut self) -> Result<Option<crate::StorePath>, AtermError> {
         let error = self.error("a store path");
         match self.string()? {
             text if text.is_empty() => Ok(None),

@@ -1,0 +1,67 @@
+//! `forge log`: what a step printed when it was made.
+
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use serde_json::json;
+use store::{Store, StorePath};
+
+use crate::args::building::LogArguments;
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+
+/// `forge log`
+pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let found = builder::log::find(&store, &arguments.step)?;
+    let many = steps_of(&store, &arguments.step)?;
+    let derivations: Vec<StorePath> = match (found.first(), many) {
+        // Of several steps of one name the one that was made last.
+        (Some(newest), _) => vec![newest.derivation.clone()],
+        (None, Some(steps)) => steps.iter().filter_map(|step| StorePath::parse(step)).collect(),
+        (None, None) => return Err(unknown(&arguments.step)),
+    };
+    if let [_, others @ ..] = found.as_slice()
+        && !others.is_empty()
+        && !context.global.quiet
+    {
+        eprintln!("note: {} more steps are called `{}`; this is the last one's", others.len(), arguments.step);
+    }
+    let mut records = Vec::new();
+    for derivation in &derivations {
+        let Some(text) = builder::log::read(&store, derivation)? else { continue };
+        if context.global.json {
+            let time = builder::log::find(&store, derivation.as_str())?.first().map(|kept| kept.time);
+            let time = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+            records.push(json!({
+                "derivation": derivation.as_str(),
+                "time": time.map(|time| time.as_secs()),
+                "log": String::from_utf8_lossy(&text),
+            }));
+            continue;
+        }
+        if derivations.len() > 1 && !text.is_empty() {
+            super::print(&format!("== {}\n", derivation.name()))?;
+        }
+        super::print_bytes(&text)?;
+    }
+    if context.global.json {
+        super::print_json(&json!({ "schema": 1, "logs": records }))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The derivations of a formation's steps, if that is what was meant.
+pub fn steps_of(store: &Store, given: &str) -> Result<Option<Vec<String>>> {
+    match store.find(given) {
+        Ok(id) => Ok(Some(store.record(id)?.steps.into_iter().map(|step| step.derivation).collect())),
+        Err(store::Error::NotFound { .. } | store::Error::Malformed { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nothing is called so.
+pub fn unknown(given: &str) -> Failure {
+    Failure::new(code::NOT_FOUND, format!("nothing is known of a step or formation `{given}`"))
+        .hint("a step is named as in the lines of `forge build`, by its derivation's path or by 6 digits of its hash")
+}
