@@ -211,7 +211,7 @@ pub enum NetworkChoice {
 /// What is run, and how: the same for `run` and `shell`.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// A digest, a prefix of 6 digits or more, a name, an expression's file (./runtime.expr) or an artifact's (./x.sif)
+    /// A digest, a prefix of 6 digits or more, a name, an expression's file (./runtime.expr), an artifact's (./x.sif), or an image of a registry (oci://…)
     #[arg(value_name = "FORMATION")]
     pub formation: String,
     /// Which of the file's formations
@@ -446,7 +446,7 @@ pub enum AttachChoice {
 /// `forge import`
 #[derive(Debug, Args)]
 pub struct ImportArguments {
-    /// A directory, a tar (compressed or not), a squashfs or SIF, an OCI layout or archive; `-` is a tar on stdin
+    /// A directory, a tar (compressed or not), a squashfs or SIF, an OCI layout or archive, an image of a registry (oci://HOST/REPOSITORY:TAG); `-` is a tar on stdin
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// What the formation is called [default: what the artifact says, else what its file is called]
@@ -478,9 +478,12 @@ pub struct ImportArguments {
 /// `forge inspect`
 #[derive(Debug, Args)]
 pub struct InspectArguments {
-    /// An artifact's file or directory, or a digest, prefix or name
+    /// An artifact's file or directory, an image of a registry (oci://…), or a digest, prefix or name
     #[arg(value_name = "FILE|FORMATION")]
     pub subject: String,
+    /// Of an image for several platforms in a registry, which one
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// Also says the BLAKE3 and SHA-256 digests of the file, which is read for that
     #[arg(long)]
     pub digest: bool,

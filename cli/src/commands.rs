@@ -19,7 +19,7 @@ mod explain;
 mod export;
 mod gc;
 mod graph;
-mod import;
+pub mod import;
 mod info;
 mod inspect;
 mod list;

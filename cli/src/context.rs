@@ -54,6 +54,8 @@ pub struct Settings {
     pub python_index: Option<Setting<String>>,
     /// `npm.registry`: overrides npm's.
     pub npm_registry: Option<Setting<String>>,
+    /// `registries.insecure`: hosts that may be spoken to in plain HTTP.
+    pub insecure_registries: Option<Setting<Vec<String>>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
     pub evaluation_cache: Option<Setting<bool>>,
 }
@@ -67,6 +69,7 @@ struct File {
     evaluation_cache: Option<bool>,
     debian: DebianFile,
     python: PythonFile,
+    registries: RegistriesFile,
     npm: NpmFile,
 }
 
@@ -74,6 +77,12 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct DebianFile {
     mirrors: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RegistriesFile {
+    insecure: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -236,6 +245,10 @@ impl Settings {
         };
         settings.python_index = text("FORGE_PYTHON_INDEX")?;
         settings.npm_registry = text("FORGE_NPM_REGISTRY")?;
+        settings.insecure_registries = text("FORGE_INSECURE_REGISTRIES")?.map(|setting| Setting {
+            value: setting.value.split([' ', ',']).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
+            origin: setting.origin,
+        });
         settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(|setting| Setting {
             value: setting.value.split_whitespace().map(str::to_owned).collect(),
             origin: setting.origin,
@@ -281,6 +294,7 @@ impl Settings {
         fill(&mut self.jobs, file.jobs.filter(|jobs| *jobs > 0), &origin);
         fill(&mut self.evaluation_cache, file.evaluation_cache, &origin);
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
+        fill(&mut self.insecure_registries, file.registries.insecure, &origin);
         fill(&mut self.python_index, file.python.index, &origin);
         fill(&mut self.npm_registry, file.npm.registry, &origin);
         Ok(())

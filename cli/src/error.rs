@@ -234,6 +234,10 @@ impl From<store::Error> for Failure {
             }
             Malformed { .. } => plain(code::USAGE, &error)
                 .hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
+            Registry(error) => error.into(),
+            Mismatch { from, .. } if from.starts_with(store::registry::SCHEME) => {
+                plain(code::MISMATCH, &error).hint("the registry gives other bytes than it says: do not go on before you know why")
+            }
             Mismatch { .. } | Decode { .. } => {
                 plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store")
             }
@@ -263,6 +267,26 @@ impl From<store::Error> for Failure {
                 plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")
             }
             _ => plain(code::BUILD_FAILED, &error),
+        }
+    }
+}
+
+impl From<&store::registry::Error> for Failure {
+    fn from(error: &store::registry::Error) -> Self {
+        use store::registry::Error::*;
+        match error {
+            Reference { .. } => plain(code::USAGE, error).hint("oci://HOST[:PORT]/REPOSITORY[:TAG][@DIGEST] is expected"),
+            Interrupted => Self::new(130, "interrupted").own_code(),
+            Unreachable { host, .. } => plain(code::UNREACHABLE, error).hint(format!(
+                "one that speaks plain HTTP is named by FORGE_INSECURE_REGISTRIES={host} or `registries.insecure` of the settings"
+            )),
+            NotFound { .. } => plain(code::NOT_FOUND, error).hint("is that the repository's name, and the tag's?"),
+            Denied { host, logged_in: false, .. } => plain(code::REFUSED, error)
+                .hint(format!("log in first: `podman login {host}` or `docker login {host}`; forge reads their files")),
+            Denied { .. } => plain(code::REFUSED, error).hint("the login is known there, and lacks the right"),
+            Bad { .. } => plain(code::DAMAGED, error),
+            LoginFile { .. } | Helper { .. } => plain(code::USAGE, error),
+            Status { .. } => plain(code::UNREACHABLE, error),
         }
     }
 }

@@ -10,6 +10,7 @@ mod keys;
 mod outside;
 mod plan;
 mod progress;
+mod registries;
 mod render;
 mod settings;
 mod units;

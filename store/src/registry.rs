@@ -27,4 +27,4 @@ pub use error::Error;
 pub use pull::{Pulled, inspect, pull};
 pub use push::{How, Pushed, PushedPart, formation_tag, push};
 pub use reference::{Reference, SCHEME, is_loopback, is_tag};
-pub use session::{Access, Event, Listener, Session};
+pub use session::{Access, Event, Listener, Session, Settings};

@@ -34,6 +34,11 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),
         ),
         (
+            "registries.insecure",
+            "FORGE_INSECURE_REGISTRIES",
+            shown(&settings.insecure_registries, |list| list.join(" ")).unwrap_or_else(unset),
+        ),
+        (
             "evaluation_cache",
             "FORGE_EVALUATION_CACHE",
             shown(&settings.evaluation_cache, bool::to_string)

@@ -28,7 +28,7 @@ struct Side {
 /// `forge diff`
 pub fn run(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
-    let (before, after) = (side(&store, &arguments.before)?, side(&store, &arguments.after)?);
+    let (before, after) = (side(&store, &arguments.before, context)?, side(&store, &arguments.after, context)?);
     let changed_settings = compare_settings(&before, &after);
     let differences = store.differences(before.root, after.root)?;
     let same = changed_settings.is_empty() && differences.is_empty();
@@ -64,7 +64,12 @@ pub fn run(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
 }
 
 /// What a word of the command line stands for: a file or directory if there is one by that path, else a formation.
-fn side(store: &Store, given: &str) -> Result<Side> {
+fn side(store: &Store, given: &str, context: &Context) -> Result<Side> {
+    if crate::registries::is_meant(given) {
+        let id = crate::registries::formation(store, given, None, context)?;
+        let formation = store.formation(id)?;
+        return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
+    }
     let path = Path::new(given);
     if !given.contains('/') && !path.exists() {
         let id = store.find(given)?;

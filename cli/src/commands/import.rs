@@ -13,7 +13,7 @@ use store::{Formation, FormationId, Store};
 use crate::args::ImportArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::units;
+use crate::{registries, units};
 
 /// What the command line says instead of the artifact.
 #[derive(Debug, Default)]
@@ -45,7 +45,19 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
         (bounds, None) => bounds,
     };
     let path = arguments.file.as_path();
-    let imported = if path == Path::new("-") {
+    let reference = match arguments.file.to_str().filter(|text| registries::is_meant(text)) {
+        Some(text) => Some(registries::reference(text)?),
+        None => None,
+    };
+    // What is called after its file is called after its repository.
+    let path = reference.as_ref().map_or(path, |reference| Path::new(reference.name()));
+    let imported = if let Some(reference) = &reference {
+        if arguments.keep || arguments.image.is_some() {
+            let failure = Failure::new(code::USAGE, "--keep and --image are for what lies here");
+            return Err(failure.hint("a reference names one image, by its tag or digest"));
+        }
+        registries::pull(&store, reference, wishes.platform.take(), most, context)?.imported
+    } else if path == Path::new("-") {
         let from = Path::new("standard input");
         store::format::read_stream(&store, &mut std::io::stdin().lock(), from, &bounded(0))?
     } else {
@@ -79,7 +91,7 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
     if let Some(tag) = &arguments.tag {
         store.set_root(tag, id)?;
     }
-    if !context.global.quiet {
+    if !context.global.quiet && reference.is_none() {
         eprint!("{}", dropped_text(&dropped));
     }
     if context.global.json {

@@ -10,10 +10,13 @@ use store::format::{Artifact, Bounds, Digests, Inspection};
 use crate::args::{InfoArguments, InspectArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{render, settings};
+use crate::{registries, render, settings};
 
 /// `forge inspect`
 pub fn run(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> {
+    if registries::is_meant(&arguments.subject) {
+        return image(arguments, context);
+    }
     let path = Path::new(&arguments.subject);
     if !arguments.subject.contains('/') && !path.exists() {
         if arguments.digest || arguments.verify {
@@ -59,6 +62,34 @@ pub fn run(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> 
         }
     }
     super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An image of a registry: nothing but its manifest and configuration is fetched, unless it is to be verified.
+fn image(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> {
+    let reference = registries::reference(&arguments.subject)?;
+    let platform = arguments.platform.as_deref();
+    let access = registries::access(context)?;
+    let session = store::registry::Session::new(&access, &reference);
+    let inspection = store::registry::inspect(&session, &reference, platform)?;
+    let root = match arguments.verify {
+        true => Some(store::registry::pull(&context.store()?, &session, &reference, platform, None)?.imported.root),
+        false => None,
+    };
+    if context.global.json {
+        let mut record = to_json(&inspection);
+        if let Some(root) = root {
+            record["verified"] = json!(inspection.formation.is_some());
+            record["root"] = json!(root.to_string());
+        }
+        super::print_json(&record)?;
+    } else {
+        let mut text = to_text(&inspection);
+        if let Some(root) = root {
+            let _ = writeln!(text, "{:<12} {root}", "root");
+        }
+        super::print(&text)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

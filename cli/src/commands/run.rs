@@ -87,6 +87,9 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
 /// The formation that was meant: an expression's file is built first, an artifact's is taken in.
 fn formation(store: &Store, target: &Target, context: &Context) -> Result<FormationId> {
     let given = target.formation.as_str();
+    if crate::registries::is_meant(given) {
+        return crate::registries::formation(store, given, Some(&this_platform()), context);
+    }
     let path = Path::new(given);
     let suffix = path.extension().unwrap_or_default();
     let like_artifact = given.contains('/') || ARTIFACTS.iter().any(|known| suffix == *known);

@@ -46,6 +46,18 @@ impl Store {
         self.write_result(&file_path(file), &format!("formation {id}"), &about.replace('\n', " "))
     }
 
+    /// The formation that an image of a registry was read as: the same manifest, platform and name (`key`).
+    pub fn claim_of_image(&self, key: &str) -> Result<Option<FormationId>> {
+        let result = self.read_result(&claim_path("images", &blake3::derive_key(CONTEXT, key.as_bytes())))?;
+        Ok(result.and_then(|result| result.strip_prefix("formation ")?.parse().ok()))
+    }
+
+    /// Remembers which formation an image was read as.
+    pub fn put_claim_of_image(&self, key: &str, id: FormationId) -> Result<()> {
+        let path = claim_path("images", &blake3::derive_key(CONTEXT, key.as_bytes()));
+        self.write_result(&path, &format!("formation {id}"), &key.replace('\n', " "))
+    }
+
     /// What merging or squashing (`kind`) these deltas gave.
     pub(super) fn claim_of_sum(&self, kind: &'static str, deltas: &[DeltaId]) -> Result<Option<String>> {
         self.read_result(&sum_path(kind, deltas))

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -30,7 +31,7 @@ impl std::fmt::Debug for Login {
 }
 
 /// A login file, read by the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LoginFile {
     /// Where it lies, for messages.
     pub path: PathBuf,
@@ -38,16 +39,29 @@ pub struct LoginFile {
     pub text: String,
 }
 
+impl std::fmt::Debug for LoginFile {
+    /// Its text is secret.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("LoginFile").field(&self.path).finish()
+    }
+}
+
 /// Asks a credential helper (`docker-credential-NAME get`) for a host: its answer in JSON, or nothing if it knows none.
 pub type Helper = dyn Fn(&str, &str) -> Result<Option<String>, String> + Send + Sync;
 
 /// All that is known of logins: the first file that knows a registry counts.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Logins {
     /// In the order in which they are asked.
     pub files: Vec<LoginFile>,
     /// Runs credential helpers; without one they are passed over.
-    pub helper: Option<Box<Helper>>,
+    pub helper: Option<Arc<Helper>>,
+}
+
+impl std::fmt::Debug for Logins {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Logins").field(&self.files).finish()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -215,7 +229,7 @@ mod tests {
         let mut logins =
             logins(&[r#"{"auths": {"c.example": {}}, "credHelpers": {"a.example": "one"}, "credsStore": "two"}"#]);
         assert_eq!(find(&logins, "oci://a.example/x"), None);
-        logins.helper = Some(Box::new(|helper, host| {
+        logins.helper = Some(Arc::new(|helper, host| {
             Ok(match (helper, host) {
                 ("one", "a.example") => Some(r#"{"ServerURL":"x","Username":"u","Secret":"s"}"#.to_owned()),
                 ("two", "c.example") => Some(r#"{"Username":"<token>","Secret":"refresh"}"#.to_owned()),

@@ -60,14 +60,21 @@ pub trait Listener: Send + Sync {
     fn hear(&self, event: Event<'_>);
 }
 
-/// With what registries are asked; shared by all threads.
-pub struct Access {
-    /// Speaks HTTP.
-    pub client: Client,
+/// What this machine and its user say of registries.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
     /// Who we are where.
     pub logins: Logins,
     /// Hosts (`host` or `host:port`) that may be spoken to in plain HTTP.
     pub insecure: BTreeSet<String>,
+}
+
+/// With what registries are asked; shared by all threads.
+pub struct Access {
+    /// Speaks HTTP.
+    pub client: Client,
+    /// Who we are, and what is allowed.
+    pub settings: Settings,
     /// Not zero once the user has interrupted.
     pub interrupt: Arc<AtomicI32>,
     /// Is told what happens.
@@ -203,7 +210,7 @@ impl<'a> Session<'a> {
             return Ok(base);
         }
         let host = &self.reference.host;
-        let schemes: &[&str] = match (self.access.insecure.contains(host), self.reference.is_loopback()) {
+        let schemes: &[&str] = match (self.access.settings.insecure.contains(host), self.reference.is_loopback()) {
             // This machine's registries mostly speak plainly; of others the secure way is tried first.
             (_, true) => &["http", "https"],
             (true, false) => &["https", "http"],
@@ -363,7 +370,7 @@ impl<'a> Session<'a> {
         if let Some(login) = &shown.login {
             return Ok(login.clone());
         }
-        let login = self.access.logins.find(&self.reference)?;
+        let login = self.access.settings.logins.find(&self.reference)?;
         shown.login = Some(login.clone());
         Ok(login)
     }
