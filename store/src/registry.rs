@@ -22,6 +22,9 @@ mod reference;
 mod seen;
 mod session;
 
+#[cfg(test)]
+mod tests;
+
 pub use challenge::Challenge;
 pub use error::Error;
 pub use pull::{Pulled, inspect, pull};
