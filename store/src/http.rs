@@ -3,6 +3,7 @@
 
 mod address;
 mod client;
+mod dns;
 mod forward;
 mod names;
 
