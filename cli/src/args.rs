@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod building;
+mod keeping;
 
 pub use building::BuildOptions;
+pub use keeping::{GcArguments, PinArguments, VerifyArguments};
 
 /// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
 #[derive(Debug, Parser)]
@@ -106,8 +108,10 @@ pub enum Command {
     Import(ImportArguments),
     /// Says what an artifact is and which formation it holds, without unpacking; of a formation, what `info` does
     Inspect(InspectArguments),
-    /// Frees what no name and no running command needs
+    /// Frees what no name, no pin and no running command needs
     Gc(GcArguments),
+    /// Keeps a formation from `forge gc`, whatever its names stand for; lists what is kept so
+    Pin(PinArguments),
     /// Signs a SIF so that Apptainer verifies it
     Sign(SignArguments),
     /// Hashes everything in the store again and names what is damaged; or verifies an artifact's signatures
@@ -492,14 +496,6 @@ pub struct InspectArguments {
     pub verify: bool,
 }
 
-/// `forge gc`
-#[derive(Debug, Args)]
-pub struct GcArguments {
-    /// Only says what would go
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-}
-
 /// Where the passphrase of a key comes from.
 #[derive(Debug, Clone, Args)]
 pub struct PassphraseArguments {
@@ -523,20 +519,6 @@ pub struct SignArguments {
     /// Its passphrase.
     #[command(flatten)]
     pub passphrase: PassphraseArguments,
-}
-
-/// `forge verify`
-#[derive(Debug, Args)]
-pub struct VerifyArguments {
-    /// A SIF, whose signatures are verified [default: the store is hashed]
-    #[arg(value_name = "FILE", requires = "trusted")]
-    pub file: Option<PathBuf>,
-    /// A public key that is trusted: OpenPGP, or ed25519 in PEM
-    #[arg(short, long, value_name = "KEY", group = "trusted", requires = "file")]
-    pub key: Vec<PathBuf>,
-    /// OpenPGP keys that are trusted
-    #[arg(long, value_name = "KEYS", group = "trusted", requires = "file")]
-    pub keyring: Vec<PathBuf>,
 }
 
 /// `forge doctor`

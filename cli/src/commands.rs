@@ -26,6 +26,7 @@ mod list;
 mod lock;
 mod log;
 pub mod nix_instantiate;
+mod pin;
 mod repl;
 mod run;
 mod sign;
@@ -79,6 +80,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Import(arguments) => import::run(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
+        Command::Pin(arguments) => pin::run(&arguments, context),
         Command::Sign(arguments) => sign::run(&arguments, context),
         Command::Verify(arguments) => verify::run(&arguments, context),
         Command::Doctor(arguments) => doctor::run(&arguments, context),

@@ -241,10 +241,6 @@ impl From<store::Error> for Failure {
             Mismatch { .. } | Decode { .. } => {
                 plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store")
             }
-            Busy { processes } => {
-                let ids = processes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-                plain(code::LOCKED, &error).cause(format!("processes {ids}")).hint("try again when they have ended")
-            }
             Claim { expected, actual, .. } => plain(code::DAMAGED, &error)
                 .cause(format!("its root is {actual}, that of the formation {expected}"))
                 .hint("it was changed, or damaged on its way: get it again from where it was made"),

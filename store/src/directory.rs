@@ -1,7 +1,7 @@
 //! The store's directory on disk: where objects, roots and claims lie.
 //!
 //! ```text
-//! DIR/format                      "forge store 1\n"; locked (shared) by whoever has the store open
+//! DIR/format                      "forge store 1\n"
 //! DIR/blobs/ab/cdef…              a blob's bytes, mode 0644; `cdef….x` the same with mode 0755
 //! DIR/trees/ab/cdef…              encoded trees; likewise deltas/, formations/
 //! DIR/records/<formation id>.json what is known of a formation beside its identity
@@ -11,7 +11,9 @@
 //! DIR/roots/NAME                  a name's formation id
 //! DIR/checkouts/…                 trees laid out on disk, and the inodes that they share
 //! DIR/scratch/…                   what running processes are making; locked by them
-//! DIR/leases/…                    what running processes hold; locked by them
+//! DIR/leases/…                    what running processes use; locked by them
+//! DIR/pins/ID                     a formation that is kept without a name
+//! DIR/gc/…                        what a collection says to others while it is on its way
 //! ```
 //!
 //! Plain files only; every object is written to a temporary name and renamed, so that a crash at any point leaves a valid
@@ -36,9 +38,11 @@ mod cached;
 mod checkout;
 mod claims;
 mod collect;
+mod doomed;
 mod ingest;
 mod ingest_exact;
 mod inodes;
+mod lease;
 mod look;
 mod merge;
 mod objects;
@@ -50,11 +54,12 @@ pub(crate) mod testing;
 mod verify;
 
 pub use building::{Begin, Building};
-pub use collect::{Collected, Lease};
+pub use collect::{Collected, Keep};
 pub use inodes::{ATTRIBUTE_PREFIX, DeviceNumber, Marks};
+pub use lease::Lease;
 pub use objects::Extent;
 pub use scratch::Scratch;
-pub use verify::Damage;
+pub use verify::{Affected, Damage, Restore};
 
 /// The time that every file of a checkout shows: 1980-01-02 00:00:00 UTC, the first whole day that every archive format has.
 pub const FILE_TIME: i64 = 315_619_200;
@@ -68,8 +73,12 @@ pub struct Store {
     path: PathBuf,
     /// The directory itself: objects are reached relative to it.
     directory: OwnedFd,
-    /// `DIR/format`, locked (shared) as long as this is open: nothing is collected meanwhile.
-    lease: OwnedFd,
+    /// `DIR/format`, locked (shared) as long as this is open: a forge that knows no leases collects nothing meanwhile.
+    _format: OwnedFd,
+    /// What this process uses.
+    notes: lease::Notes,
+    /// What a collection has given up.
+    doomed: doomed::Doomed,
     /// Where temporary files lie; made with the first of them.
     workspace: OnceLock<Scratch>,
     next_temporary: AtomicU64,
@@ -190,7 +199,9 @@ impl Store {
         Ok(Self {
             directory,
             path,
-            lease,
+            _format: lease,
+            notes: lease::Notes::default(),
+            doomed: doomed::Doomed::default(),
             workspace: OnceLock::new(),
             next_temporary: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -313,7 +324,7 @@ impl Store {
     fn replace(&self, relative: &str, bytes: &[u8]) -> Result<()> {
         let mut temporary = self.temporary()?;
         temporary.write(bytes)?;
-        temporary.file.sync_data().map_err(Error::file("sync", self.full(relative)))?;
+        temporary.sync(relative)?;
         temporary.place(relative)
     }
 }
@@ -329,6 +340,11 @@ struct Temporary<'a> {
 impl Temporary<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|source| self.failed("write", source))
+    }
+
+    /// Waits until it is on the disk; `relative` is where it will be.
+    fn sync(&self, relative: &str) -> Result<()> {
+        self.file.sync_data().map_err(Error::file("sync", self.store.full(relative)))
     }
 
     fn failed(&self, action: &'static str, source: io::Error) -> Error {
@@ -456,7 +472,7 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         for store in &stores {
-            assert!(matches!(store.collect(false), Err(Error::Busy { .. })));
+            assert_eq!(store.collect(true).unwrap(), Collected::default());
         }
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
     }

@@ -41,12 +41,6 @@ pub enum Error {
         /// The user's id.
         owner: u32,
     },
-    /// Other processes have the store open, so nothing can be collected.
-    #[error("the store is in use by {} other processes", .processes.len())]
-    Busy {
-        /// Their ids, as far as they are to be had.
-        processes: Vec<u32>,
-    },
     /// No object has this id.
     #[error("no {kind} `{id}` in the store")]
     NotFound {

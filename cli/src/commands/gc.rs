@@ -1,15 +1,19 @@
 //! `forge gc`: frees what no name and no running command needs.
 
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use store::directory::Keep;
 
 use crate::args::GcArguments;
 use crate::context::Context;
-use crate::error::Result;
-use crate::render;
+use crate::error::{Failure, Result, code};
+use crate::{render, units};
 
 /// `forge gc`
 pub fn run(arguments: &GcArguments, context: &Context) -> Result<ExitCode> {
-    let collected = context.store()?.collect(arguments.dry_run)?;
+    let keep = keep(arguments)?;
+    let collected = context.store()?.collect_but(&keep, arguments.dry_run)?;
     if context.global.json {
         super::print_json(&serde_json::json!({ "schema": 1, "dry_run": arguments.dry_run, "freed": collected }))?;
         return Ok(ExitCode::SUCCESS);
@@ -27,4 +31,21 @@ pub fn run(arguments: &GcArguments, context: &Context) -> Result<ExitCode> {
         eprintln!("{}: {}", if arguments.dry_run { "would free" } else { "freed" }, render::size(collected.bytes));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn keep(arguments: &GcArguments) -> Result<Keep> {
+    let since = |text: &String| {
+        let age = units::millis(text).map(Duration::from_millis);
+        let wrong = || Failure::new(code::USAGE, format!("--keep `{text}`: a time such as 30d or 12h is expected"));
+        // What is older than 1970 is as old as can be.
+        Ok::<_, Failure>(SystemTime::now().checked_sub(age.ok_or_else(wrong)?).unwrap_or(SystemTime::UNIX_EPOCH))
+    };
+    let bytes = |text: &String| {
+        let wrong = || Failure::new(code::USAGE, format!("--max-size `{text}`: a size such as 20G is expected"));
+        units::bytes(text).ok_or_else(wrong)
+    };
+    Ok(Keep {
+        since: arguments.keep.as_ref().map(since).transpose()?,
+        bytes: arguments.max_size.as_ref().map(bytes).transpose()?,
+    })
 }

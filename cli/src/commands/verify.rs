@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use store::directory::Damage;
 use store::format::{Artifact, sif};
+use store::peer::ObjectId;
 
 use crate::args::VerifyArguments;
 use crate::context::Context;
@@ -14,7 +16,7 @@ use crate::keys;
 pub fn run(arguments: &VerifyArguments, context: &Context) -> Result<ExitCode> {
     match &arguments.file {
         Some(file) => signatures(file, arguments, context),
-        None => whole_store(context),
+        None => whole_store(arguments, context),
     }
 }
 
@@ -59,26 +61,60 @@ fn signatures(file: &Path, arguments: &VerifyArguments, context: &Context) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-fn whole_store(context: &Context) -> Result<ExitCode> {
-    let damaged = context.store()?.verify()?;
+fn whole_store(arguments: &VerifyArguments, context: &Context) -> Result<ExitCode> {
+    let store = context.store()?;
+    let damaged = store.verify()?;
+    let affected = store.affected(damaged.iter().filter_map(|damage| damage.object))?;
+    let mut missing: Vec<ObjectId> = damaged.iter().filter_map(|damage| damage.object).collect();
+    if !arguments.dry_run && !damaged.is_empty() {
+        store.set_aside(&damaged)?;
+        missing = store.heal(&affected, &|_| Ok(()))?;
+    }
+    let names = store.roots()?;
+    let formations = |damage: &Damage| damage.object.and_then(|object| affected.formations.get(&object));
+    let healed = |damage: &Damage| match damage.object {
+        _ if arguments.dry_run => false,
+        Some(object) => !missing.contains(&object),
+        None => true,
+    };
     if context.global.json {
-        let record = |damage: &store::directory::Damage| serde_json::json!({ "path": damage.path.display().to_string(), "error": damage.error.to_string() });
+        let record = |damage: &Damage| {
+            serde_json::json!({
+                "path": damage.path.display().to_string(),
+                "object": damage.object.map(|object| object.to_string()),
+                "error": damage.error.to_string(),
+                "formations": formations(damage).into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>(),
+                "set_aside": !arguments.dry_run,
+                "healed": healed(damage),
+            })
+        };
         let damaged: Vec<_> = damaged.iter().map(record).collect();
         super::print_json(&serde_json::json!({ "schema": 1, "damaged": damaged }))?;
     } else {
         for damage in &damaged {
             super::print(&format!("{}: {}\n", damage.path.display(), damage.error))?;
-        }
-        if !context.global.quiet {
-            eprintln!(
-                "{}",
-                if damaged.is_empty() {
-                    "nothing is damaged"
-                } else {
-                    "`forge gc`, then a build, makes damaged objects again"
-                }
-            );
+            for id in formations(damage).into_iter().flatten() {
+                let called: Vec<&str> =
+                    names.iter().filter(|(_, named)| *named == id).map(|(name, _)| name.as_str()).collect();
+                super::print(&format!("  in formation {} {}\n", id.short(), called.join(" ")))?;
+            }
+            if damage.object.is_some() && healed(damage) {
+                super::print("  healed\n")?;
+            }
         }
     }
-    Ok(if damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(code::DAMAGED) })
+    let lost = damaged.iter().filter(|damage| !healed(damage)).count();
+    if !context.global.quiet && !context.global.json {
+        eprintln!(
+            "{}",
+            match (damaged.len(), lost) {
+                (0, _) => "nothing is damaged",
+                (_, 0) => "all that was damaged is whole again",
+                _ if arguments.dry_run => "`forge verify` sets it aside, `forge verify --repair` asks peers for it",
+                _ if arguments.repair => "set aside and forgotten: the next `forge build` makes it again",
+                _ => "set aside: `forge verify --repair` asks peers for it, `forge build` makes it again",
+            }
+        );
+    }
+    Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::DAMAGED) })
 }

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::inodes::{DeviceNumber, dress, owner};
+use super::lease::Use;
 use super::place::{Place, remove_all};
 use super::{Ownership, Store, failed, file_times};
 use crate::{Error, File, Metadata, Name, Node, Result, TreeId};
@@ -23,6 +24,7 @@ impl Store {
     pub fn checkout(&self, id: TreeId, ownership: Ownership) -> Result<PathBuf> {
         let to = checkout_path(id, ownership);
         let root = self.full(&to).join("root");
+        self.note(Use::Tree(id));
         if self.is_there(&to) {
             return Ok(root);
         }

@@ -6,10 +6,13 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
+
+use super::lease::Use;
 use super::{Claim, Store};
 use crate::derivation::StorePath;
 use crate::digest::StepKey;
-use crate::{BlobId, DeltaId, FormationId, Result, TreeId};
+use crate::{BlobId, DeltaId, FormationId, Result};
 
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
@@ -103,18 +106,33 @@ impl Store {
     /// The first line of a claim, if what it names is here.
     fn read_result(&self, relative: &str) -> Result<Option<String>> {
         let Some(bytes) = self.read_if_there(relative)? else { return Ok(None) };
-        let first = bytes.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
-        let Some((kind, digest)) = first.and_then(|line| line.split_once(' ')) else { return Ok(None) };
-        let here = match kind {
-            "blob" => digest.parse().is_ok_and(|id| self.has_blob(id)),
-            "delta" => digest.parse::<DeltaId>().is_ok() && self.is_there(&super::object_path("deltas", digest)),
-            "formation" => {
-                digest.parse::<FormationId>().is_ok() && self.is_there(&super::object_path("formations", digest))
+        let Some(result) = result_of(&bytes).filter(|result| self.has(*result)) else { return Ok(None) };
+        self.touch_file(relative);
+        Ok(Some(match result {
+            Use::Blob(id) => format!("blob {id}"),
+            Use::Delta(id) => format!("delta {id}"),
+            Use::Formation(id) => format!("formation {id}"),
+            Use::Tree(id) => format!("tree {id}"),
+        }))
+    }
+
+    /// Notes that something is used now: what was used of late may be kept.
+    pub(super) fn touch_file(&self, relative: &str) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let _ = rustix::fs::utimensat(&self.directory, relative, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    /// The paths of all claims.
+    pub(super) fn claim_paths(&self) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for kind in self.names_in("claims")? {
+            for start in self.names_in(&format!("claims/{kind}"))? {
+                let names = self.names_in(&format!("claims/{kind}/{start}"))?;
+                paths.extend(names.into_iter().map(|rest| format!("claims/{kind}/{start}/{rest}")));
             }
-            "tree" => digest.parse::<TreeId>().is_ok() && self.is_there(&super::object_path("trees", digest)),
-            _ => false,
-        };
-        Ok(here.then(|| format!("{kind} {digest}")))
+        }
+        Ok(paths)
     }
 
     fn write_result(&self, relative: &str, result: &str, about: &str) -> Result<()> {
@@ -123,7 +141,24 @@ impl Store {
             return Ok(());
         }
         self.sync()?;
-        self.replace(relative, text.as_bytes())
+        let mut temporary = self.temporary()?;
+        temporary.write(text.as_bytes())?;
+        temporary.sync(relative)?;
+        // In the room: a collection that deletes what the claim said before must not delete what it says now.
+        self.with_room(|| temporary.place(relative))
+    }
+}
+
+/// What a claim says, if it can be read.
+pub(super) fn result_of(text: &[u8]) -> Option<Use> {
+    let line = text.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok())?;
+    let (kind, digest) = line.split_once(' ')?;
+    match kind {
+        "blob" => digest.parse().ok().map(Use::Blob),
+        "delta" => digest.parse().ok().map(Use::Delta),
+        "formation" => digest.parse().ok().map(Use::Formation),
+        "tree" => digest.parse().ok().map(Use::Tree),
+        _ => None,
     }
 }
 
@@ -131,7 +166,7 @@ fn claim_path(kind: &str, key: &[u8; 32]) -> String {
     super::object_path(&format!("claims/{kind}"), &crate::digest::to_hex(key))
 }
 
-fn file_path(file: &Metadata) -> String {
+pub(super) fn file_path(file: &Metadata) -> String {
     let changed = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
     let mut description = Vec::new();
     for number in [file.dev(), file.ino(), file.len()] {

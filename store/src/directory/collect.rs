@@ -1,35 +1,32 @@
-//! Deleting what nothing needs any more.
+//! Deleting what nothing needs any more, while others work.
 //!
-//! Kept is what a root names: its formation, the record, the merged root and the deltas that the record lists, all below
-//! them, and the checkouts of the root; likewise what a [`Lease`] holds. Claims keep nothing: those whose result goes, go.
+//! Kept is what a name or a pin stands for: its formation, the record, the merged root and the deltas that the record lists, all
+//! below them, and the checkouts of the root; likewise what a running process uses ([`super::lease`]). Claims keep nothing: those
+//! whose result goes, go. With [`Keep`], what was used of late stays too.
 //!
-//! Whoever has the store open holds a shared lock on `DIR/format`, and collection takes it exclusively: nobody is putting
-//! anything meanwhile. What refers is deleted before what it refers to, so that a crash half-way leaves a valid store.
+//! Nobody is kept out while it is marked and listed. Then, in the room, what was noted meanwhile is added and the rest is given
+//! up at once ([`super::doomed`]); and it is deleted slice by slice, each in the room with the latest notes read. A kill at any
+//! point leaves a valid store. The protocol, and why it holds, is in `docs/why/collection.md`.
 
-use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::lease::{Room, Use};
 use super::place::remove_all;
-use super::scratch::Locked;
 use super::{Store, failed};
-use crate::{BlobId, DeltaId, Error, Node, Result, TreeId};
+use crate::{FormationId, Result};
 
-/// Keeps trees and their checkouts from being collected, without keeping the store open.
-#[derive(Debug)]
-pub struct Lease {
-    locked: Locked,
-}
+mod candidates;
+mod list;
+mod mark;
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.locked.remove();
-    }
-}
+use list::Dead;
+use mark::{Marked, Whole};
 
 /// What a collection deleted, or would.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -48,231 +45,197 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-/// What is needed.
-#[derive(Default)]
-struct Marked {
-    formations: HashSet<String>,
-    checkouts: HashSet<TreeId>,
-    deltas: HashSet<DeltaId>,
-    trees: HashSet<TreeId>,
-    blobs: HashSet<BlobId>,
+/// What is kept beside what is needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keep {
+    /// Formations that were used, and steps that were made, since then; and no others.
+    pub since: Option<SystemTime>,
+    /// The latest used, as many as the store has room for in so many bytes of objects.
+    pub bytes: Option<u64>,
 }
 
+/// How much is deleted in one go while all others wait.
+const SLICE: usize = 2048;
+/// How long others have the room between two slices.
+const PAUSE: Duration = Duration::from_millis(1);
+
 impl Store {
-    /// Keeps these trees and their checkouts as long as the lease lives, also when this store is closed before: a run that
-    /// may take weeks holds what it runs on, and lets others collect the rest.
-    pub fn hold(&self, trees: &[TreeId]) -> Result<Lease> {
-        let mut locked = Locked::new(&self.path.join("leases"))?;
-        let lines: String = trees.iter().map(|id| format!("{id}\n")).collect();
-        locked.write(lines.as_bytes())?;
-        Ok(Lease { locked })
+    /// Deletes what nothing needs any more, or says what that would be; others go on meanwhile.
+    ///
+    /// What only this store noted (not another, of this process or another) is not held: whoever collects knows. No other
+    /// thread may be using this one.
+    pub fn collect(&self, dry_run: bool) -> Result<Collected> {
+        self.collect_but(&Keep::default(), dry_run)
     }
 
-    /// Deletes what nothing needs any more, or says what that would be. Fails with [`Error::Busy`] while other processes have
-    /// the store open; no other thread of this one may be using it.
-    pub fn collect(&self, dry_run: bool) -> Result<Collected> {
+    /// The same, but keeps what was used of late.
+    pub fn collect_but(&self, keep: &Keep, dry_run: bool) -> Result<Collected> {
+        self.forget_notes();
         if dry_run {
-            return self.sweep(&self.mark()?, true);
+            let mut marked = Marked::default();
+            self.mark_roots(&mut marked)?;
+            // Without the room a lease may be missed; nothing is deleted for that.
+            marked.uses(self, self.read_leases(&mut HashMap::new())?)?;
+            self.mark_candidates(&mut marked, keep)?;
+            let dead = self.list_dead(&marked)?;
+            let sweep = Sweep { store: self, dry_run, noted: &HashSet::new(), moved: Mutex::default() };
+            let mut collected = sweep.all(dead.all())?;
+            collected.bytes += self.sweep_inodes(dry_run)?;
+            return Ok(collected);
         }
-        if let Err(errno) = rustix::fs::flock(&self.lease, FlockOperation::NonBlockingLockExclusive) {
-            // A failed upgrade may have lost the lock that there was (flock(2)).
-            rustix::fs::flock(&self.lease, FlockOperation::LockShared).map_err(failed("lock", self.full("format")))?;
-            return match errno {
-                Errno::WOULDBLOCK => Err(Error::Busy { processes: self.users()? }),
-                errno => Err(failed("lock", self.full("format"))(errno)),
-            };
-        }
-        let collected = self.remove_dead_scratch().and_then(|()| self.sweep(&self.mark()?, false));
-        rustix::fs::flock(&self.lease, FlockOperation::LockShared).map_err(failed("lock", self.full("format")))?;
+        let room = Room::of(self)?;
+        let collected = self.collect_in(&room, keep);
+        room.open();
         collected
     }
 
-    /// The processes that have the store open, as far as `/proc/locks` shows them.
-    fn users(&self) -> Result<Vec<u32>> {
-        let inode = rustix::fs::fstat(&self.lease).map_err(failed("look at", self.full("format")))?.st_ino;
-        let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-        // `1: FLOCK  ADVISORY  READ 1234 fd:01:5678 0 EOF`; proc_locks(5).
-        let holder = |line: &str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let here = words.get(5)?.rsplit(':').next()? == inode.to_string();
-            let process = here.then(|| words[4].parse().ok()).flatten()?;
-            (process != rustix::process::getpid().as_raw_nonzero().get() as u32).then_some(process)
-        };
-        let mut users: Vec<u32> = locks.lines().filter_map(holder).collect();
-        users.sort_unstable();
-        users.dedup();
-        Ok(users)
-    }
-
-    fn mark(&self) -> Result<Marked> {
+    fn collect_in(&self, room: &Room, keep: &Keep) -> Result<Collected> {
+        self.remove_dead_scratch()?;
+        // From here on no lease goes: the gate is there.
+        self.remove_dead_leases()?;
+        let mut read = HashMap::new();
         let mut marked = Marked::default();
-        let mut trees = self.held()?;
-        marked.checkouts.extend(&trees);
-        for id in self.roots()?.into_values() {
-            let formation = match self.formation(id) {
-                // A name without its formation keeps nothing.
-                Err(Error::NotFound { .. }) => continue,
-                formation => formation?,
-            };
-            marked.formations.insert(id.to_string());
-            marked.checkouts.insert(formation.root);
-            trees.push(formation.root);
-            for layer in self.record(id)?.layers {
-                // A record is not part of the identity: what it lists may be gone, or never have been here.
-                let Ok(delta_id) = layer.delta.parse::<DeltaId>() else { continue };
-                match self.delta(delta_id) {
-                    Err(Error::NotFound { .. }) => {}
-                    delta => {
-                        trees.push(delta?.tree);
-                        marked.deltas.insert(delta_id);
-                    }
-                }
-            }
-        }
-        trees.retain(|id| marked.trees.insert(*id));
-        while !trees.is_empty() {
-            // What cannot be read is not known to be unneeded: the error ends the collection before anything is deleted.
-            let read: Vec<_> = trees.par_iter().map(|id| self.tree(*id)).collect::<Result<_>>()?;
-            trees.clear();
-            for node in read.iter().flat_map(|tree| tree.entries.values()) {
-                match node {
-                    Node::File(file) => _ = marked.blobs.insert(file.blob),
-                    Node::Directory(id) if marked.trees.insert(*id) => trees.push(*id),
-                    _ => {}
-                }
-            }
-        }
-        Ok(marked)
-    }
+        self.mark_roots(&mut marked)?;
+        let taken = room.take()?;
+        let mut uses = self.read_leases(&mut read)?;
+        drop(taken);
+        marked.uses(self, uses.drain(..))?;
+        self.mark_candidates(&mut marked, keep)?;
+        let mut dead = self.list_dead(&marked)?;
 
-    /// The trees that living leases hold. Those of dead processes are removed.
-    fn held(&self) -> Result<Vec<TreeId>> {
-        let mut trees = Vec::new();
-        for name in self.names_in("leases")? {
-            let relative = format!("leases/{name}");
-            let Some(text) = self.read_if_there(&relative)? else { continue };
-            let path = self.full(&relative);
-            let file: OwnedFd = match rustix::fs::openat(CWD, &path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(file) => file,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(failed("open", path)(errno)),
-            };
-            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-                continue;
-            }
-            trees.extend(String::from_utf8_lossy(&text).lines().filter_map(|line| line.parse::<TreeId>().ok()));
+        // Now for good: leases before names, for who names something notes it first.
+        let taken = room.take()?;
+        marked.uses(self, self.read_leases(&mut read)?)?;
+        self.mark_roots(&mut marked)?;
+        dead.retain(&marked);
+        if dead.is_empty() {
+            self.end_doom()?;
+        } else {
+            self.doom(dead.given_up())?;
         }
-        Ok(trees)
-    }
+        drop(taken);
 
-    fn sweep(&self, marked: &Marked, dry_run: bool) -> Result<Collected> {
-        let sweep = Sweep { store: self, dry_run };
         let mut collected = Collected::default();
-        for kind in self.names_in("claims")? {
-            let gone = |relative: &str, _: &str| {
-                let text = self.read_if_there(relative)?.unwrap_or_default();
-                let text = String::from_utf8_lossy(&text);
-                let kept = match text.lines().next().and_then(|line| line.split_once(' ')) {
-                    Some(("blob", id)) => id.parse().is_ok_and(|id| marked.blobs.contains(&id)),
-                    Some(("delta", id)) => id.parse().is_ok_and(|id| marked.deltas.contains(&id)),
-                    Some(("formation", id)) => marked.formations.contains(id),
-                    Some(("tree", id)) => id.parse().is_ok_and(|id| marked.trees.contains(&id)),
-                    _ => false,
-                };
-                Ok(!kept)
-            };
-            collected.claims += sweep.objects(&format!("claims/{kind}"), &gone)?.0;
+        let mut noted: HashSet<Use> = HashSet::new();
+        for slice in dead.slices(SLICE) {
+            let taken = room.take()?;
+            noted.extend(self.read_leases(&mut read)?);
+            let sweep = Sweep { store: self, dry_run: false, noted: &noted, moved: Mutex::default() };
+            collected = collected + sweep.all(slice)?;
+            drop(taken);
+            let moved = sweep.moved.into_inner().unwrap_or_else(PoisonError::into_inner);
+            moved.par_iter().try_for_each(|path| remove_all(path))?;
+            std::thread::sleep(PAUSE);
         }
-        collected.formations = sweep.objects("formations", &|_, id| Ok(!marked.formations.contains(id)))?.0;
-        for name in self.names_in("records")? {
-            if name.strip_suffix(".json").is_none_or(|id| !marked.formations.contains(id)) {
-                sweep.remove(&format!("records/{name}"))?;
-            }
-        }
-        for ownership in ["caller", "exact"] {
-            for name in self.names_in(&format!("checkouts/{ownership}"))? {
-                if !name.parse().is_ok_and(|id| marked.checkouts.contains(&id)) {
-                    collected.checkouts += 1;
-                    sweep.remove_checkout(&format!("checkouts/{ownership}/{name}"))?;
-                }
-            }
-        }
-        // Directories that `--keep-failed` left: they have no lock.
-        let scratch = self.names_in("scratch")?;
-        for name in scratch.iter().filter(|name| !name.ends_with(".lock")) {
-            if !scratch.contains(&format!("{name}.lock")) && !dry_run {
-                remove_all(&self.full(&format!("scratch/{name}")))?;
-            }
-        }
-        if !dry_run {
-            crate::format::squashfs::forget_lost(self)?;
-        }
-        let unlinked = |relative: &str, _: &str| Ok(self.links(relative)? == 1);
-        collected.bytes += sweep.objects("checkouts/inodes", &unlinked)?.1;
-        let gone_delta = |_: &str, id: &str| Ok(!id.parse().is_ok_and(|id| marked.deltas.contains(&id)));
-        let gone_tree = |_: &str, id: &str| Ok(!id.parse().is_ok_and(|id| marked.trees.contains(&id)));
-        let gone_blob =
-            |_: &str, id: &str| Ok(!id.trim_end_matches(".x").parse().is_ok_and(|id| marked.blobs.contains(&id)));
-        let (deltas, delta_bytes) = sweep.objects("deltas", &gone_delta)?;
-        let (trees, tree_bytes) = sweep.objects("trees", &gone_tree)?;
-        let (blobs, blob_bytes) = sweep.objects("blobs", &gone_blob)?;
-        collected.trees = deltas + trees;
-        collected.blobs = blobs;
-        collected.bytes += delta_bytes + tree_bytes + blob_bytes;
+        collected.bytes += self.sweep_inodes(false)?;
+        self.remove_rests()?;
+        let _taken = room.take()?;
+        self.end_doom()?;
+        self.remove_dead_leases()?;
         Ok(collected)
     }
 
-    fn links(&self, relative: &str) -> Result<u64> {
-        let stat = rustix::fs::statat(&self.directory, relative, AtFlags::SYMLINK_NOFOLLOW);
-        Ok(stat.map_err(failed("look at", self.full(relative)))?.st_nlink as u64)
+    fn mark_roots(&self, marked: &mut Marked) -> Result<()> {
+        let named: HashSet<FormationId> = self.roots()?.into_values().collect();
+        for id in named.into_iter().chain(self.pins()?) {
+            if !marked.formations.contains(&id) {
+                marked.formation(self, id, Whole::Must)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What no lock protects, and may go at any time.
+    fn remove_rests(&self) -> Result<()> {
+        // Directories that `--keep-failed` left: they have no lock. A living process's is made before the directory.
+        for name in self.names_in("scratch")?.iter().filter(|name| !name.ends_with(".lock")) {
+            if !self.is_there(&format!("scratch/{name}.lock")) {
+                remove_all(&self.full(&format!("scratch/{name}")))?;
+            }
+        }
+        remove_all(&self.full("damaged"))?;
+        crate::format::squashfs::forget_lost(self)
     }
 }
 
+impl std::ops::Add for Collected {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            formations: self.formations + other.formations,
+            checkouts: self.checkouts + other.checkouts,
+            trees: self.trees + other.trees,
+            blobs: self.blobs + other.blobs,
+            claims: self.claims + other.claims,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+/// Deletes some of what is dead, but for what was noted since.
 struct Sweep<'a> {
     store: &'a Store,
     dry_run: bool,
+    noted: &'a HashSet<Use>,
+    /// Checkouts that were moved away, and are still to be taken apart: that takes longer than others should wait.
+    moved: Mutex<Vec<PathBuf>>,
 }
 
 impl Sweep<'_> {
-    /// Removes the objects of a kind that `is_gone`, given their path and digest; gives their number and bytes.
-    fn objects(&self, kind: &str, is_gone: &(dyn Fn(&str, &str) -> Result<bool> + Sync)) -> Result<(u64, u64)> {
-        let starts = self.store.names_in(kind)?;
-        let sweep = |start: &String| {
-            let (mut count, mut bytes) = (0, 0);
-            for rest in self.store.names_in(&format!("{kind}/{start}"))? {
-                let relative = format!("{kind}/{start}/{rest}");
-                if is_gone(&relative, &format!("{start}{rest}"))? {
-                    count += 1;
-                    bytes += self.store.size_of(&relative)?.unwrap_or(0);
-                    self.remove(&relative)?;
-                }
-            }
-            Ok((count, bytes))
-        };
-        let counted: Vec<(u64, u64)> = starts.par_iter().map(sweep).collect::<Result<_>>()?;
-        Ok(counted.iter().fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1)))
+    fn all(&self, dead: &[Dead]) -> Result<Collected> {
+        let one = |dead: &Dead| self.one(dead);
+        dead.par_iter().map(one).try_reduce(Collected::default, |one, other| Ok(one + other))
     }
 
-    fn remove(&self, relative: &str) -> Result<()> {
-        if self.dry_run {
-            return Ok(());
+    fn one(&self, dead: &Dead) -> Result<Collected> {
+        let mut collected = Collected::default();
+        let noted = |one| self.noted.contains(&one);
+        if dead.is_kept(&noted, &|id| noted(Use::Tree(id))) {
+            return Ok(collected);
         }
-        match rustix::fs::unlinkat(&self.store.directory, relative, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(failed("remove", self.store.full(relative))(errno)),
+        let relative = dead.relative();
+        match dead {
+            Dead::Claim { text, .. } => {
+                // It may say something else by now.
+                if self.store.read_if_there(&relative)?.as_ref() != Some(text) {
+                    return Ok(collected);
+                }
+                collected.claims = 1;
+            }
+            Dead::Record(_) => {}
+            Dead::Checkout(..) => {
+                collected.checkouts = 1;
+                if !self.dry_run {
+                    self.move_away(&relative)?;
+                }
+                return Ok(collected);
+            }
+            Dead::Object(one, _) => {
+                let Some(bytes) = self.store.size_of(&relative)? else { return Ok(collected) };
+                match one {
+                    Use::Formation(_) => collected.formations = 1,
+                    Use::Delta(_) | Use::Tree(_) => (collected.trees, collected.bytes) = (1, bytes),
+                    Use::Blob(_) => (collected.blobs, collected.bytes) = (1, bytes),
+                }
+            }
         }
+        if !self.dry_run {
+            self.store.unlink(&relative)?;
+        }
+        Ok(collected)
     }
 
     /// Renames a checkout away before it is taken apart: that it is there says that it is whole.
-    fn remove_checkout(&self, relative: &str) -> Result<()> {
-        if self.dry_run {
-            return Ok(());
-        }
+    fn move_away(&self, relative: &str) -> Result<()> {
         let away = self.store.temporary_path()?;
-        let path: PathBuf = self.store.full(&away);
-        self.store.rename(relative, &away).map_err(failed("move", self.store.full(relative)))?;
-        remove_all(&path)
+        match self.store.rename(relative, &away) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(failed("move", self.store.full(relative))(errno)),
+        }
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner).push(self.store.full(&away));
+        Ok(())
     }
 }
 
@@ -282,7 +245,7 @@ mod tests {
     use super::super::{Claim, LayerRecord, Ownership, Record};
     use super::*;
     use crate::digest::StepKey;
-    use crate::{Delta, Formation, FormationId, Launch};
+    use crate::{Delta, DeltaId, Error, Formation, FormationId, Launch, Node, TreeId};
 
     fn formation(world: &World, content: &str) -> (FormationId, TreeId, DeltaId) {
         let below = world.tree(0o755, [("file", world.file(content, 0o644)), ("own", world.file(content, 0o600))]);
@@ -326,13 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_holds_while_others_are_refused_only_by_an_open_store() {
+    fn a_lease_holds_its_trees_and_checkouts_until_it_is_dropped() {
         let world = world();
         let (_, root, _) = formation(&world, "running");
         let checkout = world.store.checkout(root, Ownership::Caller).unwrap();
         let other = Store::open(world.store.path()).unwrap();
         let lease = other.hold(&[root]).unwrap();
-        assert!(matches!(world.store.collect(false), Err(Error::Busy { .. })));
         drop(other);
         world.store.collect(false).unwrap();
         assert!(checkout.join("directory/file").exists());
@@ -340,6 +302,151 @@ mod tests {
         drop(lease);
         world.store.collect(false).unwrap();
         assert!(!checkout.exists() && !world.store.has_tree(root));
+    }
+
+    #[test]
+    fn what_another_process_put_found_or_looked_up_stays_until_it_ends() {
+        let world = world();
+        let (id, root, delta) = formation(&world, "here");
+        let key = StepKey::of(b"key");
+        let uses: [&dyn Fn(&Store); 5] = [
+            &|other| assert!(other.formation(id).is_ok()),
+            &|other| assert!(other.claim_of_step(&key).unwrap().is_some()),
+            &|other| assert!(other.has_tree(root)),
+            &|other| drop(other.checkout(root, Ownership::Caller).unwrap()),
+            &|other| assert!(other.find(&id.to_string()).is_ok()),
+        ];
+        for one_use in uses {
+            formation(&world, "here");
+            world.store.put_claim_of_step(&key, &Claim::Delta(delta)).unwrap();
+            let other = Store::open(world.store.path()).unwrap();
+            one_use(&other);
+            world.store.collect(false).unwrap();
+            assert_eq!(world.store.extent(root).unwrap().files, 2);
+        }
+        // What is only put is held too, before anything refers to it.
+        let other = Store::open(world.store.path()).unwrap();
+        let blob = other.put_blob(b"only just put", false).unwrap();
+        world.store.collect(false).unwrap();
+        assert!(other.blob(blob).is_ok() && !world.store.has_tree(root));
+        drop(other);
+        world.store.collect(false).unwrap();
+        assert!(!world.store.has_blob(blob));
+    }
+
+    #[test]
+    fn what_is_given_up_counts_as_gone_until_it_is_put_again() {
+        let world = world();
+        let (id, root, delta) = formation(&world, "half");
+        let key = StepKey::of(b"key");
+        world.store.put_claim_of_step(&key, &Claim::Delta(delta)).unwrap();
+        // A collection was killed after it had deleted a blob, and nothing else yet.
+        world.store.doom(vec![Use::Tree(root), Use::Delta(delta), Use::Formation(id)]).unwrap();
+        std::fs::remove_file(world.blob_path(crate::BlobId::of(b"half"), false)).unwrap();
+        let other = Store::open(world.store.path()).unwrap();
+        assert!(!other.has_tree(root) && !other.has_delta(delta) && other.claim_of_step(&key).unwrap().is_none());
+        assert!(matches!(other.formation(id), Err(Error::NotFound { .. })));
+        assert!(matches!(other.set_root("half", id), Err(Error::NotFound { .. })));
+        // Who makes it again has it again, and so has everybody else.
+        formation(&world, "half");
+        other.set_root("half", id).unwrap();
+        assert!(other.has_tree(root) && other.claim_of_step(&key).unwrap().is_some());
+        drop(other);
+        world.store.collect(false).unwrap();
+        assert_eq!(world.store.extent(root).unwrap().files, 2);
+        assert!(!world.store.path().join("gc/doomed").exists() && !world.store.path().join("gc/rescued").exists());
+        assert!(world.store.verify().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_pin_keeps_without_a_name() {
+        let world = world();
+        let (id, root, _) = formation(&world, "pinned");
+        world.store.pin(id).unwrap();
+        world.store.collect(false).unwrap();
+        assert_eq!((world.store.pins().unwrap(), world.store.extent(root).unwrap().files), (vec![id], 2));
+        assert!(world.store.remove_pin(id).unwrap() && !world.store.remove_pin(id).unwrap());
+        assert_eq!(world.store.collect(false).unwrap().formations, 1);
+        assert!(matches!(world.store.pin(id), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn the_latest_used_stay_as_far_as_time_and_room_say() {
+        let world = world();
+        let ids = ["old", "new"].map(|content| formation(&world, content).0);
+        let path = |id: FormationId| world.store.path().join(super::super::objects::use_path(Use::Formation(id), false));
+        let day = Duration::from_secs(24 * 60 * 60);
+        let long_ago = SystemTime::now() - 40 * day;
+        std::fs::File::open(path(ids[0])).unwrap().set_modified(long_ago).unwrap();
+        let kept = |keep: Keep| {
+            world.store.collect_but(&keep, true).unwrap();
+            let gone = world.store.collect_but(&keep, true).unwrap().formations;
+            2 - gone
+        };
+        let since = |days| Some(SystemTime::now() - days * day);
+        assert_eq!(kept(Keep { since: since(30), bytes: None }), 1);
+        assert_eq!(kept(Keep { since: since(50), bytes: None }), 2);
+        assert_eq!(kept(Keep { since: None, bytes: Some(1 << 20) }), 2);
+        assert_eq!(kept(Keep { since: None, bytes: Some(300) }), 1);
+        assert_eq!(kept(Keep { since: None, bytes: Some(0) }), 0);
+        assert_eq!(kept(Keep { since: since(30), bytes: Some(1 << 20) }), 1);
+        world.store.collect_but(&Keep { since: since(30), bytes: None }, false).unwrap();
+        assert_eq!(world.store.formations().unwrap(), [ids[1]]);
+    }
+
+    /// Writers that find, use and finish things while collection after collection runs: what they finished must be whole.
+    #[test]
+    fn what_is_made_while_others_collect_is_whole() {
+        let world = world();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        std::thread::scope(|scope| {
+            let collecting = scope.spawn(|| {
+                let mut collections = 0;
+                while !stop.load(relaxed) {
+                    Store::open(world.store.path()).unwrap().collect(false).unwrap();
+                    collections += 1;
+                }
+                collections
+            });
+            let writers: Vec<_> = (0..4)
+                .map(|number| {
+                    let path = world.store.path();
+                    scope.spawn(move || {
+                        for round in 0..12 {
+                            // Few contents, so that each is found as often as it is made, held or dead.
+                            let store = Store::open(path).unwrap();
+                            let world = World { store, _directory: tempfile::tempdir().unwrap() };
+                            let (id, root, _) = formation(&world, &format!("c{}", (number + round) % 3));
+                            let name = format!("writer-{number}");
+                            world.store.set_root(&name, id).unwrap();
+                            let checkout = world.store.checkout(root, Ownership::Caller).unwrap();
+                            // The name alone must do from here on.
+                            let World { store, _directory } = world;
+                            drop(store);
+                            let store = Store::open(path).unwrap();
+                            assert_eq!(store.extent(root).unwrap().files, 2);
+                            assert!(checkout.join("directory/own").exists());
+                            let tree = store.tree(root).unwrap();
+                            let Some(Node::Directory(below)) = tree.entries.values().next() else { panic!() };
+                            for node in store.tree(*below).unwrap().entries.values() {
+                                let Node::File(file) = node else { panic!() };
+                                assert_eq!(store.blob(file.blob).unwrap().len() as u64, file.size);
+                            }
+                            assert!(store.remove_root(&name).unwrap());
+                        }
+                    })
+                })
+                .collect();
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            stop.store(true, relaxed);
+            assert!(collecting.join().unwrap() > 0);
+        });
+        assert!(world.store.verify().unwrap().is_empty());
+        world.store.collect(false).unwrap();
+        assert_eq!(world.store.collect(true).unwrap(), Collected::default());
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Store {
                 return Ok(path);
             }
         }
-        let path = object_path("checkouts/inodes", &crate::digest::to_hex(&inode_key(file, ownership)));
+        let path = inode_path(file, ownership);
         if self.size_of(&path)? != Some(file.size) {
             let temporary = self.temporary()?;
             self.copy_blob(file, &temporary.file)?;
@@ -258,6 +258,11 @@ impl Store {
     fn wrong_size(&self, path: &str, size: u64, file: &File) -> Error {
         self.mismatch(path, &format!("a length of {size} bytes"), &format!("{} bytes of {}", file.size, file.blob))
     }
+}
+
+/// Where the inode of a file in a checkout lies, if it is not a blob itself.
+pub(super) fn inode_path(file: &File, ownership: Ownership) -> String {
+    object_path("checkouts/inodes", &crate::digest::to_hex(&inode_key(file, ownership)))
 }
 
 fn not_found(id: BlobId) -> Error {

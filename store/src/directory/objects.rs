@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::lease::Use;
 use super::{Store, failed, object_path};
 use crate::{BlobId, Delta, DeltaId, Error, Node, Result, Tree, TreeId};
 
@@ -68,10 +69,21 @@ pub(super) fn blob_path(id: BlobId, executable: bool) -> String {
     path
 }
 
+/// Where an object lies.
+pub(super) fn use_path(one: Use, program: bool) -> String {
+    match one {
+        Use::Blob(id) => blob_path(id, program),
+        Use::Tree(id) => object_path("trees", &id.to_string()),
+        Use::Delta(id) => object_path("deltas", &id.to_string()),
+        Use::Formation(id) => object_path("formations", &id.to_string()),
+    }
+}
+
 impl Store {
     /// Keeps some bytes. May be repeated.
     pub fn put_blob(&self, bytes: &[u8], executable: bool) -> Result<BlobId> {
         let id = BlobId::of(bytes);
+        self.note(Use::Blob(id));
         if !self.blob_is_whole(id, bytes.len() as u64)? {
             let mut temporary = self.temporary()?;
             temporary.write(bytes)?;
@@ -95,6 +107,7 @@ impl Store {
         let action = if full { "write" } else { "read what is written to" };
         let size = size.map_err(|source| temporary.failed(action, source))?;
         let id = BlobId::from_bytes(*hasher.finalize().as_bytes());
+        self.note(Use::Blob(id));
         if !self.blob_is_whole(id, size)? {
             temporary.set_mode(blob_mode(executable))?;
             temporary.place(&blob_path(id, executable))?;
@@ -127,6 +140,7 @@ impl Store {
             return Ok(kept);
         }
         let (id, size) = hash(&mut file).map_err(Error::file("read", path))?;
+        self.note(Use::Blob(id));
         if self.blob_is_whole(id, size)? {
             fs::remove_file(path).map_err(Error::file("remove", path))?;
         } else {
@@ -181,13 +195,15 @@ impl Store {
         }
     }
 
-    /// Whether the blob is here.
+    /// Whether the blob is here; then it stays as long as this store is open.
     pub fn has_blob(&self, id: BlobId) -> bool {
+        self.note(Use::Blob(id));
         self.is_there(&blob_path(id, false)) || self.is_there(&blob_path(id, true))
     }
 
     /// The length of a blob, if it is here.
     pub fn blob_size(&self, id: BlobId) -> Result<Option<u64>> {
+        self.note(Use::Blob(id));
         match self.size_of(&blob_path(id, false))? {
             Some(size) => Ok(Some(size)),
             None => self.size_of(&blob_path(id, true)),
@@ -214,7 +230,9 @@ impl Store {
         let id = Tree::id_of(&encoded);
         // Not every value of the type is a tree (a mode above 07777, an attribute that is left out): it would not read back.
         Tree::decode(&encoded).map_err(|source| Error::Decode { from: id.to_string(), kind: "tree", source })?;
+        self.note(Use::Tree(id));
         self.write_object(&object_path("trees", &id.to_string()), &encoded)?;
+        self.rescue(Use::Tree(id))?;
         Ok(id)
     }
 
@@ -223,21 +241,44 @@ impl Store {
         if let Some(tree) = self.trees.get(id) {
             return Ok(tree);
         }
+        let tree = Arc::new(self.read_tree(id)?);
+        self.trees.insert(id, &tree);
+        Ok(tree)
+    }
+
+    /// Reads a tree from the disk, and remembers it not.
+    pub(super) fn read_tree(&self, id: TreeId) -> Result<Tree> {
         let (relative, bytes) = self.read_object("tree", "trees", &id.to_string())?;
         let actual = Tree::id_of(&bytes);
         if actual != id {
             return Err(self.mismatch(&relative, &actual.to_string(), &id.to_string()));
         }
         let from = || self.full(&relative).display().to_string();
-        let tree = Tree::decode(&bytes).map_err(|source| Error::Decode { from: from(), kind: "tree", source })?;
-        let tree = Arc::new(tree);
-        self.trees.insert(id, &tree);
-        Ok(tree)
+        Tree::decode(&bytes).map_err(|source| Error::Decode { from: from(), kind: "tree", source })
     }
 
-    /// Whether the tree itself is here; what it names is not looked at.
+    /// Whether a tree is here, and so all below it; then it stays as long as this store is open.
     pub fn has_tree(&self, id: TreeId) -> bool {
-        self.is_there(&object_path("trees", &id.to_string()))
+        self.has(Use::Tree(id))
+    }
+
+    /// Whether a delta is here, and so its tree.
+    pub fn has_delta(&self, id: DeltaId) -> bool {
+        self.has(Use::Delta(id))
+    }
+
+    /// Whether an object is here, with all that it names, and stays as long as this store is open.
+    pub(super) fn has(&self, one: Use) -> bool {
+        if let Use::Blob(id) = one {
+            return self.has_blob(id);
+        }
+        self.note(one);
+        self.has_file_of(one) && !self.is_doomed(one)
+    }
+
+    /// Whether the file of an object is here.
+    pub(super) fn has_file_of(&self, one: Use) -> bool {
+        self.is_there(&use_path(one, false))
     }
 
     /// Size of a tree and all below it.
@@ -280,7 +321,9 @@ impl Store {
     /// Keeps a delta. Its tree must be here already.
     pub fn put_delta(&self, delta: &Delta) -> Result<DeltaId> {
         let id = delta.id();
+        self.note(Use::Delta(id));
         self.write_object(&object_path("deltas", &id.to_string()), &delta.encode())?;
+        self.rescue(Use::Delta(id))?;
         Ok(id)
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::lease::Use;
 use super::{Record, Store, failed, object_path};
 use crate::formation::is_name;
 use crate::{Error, Formation, FormationId, Result};
@@ -18,6 +19,7 @@ impl Store {
         let damaged = |source| Error::Decode { from: id.to_string(), kind: "formation", source };
         Formation::decode(&encoded).map_err(damaged)?;
         let (formation_path, record_path) = (object_path("formations", &id.to_string()), record_path(id));
+        self.note(Use::Formation(id));
         let here = self.size_of(&formation_path)? == Some(encoded.len() as u64);
         let kept = self.is_there(&record_path)
             && (record.steps.is_empty() || self.record(id).is_ok_and(|known| !known.steps.is_empty()));
@@ -32,11 +34,29 @@ impl Store {
                 self.replace(&formation_path, &encoded)?;
             }
         }
+        if here {
+            self.touch(id);
+        }
+        self.rescue(Use::Formation(id))?;
         Ok(id)
     }
 
-    /// Reads a formation.
+    /// Whether a formation is here, and so its root; then it stays as long as this store is open.
+    pub fn has_formation(&self, id: FormationId) -> bool {
+        self.has(Use::Formation(id))
+    }
+
+    /// Reads a formation; it stays as long as this store is open.
     pub fn formation(&self, id: FormationId) -> Result<Formation> {
+        self.note(Use::Formation(id));
+        if self.is_doomed(Use::Formation(id)) {
+            return Err(Error::NotFound { kind: "formation", id: id.to_string() });
+        }
+        self.read_formation(id)
+    }
+
+    /// The same for whoever notes nothing.
+    pub(super) fn read_formation(&self, id: FormationId) -> Result<Formation> {
         let (relative, bytes) = self.read_object("formation", "formations", &id.to_string())?;
         let actual = Formation::id_of(&bytes);
         if actual != id {
@@ -71,12 +91,18 @@ impl Store {
 
     /// The formation that a digest, a unique prefix of 6 digits or more, or a name stands for.
     pub fn find(&self, given: &str) -> Result<FormationId> {
+        let id = self.look_up(given)?;
+        self.touch(id);
+        Ok(id)
+    }
+
+    fn look_up(&self, given: &str) -> Result<FormationId> {
         let not_found = || Error::NotFound { kind: "formation", id: given.to_owned() };
         if is_name(given) {
             return self.root(given)?.ok_or_else(not_found);
         }
         if let Ok(id) = given.parse::<FormationId>() {
-            return match self.is_there(&object_path("formations", given)) {
+            return match self.has_formation(id) {
                 true => Ok(id),
                 false => Err(not_found()),
             };
@@ -86,7 +112,7 @@ impl Store {
             return Err(Error::Malformed { given: given.to_owned() });
         }
         let mut candidates = self.formations_starting(&given[..2])?;
-        candidates.retain(|id| id.to_string().starts_with(given));
+        candidates.retain(|id| id.to_string().starts_with(given) && self.has_formation(*id));
         match candidates[..] {
             [] => Err(not_found()),
             [id] => Ok(id),
@@ -108,7 +134,7 @@ impl Store {
         if !is_name(name) {
             return Err(Error::Malformed { given: name.to_owned() });
         }
-        if !self.is_there(&object_path("formations", &id.to_string())) {
+        if !self.has_formation(id) {
             return Err(Error::NotFound { kind: "formation", id: id.to_string() });
         }
         if self.root(name)? == Some(id) {
@@ -139,6 +165,31 @@ impl Store {
             }
         }
         Ok(roots)
+    }
+
+    /// Keeps a formation whatever its names stand for.
+    pub fn pin(&self, id: FormationId) -> Result<()> {
+        if !self.has_formation(id) {
+            return Err(Error::NotFound { kind: "formation", id: id.to_string() });
+        }
+        self.replace(&format!("pins/{id}"), b"")
+    }
+
+    /// Takes a pin away; says whether there was one.
+    pub fn remove_pin(&self, id: FormationId) -> Result<bool> {
+        let relative = format!("pins/{id}");
+        match rustix::fs::unlinkat(&self.directory, &relative, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(failed("remove", self.full(&relative))(errno)),
+        }
+    }
+
+    /// All pinned formations, sorted.
+    pub fn pins(&self) -> Result<Vec<FormationId>> {
+        let mut pins: Vec<FormationId> = self.names_in("pins")?.iter().filter_map(|name| name.parse().ok()).collect();
+        pins.sort();
+        Ok(pins)
     }
 
     /// What a name stands for. One that a crash left unreadable stands for nothing.

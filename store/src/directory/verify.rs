@@ -1,91 +1,144 @@
-//! Hashing everything again.
+//! Hashing everything again; what is damaged is named, set aside, and made good where it can be ([`heal`]).
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
+use super::inodes::inode_path;
+use super::lease::Use;
 use super::objects::hash;
-use super::{Store, place::Place};
-use crate::{BlobId, Error, Node, Result, Tree, TreeId};
+use super::{Ownership, Store, place::Place};
+use crate::peer::ObjectId;
+use crate::{BlobId, Delta, Error, Formation, Node, Result, Tree, TreeId};
 
-/// An object that is not what its name says.
+mod heal;
+
+pub use heal::{Affected, Restore};
+
+/// Something that is not what its name says.
 #[derive(Debug)]
 pub struct Damage {
     /// Where it lies.
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: Error,
+    /// Which object it is; none if it is a checkout, which is made again from its objects.
+    pub object: Option<ObjectId>,
+    /// The path in the store, and those of inodes that must not be linked to again.
+    relative: String,
+    inodes: Vec<String>,
 }
 
 impl Store {
-    /// Hashes every object and every file of every checkout again, and lists what is damaged. Changes nothing.
+    /// Hashes every object and every file of every checkout again, and lists what is damaged, or missing in a formation. Changes
+    /// nothing.
     pub fn verify(&self) -> Result<Vec<Damage>> {
-        let mut damaged =
-            self.verify_kind("blobs", &|relative, id| self.verify_blob(relative, id.trim_end_matches(".x")))?;
-        damaged.extend(self.verify_kind("trees", &|relative, id| {
-            // Not by way of the trees that are remembered: the file is what is in question.
-            let bytes = self.read_if_there(relative)?.unwrap_or_default();
-            let actual = Tree::id_of(&bytes).to_string();
-            if actual != id {
-                return Err(self.mismatch(relative, &actual, id));
-            }
-            let from = relative.to_owned();
-            Tree::decode(&bytes).map_err(|source| Error::Decode { from, kind: "tree", source }).map(drop)
-        })?);
-        let parse = |id: &str| Error::NotFound { kind: "object", id: id.to_owned() };
-        damaged.extend(self.verify_kind("deltas", &|_, id| self.delta(id.parse().map_err(|_| parse(id))?).map(drop))?);
-        damaged.extend(
-            self.verify_kind("formations", &|_, id| self.formation(id.parse().map_err(|_| parse(id))?).map(drop))?,
-        );
-        for ownership in ["caller", "exact"] {
-            for name in self.names_in(&format!("checkouts/{ownership}"))? {
-                let root = self.full(&format!("checkouts/{ownership}/{name}/root"));
-                let Ok(id) = name.parse::<TreeId>() else { continue };
-                if let Err(error) = Place::open(&root).and_then(|place| self.verify_checkout(place, id)) {
-                    damaged.push(Damage { path: root, error });
+        let mut damaged = Vec::new();
+        for kind in ["blob", "tree", "delta", "formation"] {
+            let directory = format!("{kind}s");
+            let starts = self.names_in(&directory)?;
+            let verify = |start: &String| {
+                let mut damaged = Vec::new();
+                for rest in self.names_in(&format!("{directory}/{start}"))? {
+                    let relative = format!("{directory}/{start}/{rest}");
+                    let digest = format!("{start}{}", rest.trim_end_matches(".x"));
+                    let digest = crate::digest::from_hex(&digest).and_then(|bytes| bytes.try_into().ok());
+                    // What has another name is nothing of ours.
+                    let Some(object) = digest.and_then(|digest| ObjectId::from_parts(kind, digest)) else { continue };
+                    if let Err(error) = self.verify_file(&relative, object) {
+                        let (path, object, inodes) = (self.full(&relative), Some(object), Vec::new());
+                        damaged.push(Damage { path, error, object, relative, inodes });
+                    }
+                }
+                Ok(damaged)
+            };
+            let found: Vec<Vec<Damage>> = starts.par_iter().map(verify).collect::<Result<_>>()?;
+            damaged.extend(found.into_iter().flatten());
+        }
+        for (relative, object) in self.lost()? {
+            let error = Error::NotFound { kind: object.kind(), id: crate::digest::to_hex(object.as_bytes()) };
+            let (path, object, inodes) = (self.full(&relative), Some(object), Vec::new());
+            damaged.push(Damage { path, error, object, relative, inodes });
+        }
+        for (name, ownership) in [("caller", Ownership::Caller), ("exact", Ownership::Exact)] {
+            for id in self.names_in(&format!("checkouts/{name}"))? {
+                let relative = format!("checkouts/{name}/{id}");
+                let Ok(id) = id.parse::<TreeId>() else { continue };
+                let path = self.full(&relative).join("root");
+                let (error, inodes) = self.verify_checkout(&path, id, ownership);
+                // Gone meanwhile is not damaged.
+                if let Some(error) = error.filter(|_| self.is_there(&relative)) {
+                    damaged.push(Damage { path, error, object: None, relative, inodes });
                 }
             }
         }
         Ok(damaged)
     }
 
-    fn verify_kind(&self, kind: &str, check: &(dyn Fn(&str, &str) -> Result<()> + Sync)) -> Result<Vec<Damage>> {
-        let starts = self.names_in(kind)?;
-        let verify = |start: &String| {
-            let mut damaged = Vec::new();
-            for rest in self.names_in(&format!("{kind}/{start}"))? {
-                let relative = format!("{kind}/{start}/{rest}");
-                if let Err(error) = check(&relative, &format!("{start}{rest}")) {
-                    damaged.push(Damage { path: self.full(&relative), error });
-                }
-            }
-            Ok(damaged)
-        };
-        let damaged: Vec<Vec<Damage>> = starts.par_iter().map(verify).collect::<Result<_>>()?;
-        Ok(damaged.into_iter().flatten().collect())
-    }
-
-    fn verify_blob(&self, relative: &str, id: &str) -> Result<()> {
+    /// Hashes the file of an object; one that has gone meanwhile is not damaged.
+    fn verify_file(&self, relative: &str, object: ObjectId) -> Result<()> {
         let Some(mut file) = self.open_file(relative)? else { return Ok(()) };
-        let (actual, _) = hash(&mut file).map_err(Error::file("read", self.full(relative)))?;
-        if actual.to_string() == id { Ok(()) } else { Err(self.mismatch(relative, &actual.to_string(), id)) }
+        if let Use::Blob(id) = object {
+            let (actual, _) = hash(&mut file).map_err(Error::file("read", self.full(relative)))?;
+            return match actual == id {
+                true => Ok(()),
+                false => Err(self.mismatch(relative, &actual.to_string(), &id.to_string())),
+            };
+        }
+        // Not by way of the trees that are remembered: the file is what is in question.
+        let Some(bytes) = self.read_if_there(relative)? else { return Ok(()) };
+        self.verify_encoding(relative, object, &bytes)
     }
 
-    /// Whether the files of a checkout have the content that the tree says, and no name is missing or too many.
+    /// Whether these bytes are this tree, delta or formation.
+    fn verify_encoding(&self, relative: &str, object: ObjectId, bytes: &[u8]) -> Result<()> {
+        let actual = object.of_same_kind(bytes);
+        if actual != object {
+            let hex = |object: ObjectId| crate::digest::to_hex(object.as_bytes());
+            return Err(self.mismatch(relative, &hex(actual), &hex(object)));
+        }
+        let decoded = match object {
+            Use::Blob(_) => Ok(()),
+            Use::Tree(_) => Tree::decode(bytes).map(drop),
+            Use::Delta(_) => Delta::decode(bytes).map(drop),
+            Use::Formation(_) => Formation::decode(bytes).map(drop),
+        };
+        let (from, kind) = (self.full(relative).display().to_string(), object.kind());
+        decoded.map_err(|source| Error::Decode { from, kind, source })
+    }
+
+    /// Whether the files of a checkout have the content that the tree says, and no name is missing or too many; and which inodes
+    /// are wrong.
     ///
     /// What the caller may not read (a file of mode 0000, to an ordinary user) is passed over: it shares its inode's hash.
-    fn verify_checkout(&self, root: Place, id: TreeId) -> Result<()> {
-        let mut level = vec![(root, id)];
-        while !level.is_empty() {
-            let next: Vec<Vec<(Place, TreeId)>> =
-                level.par_iter().map(|(place, id)| self.verify_directory(place, *id)).collect::<Result<_>>()?;
-            level = next.into_iter().flatten().collect();
-        }
-        Ok(())
+    fn verify_checkout(&self, root: &std::path::Path, id: TreeId, ownership: Ownership) -> (Option<Error>, Vec<String>) {
+        let check = CheckOf { store: self, ownership, found: Mutex::default() };
+        let whole = Place::open(root).and_then(|place| {
+            let mut level = vec![(place, id)];
+            while !level.is_empty() {
+                let next: Vec<Vec<(Place, TreeId)>> =
+                    level.par_iter().map(|(place, id)| check.directory(place, *id)).collect::<Result<_>>()?;
+                level = next.into_iter().flatten().collect();
+            }
+            Ok(())
+        });
+        let (first, inodes) = check.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (whole.err().or(first), inodes)
     }
+}
 
-    fn verify_directory(&self, place: &Place, id: TreeId) -> Result<Vec<(Place, TreeId)>> {
-        let tree = self.tree(id)?;
+/// One checkout that is looked through.
+struct CheckOf<'a> {
+    store: &'a Store,
+    ownership: Ownership,
+    /// The first file that is not what it should be, and the inodes of all such.
+    found: Mutex<(Option<Error>, Vec<String>)>,
+}
+
+impl CheckOf<'_> {
+    fn directory(&self, place: &Place, id: TreeId) -> Result<Vec<(Place, TreeId)>> {
+        let tree = self.store.tree(id)?;
         let unreadable = |error: &Error| matches!(error, Error::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied);
         let found = match place.entries() {
             Err(error) if unreadable(&error) => return Ok(Vec::new()),
@@ -101,14 +154,16 @@ impl Store {
             let child = place.join(name)?;
             match node {
                 Node::Directory(id) => children.push((child, *id)),
-                Node::File(file) => match self.hash_at(&child) {
+                Node::File(file) => match hash_at(&child) {
                     Err(error) if unreadable(&error) => {}
                     actual => {
                         let actual = actual?;
                         if actual != file.blob {
                             let from = child.shown().display().to_string();
                             let (actual, expected) = (actual.to_string(), file.blob.to_string());
-                            return Err(Error::Mismatch { from, actual, expected });
+                            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+                            found.0.get_or_insert(Error::Mismatch { from, actual, expected });
+                            found.1.push(inode_path(file, self.ownership));
                         }
                     }
                 },
@@ -117,12 +172,12 @@ impl Store {
         }
         Ok(children)
     }
+}
 
-    fn hash_at(&self, place: &Place) -> Result<BlobId> {
-        use rustix::fs::{Mode, OFlags};
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
-        let mut file = std::fs::File::from(file.map_err(place.failed("open"))?);
-        Ok(hash(&mut file).map_err(Error::file("read", place.shown()))?.0)
-    }
+fn hash_at(place: &Place) -> Result<BlobId> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
+    let mut file = std::fs::File::from(file.map_err(place.failed("open"))?);
+    Ok(hash(&mut file).map_err(Error::file("read", place.shown()))?.0)
 }

@@ -101,11 +101,11 @@ impl<'a> Incoming<'a> {
     fn delta(&mut self, id: DeltaId, outline: &dyn Outline, roots: &mut Vec<TreeId>) -> Result<bool> {
         let object = ObjectId::Delta(id);
         let delta = match self.store.delta(id) {
-            Ok(delta) => {
+            Ok(delta) if self.store.has_delta(id) => {
                 self.had.push(object);
                 delta
             }
-            Err(_) => {
+            _ => {
                 let Some(bytes) = self.ask(&[object], outline)?.pop().flatten() else { return Ok(false) };
                 let delta = Delta::decode(&bytes).map_err(|_| Error::lie(self.peer, object))?;
                 self.deltas.push((id, delta.clone()));
@@ -155,6 +155,10 @@ impl<'a> Incoming<'a> {
 
     /// A tree of the store, if it has it. One that is damaged there comes anew.
     fn here(&self, id: TreeId) -> Result<Option<Arc<Tree>>> {
+        // That we rely on it is noted, so that no collection takes it meanwhile.
+        if !self.store.has_tree(id) {
+            return Ok(None);
+        }
         match self.store.tree(id) {
             Ok(tree) => Ok(Some(tree)),
             Err(crate::Error::NotFound { .. } | crate::Error::Mismatch { .. } | crate::Error::Decode { .. }) => {

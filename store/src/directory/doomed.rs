@@ -1,0 +1,114 @@
+//! What a collection is about to delete, said at once before it deletes piece by piece.
+//!
+//! That a tree is here means that all below it is: whole trees are skipped by their id. A collection deletes in no such order,
+//! and may be killed half-way; so it first writes down every tree, delta and formation that will go (`gc/doomed`, renamed into
+//! place when it is on the disk). From then on they count as gone, whether deleted yet or not. Who puts one again puts all below
+//! it again, and says so (`gc/rescued/DIGEST`); the collection sees it in the lease and leaves it.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::lease::{RECORD, Use, record};
+use super::{Store, failed};
+use crate::{Error, Result};
+
+const DOOMED: &str = "gc/doomed";
+const RESCUED: &str = "gc/rescued";
+
+/// The list as it was read last.
+#[derive(Debug, Default)]
+pub(super) struct Doomed(Mutex<Option<Arc<List>>>);
+
+#[derive(Debug)]
+struct List {
+    /// Sorted records.
+    records: Vec<u8>,
+    /// Which file it was. Open as long as this lives, so that no other file gets its number.
+    inode: u64,
+    _file: fs::File,
+}
+
+impl List {
+    fn has(&self, record: &[u8; RECORD]) -> bool {
+        let (mut low, mut high) = (0, self.records.len() / RECORD);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.records[middle * RECORD..(middle + 1) * RECORD].cmp(record) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return true,
+            }
+        }
+        false
+    }
+}
+
+impl Store {
+    /// Whether a collection has given this up: then it is not here, even if its file is.
+    pub(super) fn is_doomed(&self, one: Use) -> bool {
+        let Ok(stat) = rustix::fs::statat(&self.directory, DOOMED, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+        let list = {
+            let mut known = self.doomed.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.as_ref().is_none_or(|list| list.inode != stat.st_ino) {
+                // Between the look and this the collection may have ended.
+                let Ok(Some(list)) = self.read_doomed() else { return false };
+                *known = Some(Arc::new(list));
+            }
+            known.clone()
+        };
+        list.is_some_and(|list| list.has(&record(one))) && !self.is_there(&rescued_path(one))
+    }
+
+    fn read_doomed(&self) -> Result<Option<List>> {
+        use std::io::Read;
+        let Some(mut file) = self.open_file(DOOMED)? else { return Ok(None) };
+        let inode = rustix::fs::fstat(&file).map_err(failed("look at", self.full(DOOMED)))?.st_ino;
+        let mut records = Vec::new();
+        file.read_to_end(&mut records).map_err(Error::file("read", self.full(DOOMED)))?;
+        Ok(Some(List { records, inode, _file: file }))
+    }
+
+    /// Says that this is whole again, if it was given up. To be called when it and all below it has been put.
+    pub(super) fn rescue(&self, one: Use) -> Result<()> {
+        let path = rescued_path(one);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        while self.is_doomed(one) {
+            super::ensure_directory(&self.full(RESCUED))?;
+            match rustix::fs::openat(&self.directory, &path, flags, Mode::RUSR | Mode::WUSR) {
+                Ok(_) => return Ok(()),
+                // The collection has ended meanwhile, and taken the directory away.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("create", self.full(&path))(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives these up, instead of what an earlier collection may have left.
+    pub(super) fn doom(&self, mut given_up: Vec<Use>) -> Result<()> {
+        // First: what was rescued from an earlier list may be given up by this one.
+        super::place::remove_all(&self.full(RESCUED))?;
+        given_up.sort_unstable_by_key(|one| record(*one));
+        let bytes: Vec<u8> = given_up.iter().flat_map(|one| record(*one)).collect();
+        self.replace(DOOMED, &bytes)?;
+        rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))
+    }
+
+    /// All of them are gone.
+    pub(super) fn end_doom(&self) -> Result<()> {
+        match fs::remove_file(self.full(DOOMED)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", self.full(DOOMED))(error));
+            }
+            _ => {}
+        }
+        super::place::remove_all(&self.full(RESCUED))
+    }
+}
+
+fn rescued_path(one: Use) -> String {
+    format!("{RESCUED}/{}", crate::digest::to_hex(&record(one)))
+}
