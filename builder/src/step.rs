@@ -154,6 +154,7 @@ fn run(
         pretend_root: true,
         require: Vec::new(),
         interrupt: Some(Arc::clone(&builder.interrupt)),
+        ..Sandbox::default()
     };
     run_sandbox(builder, name, sandbox, place, log)
 }
@@ -190,6 +191,7 @@ pub(crate) fn run_sandbox(
         Ending::Signalled(signal) => format!("signal {signal}"),
         Ending::TimedOut => "its time was over".to_owned(),
         Ending::OutOfMemory => "it ran out of memory".to_owned(),
+        Ending::TooMuchOutput => "it printed too much".to_owned(),
     };
     let text = match &builder.work {
         Some(work) => work.log(),

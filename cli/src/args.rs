@@ -3,6 +3,12 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+mod commit;
+mod run;
+
+pub use commit::CommitArguments;
+pub use run::{BoundOptions, HabitOptions, NetworkChoice, RunOptions};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod building;
@@ -70,6 +76,8 @@ pub enum Command {
     Run(RunArguments),
     /// Opens a shell in a formation; for one command: `forge run FORMATION -- CMD`
     Shell(ShellArguments),
+    /// Makes a formation of what `forge run --writable DIR` kept; prints its id
+    Commit(CommitArguments),
     /// Evaluates an expression and prints its value
     Eval(EvalArguments),
     /// Evaluates what is typed in, line by line
@@ -157,59 +165,6 @@ pub struct BuildArguments {
     /// something came out otherwise
     #[arg(long)]
     pub check: bool,
-}
-
-/// How a run differs from what the formation says.
-#[derive(Debug, Clone, Args)]
-pub struct RunOptions {
-    /// Shows a file or directory of the host inside, `SOURCE[:TARGET[:ro]]`
-    #[arg(short = 'B', long, value_name = "BIND")]
-    pub bind: Vec<String>,
-    /// Sets a variable, `NAME=VALUE`; `NAME` alone takes the caller's value
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    pub env: Vec<String>,
-    /// What of the network the program sees
-    #[arg(long, value_name = "WHICH")]
-    pub network: Option<NetworkChoice>,
-    /// Working directory inside
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<PathBuf>,
-    /// User and group inside, `USER[:GROUP]`, names or numbers: without a group, those that the formation's own files say
-    #[arg(short, long, value_name = "USER")]
-    pub user: Option<String>,
-    /// A port that the program listens on, `PORT[/udp]`, beside the formation's own
-    #[arg(short, long = "port", value_name = "PORT")]
-    pub ports: Vec<String>,
-    /// The signal that asks the program to end when its time is over, for instance SIGINT
-    #[arg(long, value_name = "SIGNAL")]
-    pub stop_signal: Option<String>,
-    /// The root cannot be written to
-    #[arg(long)]
-    pub read_only: bool,
-    /// Bound on memory, for instance 512M
-    #[arg(long, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// Bound on processors, for instance 1.5
-    #[arg(long, value_name = "NUMBER")]
-    pub cpus: Option<String>,
-    /// Bound on processes and threads
-    #[arg(long, value_name = "NUMBER")]
-    pub pids: Option<u64>,
-    /// Bound on wall time, for instance 90s or 10m
-    #[arg(long, value_name = "TIME")]
-    pub timeout: Option<String>,
-    /// Isolation without which the run is refused: user, network, memory, cpus, pids, seccomp
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub require: Vec<String>,
-}
-
-/// What of the network a program sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum NetworkChoice {
-    /// A loopback of its own.
-    None,
-    /// The host's.
-    Host,
 }
 
 /// What is run, and how: the same for `run` and `shell`.

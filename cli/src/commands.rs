@@ -9,6 +9,7 @@ use crate::error::{Failure, Result, code};
 
 pub mod build;
 mod check;
+mod commit;
 mod completions;
 mod config;
 mod diff;
@@ -60,6 +61,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Build(arguments) => build::run(&arguments, context),
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Shell(arguments) => run::shell(&arguments, context),
+        Command::Commit(arguments) => commit::run(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),
         Command::Repl(arguments) => repl::run(&arguments, context),
         Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),

@@ -35,6 +35,8 @@ pub mod code {
     pub const MISMATCH: u8 = 102;
     /// A step gave something else when it was made again.
     pub const NOT_DETERMINISTIC: u8 = 104;
+    /// `forge run`: killed for a limit (128 and SIGKILL).
+    pub const KILLED: u8 = 137;
     /// `forge run`: time limit.
     pub const TIMED_OUT: u8 = 124;
     /// `forge run`: forge failed, not the program.
@@ -316,6 +318,22 @@ impl From<executor::Error> for Failure {
             }
             Required { .. } => {
                 plain(code::REFUSED, &error).hint("`forge doctor` says what this host gives, and the cure")
+            }
+            Port { address, source } => {
+                let failure = plain(code::BUILD_FAILED, &error);
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => failure.hint(format!(
+                        "another program has it: choose another port of the host, as {}:PORT",
+                        address.port().wrapping_add(1000).max(1024)
+                    )),
+                    io::ErrorKind::PermissionDenied => {
+                        failure.hint("an ordinary user takes ports from 1024 on: 8080:80 reaches port 80 inside")
+                    }
+                    io::ErrorKind::AddrNotAvailable => {
+                        failure.hint("that is no address of this machine: `ip address` lists them")
+                    }
+                    _ => failure,
+                }
             }
             Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
         }

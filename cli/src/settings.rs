@@ -36,6 +36,7 @@ pub fn launch(launch: &Launch) -> Value {
         "ports": launch.ports.iter().map(Port::to_string).collect::<Vec<_>>(),
         "network": launch.network,
         "stop_signal": launch.stop_signal.map(|signal| signal.to_string()),
+        "capabilities": launch.capabilities.names(),
         "labels": launch.labels,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The result of an executor operation.
@@ -46,6 +47,14 @@ pub enum Error {
     Setup {
         /// What was being done, with the path if there is one.
         action: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A port of the host's side cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Port {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },

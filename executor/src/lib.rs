@@ -3,11 +3,18 @@
 //! [`Sandbox`] says what a command may see, a [`Backend`] carries it out, an [`Outcome`] says what came of it.
 
 pub mod backend;
+pub mod bounds;
 pub mod error;
+pub mod outcome;
 pub mod owners;
+pub mod published;
 pub mod sandbox;
 
 pub use backend::native::check::{Capability, check};
 pub use backend::{Backend, Native};
 pub use error::{Error, Result};
-pub use sandbox::{Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
+pub use outcome::{Counted, Ending, Outcome};
+pub use sandbox::{
+    Bind, Bounds, Capabilities, Content, Device, MemoryMount, Network, Published, Resource, ResourceLimit, RootFs,
+    Sandbox, Streams, Writable,
+};

@@ -1,13 +1,15 @@
-//! What a command may see, and what came of running it.
+//! What a command may see. What came of running it is in `outcome.rs`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::time::Duration;
 
-pub use store::Limits;
+pub use store::{Capabilities, Limits};
+
+pub use crate::bounds::{Bounds, Resource, ResourceLimit};
+pub use crate::published::Published;
 
 /// The file system a command sees as `/`.
 #[derive(Debug, Clone)]
@@ -62,6 +64,38 @@ pub enum Streams {
     File(PathBuf),
     /// stdin empty, stdout to the first file and stderr to the second.
     Files(PathBuf, PathBuf),
+    /// A terminal of the sandbox's own, in a session of its own; what is typed at the caller's stdin goes there, and what it shows comes
+    /// out of the caller's stdout. Signals as for `Inherit`.
+    Terminal,
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone)]
+pub struct MemoryMount {
+    /// Absolute path inside; made if missing.
+    pub target: PathBuf,
+    /// Most bytes; the bound of all file systems in memory if absent.
+    pub size: Option<u64>,
+    /// Mode of its root.
+    pub mode: u32,
+}
+
+/// A device of the host, or a directory of them, that can be used inside. Who may open it is what its own mode says.
+#[derive(Debug, Clone)]
+pub struct Device {
+    /// On the host.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+}
+
+/// A file that is there for this run only, whatever the layers have in its place.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Absolute path inside; made if missing.
+    pub target: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
 }
 
 /// What a command may see. Everything not named here is closed.
@@ -96,39 +130,50 @@ pub struct Sandbox {
     /// command were root, and records what goes into the tree. Capabilities of the user namespace are kept, a time stands in
     /// for nothing. See `docs/why/supervisor.md`.
     pub pretend_root: bool,
-    /// Isolation that must be had (`user`, `network`, `memory`, …); without it the run is refused rather than weakened.
+    /// Isolation that must be had (`user`, `network`, `memory`, `cores`, `io`, …); without it the run is refused rather than weakened.
     pub require: Vec<String>,
     /// Set to a signal number from outside (Ctrl-C), it is passed on to the command; what does not end in some seconds is killed. Set
     /// to a negative number, all is killed at once. Not looked at while signals go to the command directly (`Streams::Inherit`).
     pub interrupt: Option<Arc<AtomicI32>>,
+    /// What it may do beyond what every user may, in namespaces of its own: nothing, if not named.
+    pub capabilities: Capabilities,
+    /// File systems in memory beside `/tmp` and `/dev/shm`.
+    pub memory_mounts: Vec<MemoryMount>,
+    /// Devices of the host that it may use.
+    pub devices: Vec<Device>,
+    /// Files that are made for it.
+    pub contents: Vec<Content>,
+    /// Ports of a closed network that the host's side reaches. Nothing else of the network becomes open by it.
+    pub published: Vec<Published>,
+    /// Bounds that are no part of a formation.
+    pub bounds: Bounds,
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ending {
-    /// It exited with this status.
-    Exited(i32),
-    /// This signal ended it.
-    Signalled(i32),
-    /// Its wall time was over.
-    TimedOut,
-    /// The kernel killed it, or a process of it, for its memory limit, and it did not end well.
-    OutOfMemory,
-}
-
-/// What came of running a command.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Outcome {
-    /// How it ended.
-    pub ending: Ending,
-    /// From start to end.
-    pub wall: Duration,
-    /// Processor time, user and system.
-    pub cpu: Duration,
-    /// Most memory of any one process, in bytes (`getrusage`'s maxrss; a small process shows what the launcher itself had when it
-    /// forked).
-    pub peak_memory: u64,
-    /// What was asked for and could not be given on this machine, in words (`limits: no cgroup …`).
-    pub missing: Vec<String>,
+/// Nothing is seen, nothing is run: what a description begins with.
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            root: RootFs { layers: Vec::new(), writable: Writable::Temporary },
+            binds: Vec::new(),
+            command: Vec::new(),
+            environment: BTreeMap::new(),
+            directory: PathBuf::from("/"),
+            user: (0, 0),
+            groups: Vec::new(),
+            hostname: "forge".to_owned(),
+            network: Network::None,
+            limits: Limits::default(),
+            stop_signal: None,
+            streams: Streams::Inherit,
+            pretend_root: false,
+            require: Vec::new(),
+            interrupt: None,
+            capabilities: Capabilities::NONE,
+            memory_mounts: Vec::new(),
+            devices: Vec::new(),
+            contents: Vec::new(),
+            published: Vec::new(),
+            bounds: Bounds::default(),
+        }
+    }
 }

@@ -35,7 +35,7 @@ fn launcher() {
     std::process::exit(match outcome.ending {
         Ending::Exited(status) => status,
         Ending::Signalled(signal) => 128 + signal,
-        Ending::TimedOut | Ending::OutOfMemory => 99,
+        Ending::TimedOut | Ending::OutOfMemory | Ending::TooMuchOutput => 99,
     });
 }
 

@@ -276,6 +276,7 @@ let
       ports ? [ ],
       network ? false,
       stopSignal ? null,
+      capabilities ? [ ],
       labels ? { },
     }:
     let
@@ -301,6 +302,11 @@ let
         inherit directory user network stopSignal;
         entrypoint = words "entrypoint" entrypoint;
         command = words "command" command;
+        capabilities =
+          if isList capabilities && all isString capabilities then
+            capabilities
+          else
+            wrong specification "capabilities" "formation ${name}: `capabilities` is a list of names, for instance [ \"NET_RAW\" ]";
         labels = mapAttrs (name: value: within labels name (toString value)) labels;
         ports =
           if isList ports && all (port: isInt port || isString port) ports then

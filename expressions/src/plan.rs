@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use store::derivation::{Fetched, Goal, GoalLayer, Source};
 use store::formation::{Launch, Limits, Port, is_variant};
 use store::lock::{Lock, LockRequest};
-use store::{Plan, StorePath};
+use store::{Capabilities, Plan, StorePath};
 
 use crate::builtins::{self, derivation_path, to_json};
 use crate::error::Error;
@@ -467,6 +467,13 @@ fn launch_of(fields: &Fields) -> Result<Launch> {
         let text = String::from_utf8_lossy(&fields.bytes(&value, "stopSignal", place)?).into_owned();
         let wrong = |_| Failure::new(format!("`{text}` is no signal: SIGTERM, SIGRTMIN+3")).at(place);
         launch.stop_signal = Some(text.parse().map_err(wrong)?);
+    }
+    if let Some((value, place)) = fields.optional("capabilities")? {
+        for word in evaluator.force_list(&value, place, &fields.what("capabilities"))?.iter() {
+            let text = String::from_utf8_lossy(&fields.bytes(&word, "capabilities", place)?).into_owned();
+            let wrong = || Failure::new(format!("`{text}` is no capability: NET_RAW, CHOWN")).at(place);
+            launch.capabilities = launch.capabilities.with(Capabilities::named(&text).ok_or_else(wrong)?);
+        }
     }
     if let Some((value, place)) = fields.optional("labels")? {
         let set = evaluator.force_set(&value, place, &fields.what("labels"))?;

@@ -10,9 +10,11 @@ use crate::digest::{FORMATION_CONTEXT, FormationId, TreeId};
 use crate::encoding::{DecodeError, Reader, Writer};
 
 mod accounts;
+mod capabilities;
 mod settings;
 
 pub use accounts::{Identity, UnknownAccount};
+pub use capabilities::Capabilities;
 pub use settings::{Account, Port, Protocol, SettingError, Signal, User};
 
 /// Bounds that a run is put in before its program starts. None means no bound.
@@ -49,6 +51,8 @@ pub struct Launch {
     pub network: bool,
     /// What asks the program to end; SIGTERM if absent.
     pub stop_signal: Option<Signal>,
+    /// What the program may do beyond what every user may, in namespaces of its own; nothing if there are none.
+    pub capabilities: Capabilities,
     /// For whoever looks, by the rules of OCI annotations: no empty key, and keys such as `org.example.team`.
     pub labels: BTreeMap<String, String>,
 }
@@ -109,6 +113,7 @@ const USER_BY_NAME: u8 = 27;
 const UDP_PORTS: u8 = 28;
 const STOP_SIGNAL: u8 = 29;
 const LABELS: u8 = 30;
+const CAPABILITIES: u8 = 31;
 
 impl Formation {
     /// The digest of the canonical encoding.
@@ -186,6 +191,9 @@ impl Formation {
         field(LABELS, !launch.labels.is_empty(), &|writer| {
             launch.labels.iter().for_each(|(key, value)| _ = writer.bytes(key.as_bytes()).bytes(value.as_bytes()));
         });
+        field(CAPABILITIES, !launch.capabilities.is_empty(), &|writer| {
+            launch.capabilities.names().iter().for_each(|name| _ = writer.bytes(name.as_bytes()));
+        });
         writer.finish()
     }
 
@@ -243,6 +251,12 @@ impl Formation {
                     }
                 }
                 STOP_SIGNAL => launch.stop_signal = Some(value.text("stop signal")?.parse().map_err(|_| at)?),
+                CAPABILITIES => {
+                    while !value.at_end() {
+                        let one = Capabilities::named(&value.text("capability")?).ok_or_else(|| at.clone())?;
+                        launch.capabilities = launch.capabilities.with(one);
+                    }
+                }
                 LABELS => {
                     while !value.at_end() {
                         let key = Some(value.text("label")?).filter(|key| !key.is_empty()).ok_or_else(|| at.clone())?;
@@ -312,7 +326,8 @@ mod tests {
         let mut variant = formation(everything());
         variant.variant = "cuda".to_owned();
         let at_first = [Launch::default(), everything_at_first()].map(formation);
-        let digests = [at_first.as_slice(), &[formation(everything()), variant]].concat();
+        let capable = formation(Launch { capabilities: Capabilities::named("NET_RAW").unwrap(), ..Launch::default() });
+        let digests = [at_first.as_slice(), &[formation(everything()), variant, capable]].concat();
         let digests: Vec<String> = digests.iter().map(|formation| formation.id().to_string()).collect();
         assert_eq!(
             digests,
@@ -321,13 +336,15 @@ mod tests {
                 "0f5216d437280da4e69d1da5b778ba54017c1ac270fc4f1c13aafa0bbb25c4f8",
                 "fabfc42b2613d75637a5dc6608f0df7406d984ed7fdbf315c876004862f2a33c",
                 "eb5c8eebc284e8e4b997fda00f93b1041dc4eb1fb407c526e0fe1461b5d7373c",
+                "65cae905562042e4b438773e2f7027f9936523921b6aa313b60319294ab17efb",
             ]
         );
     }
 
     #[test]
     fn a_formation_reads_back() {
-        for formation in [formation(Launch::default()), formation(everything())] {
+        let capable = Launch { capabilities: Capabilities::ALL, ..Launch::default() };
+        for formation in [formation(Launch::default()), formation(everything()), formation(capable)] {
             let encoded = formation.encode();
             assert_eq!(Formation::decode(&encoded).unwrap(), formation);
             for length in 0..encoded.len() {

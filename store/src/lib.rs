@@ -31,6 +31,6 @@ pub use digest::{ArtifactId, BlobId, DeltaId, FormationId, TreeId};
 pub use directory::Store;
 pub use encoding::DecodeError;
 pub use error::{Error, Result};
-pub use formation::{Formation, Launch, Limits, Port, Signal, User};
+pub use formation::{Capabilities, Formation, Launch, Limits, Port, Signal, User};
 pub use name::Name;
 pub use tree::{File, Metadata, Node, Tree};

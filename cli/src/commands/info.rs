@@ -64,6 +64,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     line("user", user.unwrap_or_default());
     line("limits", limits(&launch.limits));
     line("ports", ports.join(", "));
+    line("capabilities", launch.capabilities.names().join(" "));
     line("stop signal", stop_signal.unwrap_or_default());
     line("network", if launch.network { "host".to_owned() } else { "none".to_owned() });
     for (name, value) in &environment {

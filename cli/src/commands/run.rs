@@ -3,19 +3,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use executor::{Backend, Bind, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
+use executor::{Backend, Ending, Outcome, RootFs, Sandbox, Streams, Writable};
 use store::directory::Ownership;
 use store::formation::Identity;
-use store::{Formation, FormationId, Launch, Limits, Port, Store};
+use store::{Formation, FormationId, Launch, Port, Store};
 
-use crate::args::{ExpressionArguments, NetworkChoice, RunArguments, RunOptions, ShellArguments, Target};
-use crate::context::{Context, absolute};
+use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
+use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{render, units};
+use crate::render;
+
+mod mounts;
+mod network;
+mod options;
+mod writable;
+
+pub use writable::OF as KEPT_OF;
 
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
@@ -117,11 +124,12 @@ const ARTIFACTS: [&str; 4] = ["sif", "squashfs", "sqfs", "tar"];
 type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
 
 fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
+    options::refuse_habits(&target.options.habits)?;
     let store = context.store()?;
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
     check_platform(&formation)?;
-    let sandbox = prepare(&store, &formation, &target.options, command, context)?;
+    let sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
     // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
     let _lease = store.hold(&[formation.root])?;
     drop(store);
@@ -131,7 +139,123 @@ fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<Ex
             eprintln!("forge: {missing}");
         }
     }
-    Ok(report(&outcome, &sandbox.limits, &ports(&formation, &target.options)?, context))
+    Ok(report(&outcome, &sandbox, &network::ports(&formation, &target.options)?, context))
+}
+
+/// The sandbox of a run: the formation's launch settings, with what the command line changes.
+fn prepare(
+    store: &Store,
+    id: FormationId,
+    formation: &Formation,
+    options: &RunOptions,
+    command: Choose<'_>,
+    context: &Context,
+) -> Result<Sandbox> {
+    let launch = &formation.launch;
+    let command = command(launch);
+    if command.is_empty() {
+        let failure = Failure::new(code::USAGE, format!("formation `{}` has no command", formation.name));
+        return Err(failure.hint(format!("give one: forge run {} -- CMD", formation.name)));
+    }
+    let network = network::choose(launch, options);
+    let contents = network::hosts(store, formation, options, network)?;
+    let mounts = mounts::of(options, network, !contents.is_empty())?;
+    let identity = identity(store, formation, options)?;
+    let capabilities = options::capabilities(launch, options)?;
+    let directory = options.workdir.clone();
+    let directory = directory.or_else(|| launch.directory.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(path))));
+    let sandbox = Sandbox {
+        binds: mounts.binds,
+        memory_mounts: mounts.memory,
+        devices: mounts.devices,
+        contents,
+        published: network::published(formation, options, network)?,
+        command,
+        environment: environment(formation, options, context)?,
+        directory: directory.unwrap_or_else(|| PathBuf::from("/")),
+        user: (identity.uid, identity.gid),
+        groups: identity.groups,
+        hostname: network::hostname(formation, options)?,
+        network,
+        limits: options::limits(&launch.limits, &options.bounds)?,
+        bounds: options::bounds(&options.bounds)?,
+        capabilities,
+        stop_signal: match &options.stop_signal {
+            Some(text) => Some(text.parse().map_err(|_| bad("--stop-signal", text, "a name such as SIGINT"))?),
+            None => launch.stop_signal,
+        }
+        .map(store::Signal::number),
+        streams: if options.tty { Streams::Terminal } else { Streams::Inherit },
+        require: options.bounds.require.clone(),
+        interrupt: Some(Arc::clone(&context.interrupt)),
+        ..Sandbox::default()
+    };
+    // What is wrong with the options is said before anything is laid out on disk.
+    if let Some(directory) = &options.writable {
+        return writable::keep(store, id, formation, options, directory, sandbox);
+    }
+    let exact = executor::backend::native::has_every_user();
+    let checkout = store.checkout(formation.root, if exact { Ownership::Exact } else { Ownership::Caller })?;
+    let writable = if options.read_only { Writable::No } else { Writable::Temporary };
+    Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
+}
+
+/// The ids to run with, by the formation's own `/etc/passwd` and `/etc/group`.
+fn identity(store: &Store, formation: &Formation, options: &RunOptions) -> Result<Identity> {
+    let user = match &options.user {
+        Some(text) => Some(text.parse().map_err(|_| bad("--user", text, "USER or USER:GROUP, names or numbers,"))?),
+        None => formation.launch.user.clone(),
+    };
+    let Some(user): Option<store::User> = user else { return Ok(Identity::default()) };
+    // A file that is larger is none of users.
+    let read =
+        |path: &str| Ok::<_, Failure>(store.content_at(formation.root, path.as_bytes(), 16 << 20)?.unwrap_or_default());
+    user.resolve(&read("/etc/passwd")?, &read("/etc/group")?).map_err(|error| {
+        Failure::new(code::CANNOT_EXECUTE, error.to_string()).hint("--user UID:GID wants no name to be known")
+    })
+}
+
+fn bad(option: &str, text: &str, wanted: &str) -> Failure {
+    Failure::new(code::USAGE, format!("{option} `{text}`: {wanted} is expected"))
+}
+
+fn environment(formation: &Formation, options: &RunOptions, context: &Context) -> Result<BTreeMap<OsString, OsString>> {
+    let own = formation.launch.environment.iter();
+    let mut environment: BTreeMap<OsString, OsString> =
+        own.map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))).collect();
+    if let Some(term) = context.variable("TERM") {
+        environment.entry("TERM".into()).or_insert_with(|| term.clone());
+    }
+    for path in &options.env_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(code::NOT_FOUND, format!("--env-file: cannot read `{}`", path.display()))
+                .cause(error.to_string())
+        })?;
+        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            set_variable(&mut environment, "--env-file", line, context)?;
+        }
+    }
+    for text in &options.env {
+        set_variable(&mut environment, "--env", text, context)?;
+    }
+    Ok(environment)
+}
+
+fn set_variable(
+    environment: &mut BTreeMap<OsString, OsString>,
+    option: &str,
+    text: &str,
+    context: &Context,
+) -> Result<()> {
+    match text.split_once('=') {
+        Some(("", _)) => return Err(bad(option, text, "NAME=VALUE")),
+        Some((name, value)) => _ = environment.insert(name.into(), value.into()),
+        None => match context.environment.get(OsStr::new(text)) {
+            Some(value) => _ = environment.insert(text.into(), value.clone()),
+            None => return Err(bad(option, text, "a variable of the caller, or NAME=VALUE,")),
+        },
+    }
+    Ok(())
 }
 
 /// The platform of this machine.
@@ -154,187 +278,50 @@ fn check_platform(formation: &Formation) -> Result<()> {
         .hint("build its expression here: the same words give a formation for this machine"))
 }
 
-/// The sandbox of a run: the formation's launch settings, with what the command line changes.
-fn prepare(
-    store: &Store,
-    formation: &Formation,
-    options: &RunOptions,
-    command: Choose<'_>,
-    context: &Context,
-) -> Result<Sandbox> {
-    let launch = &formation.launch;
-    let command = command(launch);
-    if command.is_empty() {
-        let failure = Failure::new(code::USAGE, format!("formation `{}` has no command", formation.name));
-        return Err(failure.hint(format!("give one: forge run {} -- CMD", formation.name)));
-    }
-    let exact = executor::backend::native::has_every_user();
-    let ownership = if exact { Ownership::Exact } else { Ownership::Caller };
-    let checkout = store.checkout(formation.root, ownership)?;
-    let network = match options.network {
-        Some(NetworkChoice::None) => Network::None,
-        Some(NetworkChoice::Host) => Network::Host,
-        None if launch.network => Network::Host,
-        None => Network::None,
-    };
-    if network == Network::None && !options.ports.is_empty() {
-        let failure = Failure::new(code::USAGE, "--port: nothing outside reaches a port of a run without network");
-        return Err(failure.hint("--network host gives it the host's"));
-    }
-    ports(formation, options)?;
-    let identity = identity(store, formation, options)?;
-    let mut binds = Vec::new();
-    if network == Network::Host {
-        // Names are resolved as on the host; a formation has no resolver of its own.
-        for path in ["/etc/resolv.conf", "/etc/hosts"] {
-            if Path::new(path).exists() {
-                binds.push(Bind { source: path.into(), target: path.into(), read_only: true });
-            }
-        }
-    }
-    for text in &options.bind {
-        binds.push(bind(text)?);
-    }
-    let directory = options.workdir.clone();
-    let directory = directory.or_else(|| launch.directory.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(path))));
-    Ok(Sandbox {
-        root: RootFs {
-            layers: vec![checkout],
-            writable: if options.read_only { Writable::No } else { Writable::Temporary },
-        },
-        binds,
-        command,
-        environment: environment(formation, options, context)?,
-        directory: directory.unwrap_or_else(|| PathBuf::from("/")),
-        user: (identity.uid, identity.gid),
-        groups: identity.groups,
-        hostname: formation.name.chars().take(63).collect(),
-        network,
-        limits: limits(&launch.limits, options)?,
-        stop_signal: match &options.stop_signal {
-            Some(text) => Some(text.parse().map_err(|_| bad("--stop-signal", text, "a name such as SIGINT"))?),
-            None => launch.stop_signal,
-        }
-        .map(store::Signal::number),
-        streams: Streams::Inherit,
-        pretend_root: false,
-        require: options.require.clone(),
-        interrupt: Some(Arc::clone(&context.interrupt)),
-    })
-}
-
-/// The ids to run with, by the formation's own `/etc/passwd` and `/etc/group`.
-fn identity(store: &Store, formation: &Formation, options: &RunOptions) -> Result<Identity> {
-    let user = match &options.user {
-        Some(text) => Some(text.parse().map_err(|_| bad("--user", text, "USER or USER:GROUP, names or numbers,"))?),
-        None => formation.launch.user.clone(),
-    };
-    let Some(user): Option<store::User> = user else { return Ok(Identity::default()) };
-    // A file that is larger is none of users.
-    let read =
-        |path: &str| Ok::<_, Failure>(store.content_at(formation.root, path.as_bytes(), 16 << 20)?.unwrap_or_default());
-    user.resolve(&read("/etc/passwd")?, &read("/etc/group")?).map_err(|error| {
-        Failure::new(code::CANNOT_EXECUTE, error.to_string()).hint("--user UID:GID wants no name to be known")
-    })
-}
-
-/// The formation's ports and those given beside them.
-fn ports(formation: &Formation, options: &RunOptions) -> Result<BTreeSet<Port>> {
-    let mut ports = formation.launch.ports.clone();
-    for text in &options.ports {
-        ports.insert(text.parse().map_err(|_| bad("--port", text, "PORT, PORT/tcp or PORT/udp"))?);
-    }
-    Ok(ports)
-}
-
-fn bad(option: &str, text: &str, wanted: &str) -> Failure {
-    Failure::new(code::USAGE, format!("{option} `{text}`: {wanted} is expected"))
-}
-
-/// `SOURCE[:TARGET[:ro|rw]]`.
-fn bind(text: &str) -> Result<Bind> {
-    let mut parts: Vec<&str> = text.split(':').collect();
-    let read_only = match parts.last() {
-        Some(&"ro") if parts.len() > 1 => parts.pop().is_some(),
-        Some(&"rw") if parts.len() > 1 => parts.pop().is_none(),
-        _ => false,
-    };
-    let (source, target) = match parts.as_slice() {
-        [source] if !source.is_empty() => (absolute(Path::new(source))?, absolute(Path::new(source))?),
-        [source, target] if !source.is_empty() && target.starts_with('/') => {
-            (absolute(Path::new(source))?, PathBuf::from(target))
-        }
-        _ => return Err(bad("--bind", text, "SOURCE[:TARGET[:ro]] with an absolute TARGET")),
-    };
-    if target.components().all(|part| !matches!(part, Component::Normal(_))) {
-        let failure = Failure::new(code::USAGE, format!("--bind `{text}` would hide the formation"));
-        return Err(failure.hint("choose a directory below `/`, for instance /host"));
-    }
-    if !source.exists() {
-        let failure = Failure::new(code::NOT_FOUND, format!("--bind: there is no `{}`", source.display()));
-        return Err(failure.hint(format!("make it first: mkdir -p {}", source.display())));
-    }
-    Ok(Bind { source, target, read_only })
-}
-
-fn environment(formation: &Formation, options: &RunOptions, context: &Context) -> Result<BTreeMap<OsString, OsString>> {
-    let own = formation.launch.environment.iter();
-    let mut environment: BTreeMap<OsString, OsString> =
-        own.map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))).collect();
-    if let Some(term) = context.variable("TERM") {
-        environment.entry("TERM".into()).or_insert_with(|| term.clone());
-    }
-    for text in &options.env {
-        match text.split_once('=') {
-            Some(("", _)) => return Err(bad("--env", text, "NAME=VALUE")),
-            Some((name, value)) => _ = environment.insert(name.into(), value.into()),
-            None => match context.environment.get(OsStr::new(text)) {
-                Some(value) => _ = environment.insert(text.into(), value.clone()),
-                None => return Err(bad("--env", text, "a variable of the caller, or NAME=VALUE,")),
-            },
-        }
-    }
-    Ok(environment)
-}
-
-fn limits(own: &Limits, options: &RunOptions) -> Result<Limits> {
-    let mut limits = own.clone();
-    if let Some(text) = &options.memory {
-        limits.memory = Some(units::bytes(text).ok_or_else(|| bad("--memory", text, "a size such as 512M"))?);
-    }
-    if let Some(text) = &options.cpus {
-        limits.cpu_millis = Some(units::thousandths(text).ok_or_else(|| bad("--cpus", text, "a number such as 1.5"))?);
-    }
-    if let Some(text) = &options.timeout {
-        limits.timeout_millis = Some(units::millis(text).ok_or_else(|| bad("--timeout", text, "a time such as 90s"))?);
-    }
-    limits.pids = options.pids.or(limits.pids);
-    for (option, value) in [("--memory", options.memory.as_ref().and(limits.memory)), ("--pids", options.pids)] {
-        if value == Some(0) {
-            return Err(bad(option, "0", "more than 0"));
-        }
-    }
-    Ok(limits)
-}
-
 /// The exit status of a run, and one line naming the limit that ended it.
-fn report(outcome: &Outcome, limits: &Limits, ports: &BTreeSet<Port>, context: &Context) -> ExitCode {
-    if context.global.json {
-        let ports: Vec<String> = ports.iter().map(Port::to_string).collect();
-        let record = serde_json::json!({ "schema": 1, "outcome": outcome, "ports": ports });
-        eprintln!("{record}");
-    }
-    match outcome.ending {
-        Ending::Exited(status) => ExitCode::from(status as u8),
-        Ending::Signalled(signal) => ExitCode::from((128 + signal) as u8),
+fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context: &Context) -> ExitCode {
+    let limits = &sandbox.limits;
+    let (code, line) = match outcome.ending {
+        Ending::Exited(status) => (status as u8, None),
+        Ending::Signalled(signal) => ((128 + signal) as u8, None),
         Ending::TimedOut => {
             let seconds = limits.timeout_millis.unwrap_or_default() as f64 / 1000.0;
-            eprintln!("forge: ended by the time limit of {seconds} s");
-            ExitCode::from(code::TIMED_OUT)
+            (code::TIMED_OUT, Some(format!("ended by the time limit of {seconds} s")))
         }
         Ending::OutOfMemory => {
-            eprintln!("forge: ended by the memory limit of {}", render::size(limits.memory.unwrap_or_default()));
-            ExitCode::from(128 + 9)
+            let limit = render::size(limits.memory.unwrap_or_default());
+            (code::KILLED, Some(format!("ended by the memory limit of {limit}")))
         }
+        Ending::TooMuchOutput => {
+            let limit = render::size(sandbox.bounds.output.unwrap_or_default());
+            (code::KILLED, Some(format!("ended by the output limit of {limit}")))
+        }
+    };
+    // It went on without the process that it could not start; that it did not end well may come from that.
+    let short_of_processes = code != 0 && outcome.met.contains(&"pids");
+    let line = line.or_else(|| {
+        let count = limits.pids.unwrap_or_default();
+        short_of_processes.then(|| format!("the limit of {count} processes was reached"))
+    });
+    if context.global.json {
+        let record = serde_json::json!({
+            "schema": 1,
+            "exit": code,
+            "signal": if let Ending::Signalled(signal) = outcome.ending { Some(signal) } else { None },
+            "ended_by": match outcome.ending {
+                Ending::TimedOut => Some("time"),
+                Ending::OutOfMemory => Some("memory"),
+                Ending::TooMuchOutput => Some("output"),
+                Ending::Exited(_) | Ending::Signalled(_) => None,
+            },
+            "outcome": outcome,
+            "ports": ports.iter().map(Port::to_string).collect::<Vec<_>>(),
+            "published": sandbox.published.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        eprintln!("{record}");
     }
+    if let Some(line) = line {
+        eprintln!("forge: {line}");
+    }
+    ExitCode::from(code)
 }

@@ -61,6 +61,7 @@ impl World {
                 pretend_root: false,
                 require: Vec::new(),
                 interrupt: None,
+                ..Sandbox::default()
             },
             directory,
         };

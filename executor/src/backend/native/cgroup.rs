@@ -4,13 +4,17 @@
 //! killed launcher left is removed by the next run: the name says whose it was.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use store::Limits;
+use bounds::Presence;
+
+use crate::Sandbox;
+
+mod bounds;
 
 /// The cgroups of one run.
 #[derive(Debug, Default)]
@@ -18,64 +22,10 @@ pub struct Cgroups {
     directories: Vec<PathBuf>,
     /// Written `0` by a process that joins.
     pub joins: Vec<File>,
-    /// File and key of the number of processes killed for want of memory.
-    kills: Option<PathBuf>,
-    /// What was asked for and could not be bounded: `memory`, `cpu` or `pids`, and why.
+    /// Where each controller counts: its cgroup, and whether that is of version 2.
+    counted: Vec<(&'static str, PathBuf, bool)>,
+    /// What was asked for and could not be bounded: `memory`, `cpu`, `pids`, `cores` or `io`, and why.
     pub missing: Vec<(&'static str, String)>,
-}
-
-/// One bound: the controller, and what is written where. Files that need not exist in every kernel are marked.
-struct Bound {
-    controller: &'static str,
-    version_1: Vec<(&'static str, String, Presence)>,
-    version_2: Vec<(&'static str, String, Presence)>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Presence {
-    Needed,
-    Optional,
-}
-use Presence::{Needed, Optional};
-
-/// Microseconds over which processor time is counted.
-const PERIOD: u64 = 100_000;
-
-fn bounds(limits: &Limits) -> Vec<Bound> {
-    let mut bounds = Vec::new();
-    if let Some(bytes) = limits.memory {
-        let bytes = bytes.to_string();
-        bounds.push(Bound {
-            controller: "memory",
-            // Without a bound on swap a hog would fill that instead. `memsw` counts both, and must be set last.
-            version_1: vec![
-                ("memory.limit_in_bytes", bytes.clone(), Needed),
-                ("memory.memsw.limit_in_bytes", bytes.clone(), Optional),
-            ],
-            version_2: vec![("memory.max", bytes, Needed), ("memory.swap.max", "0".to_owned(), Optional)],
-        });
-    }
-    if let Some(millis) = limits.cpu_millis {
-        // The kernel refuses less than a millisecond in a period.
-        let quota = (millis.saturating_mul(PERIOD) / 1000).max(1000);
-        bounds.push(Bound {
-            controller: "cpu",
-            version_1: vec![
-                ("cpu.cfs_period_us", PERIOD.to_string(), Needed),
-                ("cpu.cfs_quota_us", quota.to_string(), Needed),
-            ],
-            version_2: vec![("cpu.max", format!("{quota} {PERIOD}"), Needed)],
-        });
-    }
-    if let Some(count) = limits.pids {
-        let count = (count.saturating_add(OWN_PROCESSES)).to_string();
-        bounds.push(Bound {
-            controller: "pids",
-            version_1: vec![("pids.max", count.clone(), Needed)],
-            version_2: vec![("pids.max", count, Needed)],
-        });
-    }
-    bounds
 }
 
 /// Process 1 is not the command's.
@@ -83,9 +33,9 @@ pub const OWN_PROCESSES: u64 = 1;
 
 impl Cgroups {
     /// Makes what the limits need. What cannot be had is in `missing`.
-    pub fn new(limits: &Limits) -> Self {
+    pub fn new(sandbox: &Sandbox) -> Self {
         let mut cgroups = Self::default();
-        let bounds = bounds(limits);
+        let bounds = bounds::of(sandbox, &mut cgroups.missing);
         if bounds.is_empty() {
             return cgroups;
         }
@@ -93,65 +43,75 @@ impl Cgroups {
         let name = Owner::this().name(NEXT.fetch_add(1, Ordering::Relaxed));
         let mut second: Option<PathBuf> = None;
         for bound in bounds {
-            if let Some(parent) = hierarchies.version_1(bound.controller) {
+            if let Some(parent) = hierarchies.version_1(bound.controller_1) {
                 match cgroups.add(&parent, &name, "tasks", &bound.version_1) {
-                    Ok(directory) => cgroups.note(bound.controller, &directory, "memory.oom_control"),
-                    Err(error) => cgroups.missing.push((bound.controller, refusal(&parent, &error))),
+                    Ok(directory) => cgroups.counted.push((bound.what, directory, false)),
+                    Err(error) => cgroups.missing.push((bound.what, refusal(&parent, &error))),
                 }
                 continue;
             }
             // Version 2 has one tree for all: the cgroup is made once, and bounded by each controller.
             let made = match &second {
                 Some(directory) => write(directory, &bound.version_2).map(|()| directory.clone()),
-                None => match hierarchies.version_2(bound.controller) {
+                None => match hierarchies.version_2(bound.controller_2) {
                     Ok(parent) => cgroups.add(&parent, &name, "cgroup.procs", &bound.version_2),
                     Err(why) => {
-                        cgroups.missing.push((bound.controller, why));
+                        cgroups.missing.push((bound.what, why));
                         continue;
                     }
                 },
             };
             match made {
                 Ok(directory) => {
-                    cgroups.note(bound.controller, &directory, "memory.events");
+                    cgroups.counted.push((bound.what, directory.clone(), true));
                     second = Some(directory);
                 }
-                Err(error) => cgroups.missing.push((bound.controller, error.to_string())),
+                Err(error) => cgroups.missing.push((bound.what, error.to_string())),
             }
         }
         cgroups
     }
 
-    fn note(&mut self, controller: &str, directory: &Path, events: &str) {
-        if controller == "memory" {
-            self.kills = Some(directory.join(events));
-        }
-    }
-
-    fn add(
-        &mut self,
-        parent: &Path,
-        name: &str,
-        join: &str,
-        values: &[(&'static str, String, Presence)],
-    ) -> io::Result<PathBuf> {
+    fn add(&mut self, parent: &Path, name: &str, join: &str, values: &[bounds::Value]) -> io::Result<PathBuf> {
         remove_stale(parent);
         let directory = parent.join(name);
         // Version 1 may have several controllers in one hierarchy: `cpu,cpuacct`.
         if !self.directories.contains(&directory) {
             fs::create_dir(&directory)?;
             self.directories.push(directory.clone());
+            write(&directory, values)?;
             self.joins.push(OpenOptions::new().write(true).open(directory.join(join))?);
+        } else {
+            write(&directory, values)?;
         }
-        write(&directory, values)?;
         Ok(directory)
+    }
+
+    /// What bounds each thing: `cgroup v1` or `cgroup v2`.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.counted.iter().map(|(what, _, second)| (*what, if *second { "cgroup v2" } else { "cgroup v1" }))
     }
 
     /// How many processes of the run the kernel killed for want of memory.
     pub fn memory_kills(&self) -> u64 {
-        let Some(text) = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok()) else { return 0 };
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-        count.unwrap_or(0)
+        self.number("memory", "memory.oom_control", "memory.events", "oom_kill").unwrap_or(0)
+    }
+
+    /// How often a process was not started, as there were enough.
+    pub fn refused_processes(&self) -> u64 {
+        self.number("pids", "pids.events", "pids.events", "max").unwrap_or(0)
+    }
+
+    /// The most bytes of memory that were in use at a time, files that were read and written included.
+    pub fn peak_memory(&self) -> Option<u64> {
+        self.number("memory", "memory.max_usage_in_bytes", "memory.peak", "")
+    }
+
+    /// A number in a file of the cgroup: behind its key, or alone.
+    fn number(&self, what: &str, version_1: &str, version_2: &str, key: &str) -> Option<u64> {
+        let (_, directory, second) = self.counted.iter().find(|(counted, ..)| *counted == what)?;
+        let text = fs::read_to_string(directory.join(if *second { version_2 } else { version_1 })).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
     }
 }
 
@@ -172,14 +132,18 @@ impl Drop for Cgroups {
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-fn write(directory: &Path, values: &[(&'static str, String, Presence)]) -> io::Result<()> {
+fn write(directory: &Path, values: &[bounds::Value]) -> io::Result<()> {
     for (file, value, presence) in values {
-        let result = OpenOptions::new().write(true).open(directory.join(file)).and_then(|mut file| {
-            use std::io::Write;
-            file.write_all(value.as_bytes())
-        });
-        match result {
-            Err(_) if *presence == Optional => {}
+        let write = || {
+            let value = match value.as_str() {
+                // A set that must not be empty, and is so in a new cgroup.
+                bounds::AS_PARENT => fs::read_to_string(directory.join("..").join(file))?,
+                value => value.to_owned(),
+            };
+            OpenOptions::new().write(true).open(directory.join(file))?.write_all(value.as_bytes())
+        };
+        match write() {
+            Err(_) if *presence == Presence::Optional => {}
             result => result?,
         }
     }

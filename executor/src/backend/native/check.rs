@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::cgroup::Cgroups;
 use super::{sys, userns};
+use crate::Sandbox;
 use store::Limits;
 
 /// Something a run may want of its host.
@@ -115,7 +116,7 @@ fn notification() -> Capability {
 /// Makes a cgroup with generous limits, and looks which of them took.
 fn limits() -> Vec<Capability> {
     let limits = Limits { memory: Some(1 << 40), cpu_millis: Some(1000), pids: Some(1 << 20), ..Limits::default() };
-    let cgroups = Cgroups::new(&limits);
+    let cgroups = Cgroups::new(&Sandbox { limits, ..Sandbox::default() });
     let describe = |(name, controller): (&'static str, &str)| {
         let missing = cgroups.missing.iter().find(|(missing, _)| *missing == controller);
         let stands_in = controller == "pids" && !rustix::process::geteuid().is_root();

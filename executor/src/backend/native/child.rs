@@ -18,7 +18,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use super::init::Init;
 use super::message::{Channel, Doing, Failure, Kind, Order, Report};
 use super::program::Program;
-use super::root::{self, Sources};
+use super::root::{self, Entered, Sources, Terminal};
 use super::supervisor::{Handover, Supervisor};
 use super::userns::{self, UserNamespace};
 use super::{init, sys};
@@ -47,6 +47,10 @@ pub struct Prepared<'a> {
     pub cgroups: Vec<File>,
     /// Bound on processes by rlimit, process 1 included, where there is no cgroup for it.
     pub process_limit: Option<u64>,
+    /// Bound on the private memory of each process by rlimit, where there is no cgroup for it.
+    pub memory_limit: Option<u64>,
+    /// The command's end of a terminal of its own, once there is one.
+    pub terminal: Option<OwnedFd>,
     /// The seccomp filter.
     pub filter: Vec<libc::sock_filter>,
     /// What is recorded of owners in the layers below, for a supervisor.
@@ -56,6 +60,9 @@ pub struct Prepared<'a> {
     /// The way to the launcher.
     pub channel: Channel,
 }
+
+/// The number of the capability to send signals to other users' processes.
+const CAP_KILL: u32 = 5;
 
 /// What is being done when AppArmor refuses.
 pub const MAKE_NAMESPACES: &str = "make the namespaces";
@@ -81,8 +88,11 @@ impl Prepared<'_> {
         self.cgroups.clear();
         let mut flags =
             libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
-        if self.sandbox.network == Network::None {
+        if self.sandbox.network == Network::None && !self.namespace.network_is_late(self.sandbox) {
             flags |= libc::CLONE_NEWNET;
+        }
+        if let Some(cores) = &self.sandbox.bounds.cores {
+            sys::run_on(cores.iter().copied()).doing("choose the processors")?;
         }
         let mut sources = None;
         match self.namespace {
@@ -121,15 +131,22 @@ impl Prepared<'_> {
         self.wait()?;
         rustix::process::umask(Mode::empty());
         let sources = sources.map_or_else(|| root::open(self.sandbox), Ok)?;
-        for point in root::enter(self.sandbox, sources, self.namespace)? {
+        let Entered { made, terminal, proc, kernel_settings } = root::enter(self.sandbox, sources, self.namespace)?;
+        for point in made {
             self.channel.report(&Report::MountPoint(point.0));
         }
+        if let Some(Terminal { near, far }) = terminal {
+            self.channel.report_with(&Report::Terminal, &[near.as_fd()]).doing("hand over the terminal")?;
+            self.terminal = Some(far);
+        }
         rustix::system::sethostname(self.sandbox.hostname.as_bytes()).doing("set the host name")?;
-        if self.sandbox.network == Network::None {
-            sys::loopback_up().doing("turn the loopback on")?;
+        if !self.namespace.network_is_late(self.sandbox) {
+            self.set_up_network(kernel_settings.as_ref())?;
         }
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        self.give_up_power()?;
+        self.raise_limits();
+        self.give_up_power(&proc, kernel_settings)?;
+        drop(proc);
         die_with_parent()?;
 
         let children = sys::watch_children().doing("watch the command")?;
@@ -145,6 +162,12 @@ impl Prepared<'_> {
             self.channel.report(&Report::Failed(failure));
             sys::exit(127)
         };
+        // Process 1 needs none, nor may it be a way to them; but signals must reach a command that has become another user.
+        if !self.sandbox.capabilities.is_empty() && !self.sandbox.pretend_root {
+            let kill = self.sandbox.capabilities.bits() & 1 << CAP_KILL;
+            let sets = sys::Sets { effective: kill, permitted: kill, inheritable: 0 };
+            sys::hold_capabilities(sets, 0).doing("drop the capabilities of process 1")?;
+        }
         self.let_streams_go().doing("close the streams of process 1")?;
         // Without a listener the command has failed, which it reports itself.
         let supervisor = match handover.map(Handover::take) {
@@ -156,6 +179,40 @@ impl Prepared<'_> {
         init::run(Init { command, channel: &self.channel, children, supervisor, owners: self.owners_file.take() })
     }
 
+    /// A loopback, and ports below 1024 for everybody: there is nobody here to protect them from.
+    fn set_up_network(&self, kernel_settings: Option<&OwnedFd>) -> Result<()> {
+        if self.sandbox.network != Network::None {
+            return Ok(());
+        }
+        sys::loopback_up().doing("turn the loopback on")?;
+        let Some(kernel_settings) = kernel_settings else { return Ok(()) };
+        let name = "net/ipv4/ip_unprivileged_port_start";
+        // Not in every kernel, and not in every container: then they are closed as usual.
+        if let Ok(file) = rustix::fs::openat(kernel_settings, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let _ = rustix::io::write(&file, b"0");
+        }
+        Ok(())
+    }
+
+    /// What goes beyond our own limits takes power that is given up after this. What cannot be had fails when it is set.
+    fn raise_limits(&self) {
+        for limit in &self.sandbox.bounds.resources {
+            let _ = sys::raise_resource(limit.resource, limit.hard);
+        }
+    }
+
+    /// Gives whoever forwards ports the namespaces that the command will be in, and waits until they are joined.
+    fn publish(&self, proc: &OwnedFd) -> Result<()> {
+        if self.sandbox.published.is_empty() {
+            return Ok(());
+        }
+        let open = |name: &str| rustix::fs::openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let (user, network) = (open("self/ns/user"), open("self/ns/net"));
+        let (user, network) = (user.doing("open the user namespace")?, network.doing("open the network namespace")?);
+        self.channel.report_with(&Report::Network, &[user.as_fd(), network.as_fd()]).doing("publish the ports")?;
+        self.wait()
+    }
+
     /// Says so where the command has not the further groups that it was to have.
     fn report_missing_groups(&self, missing: bool) {
         if missing && !self.sandbox.groups.is_empty() {
@@ -163,20 +220,34 @@ impl Prepared<'_> {
         }
     }
 
-    /// From here on there is nothing that the command could gain from process 1.
-    fn give_up_power(&self) -> Result<()> {
+    /// From here on there is nothing that the command could gain from process 1 but the capabilities that it is to have.
+    fn give_up_power(&self, proc: &OwnedFd, kernel_settings: Option<OwnedFd>) -> Result<()> {
         if self.namespace == UserNamespace::Last {
             match sys::unshare(libc::CLONE_NEWUSER) {
                 Ok(()) => self.wait_for_map()?,
-                Err(error) if is_refusal(&error) && !self.namespace_required => {
+                Err(error)
+                    if is_refusal(&error) && !self.namespace_required && self.sandbox.capabilities.is_empty() =>
+                {
                     self.channel.report(&Report::Missing(format!("user: no user namespace ({error})")));
                 }
                 Err(error) => return Err(Failure::new(Kind::UserNamespace, &error, "make a user namespace")),
             }
         }
+        if self.namespace.network_is_late(self.sandbox) {
+            sys::unshare(libc::CLONE_NEWNET).doing("make the network namespace")?;
+            self.set_up_network(kernel_settings.as_ref())?;
+        }
+        drop(kernel_settings);
+        self.publish(proc)?;
+        // Those that this kernel has; it would refuse others.
+        let kept = match self.sandbox.capabilities.bits() {
+            0 => 0,
+            bits => bits & (u64::MAX >> (63 - sys::last_capability())),
+        };
         // Each needs capabilities that the next takes away.
         if !self.sandbox.pretend_root {
-            sys::drop_bounding_set().doing("empty the bounding set of capabilities")?;
+            sys::limit_bounding_set(kept).doing("limit the bounding set of capabilities")?;
+            sys::keep_capabilities(kept != 0).doing("keep capabilities over the change of user")?;
         }
         if self.namespace == UserNamespace::Last {
             let (uid, gid) = self.sandbox.user;
@@ -193,7 +264,8 @@ impl Prepared<'_> {
         }
         rustix::thread::set_no_new_privs(true).doing("set no_new_privs")?;
         if !self.sandbox.pretend_root {
-            sys::drop_capabilities().doing("drop the capabilities")?;
+            let sets = sys::Sets { effective: kept, permitted: kept, inheritable: kept };
+            sys::hold_capabilities(sets, kept).doing("drop the capabilities")?;
         }
         // The command may be the same user: it shall not trace us, nor reach our executable through /proc/1/exe (CVE-2019-5736).
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide process 1")
@@ -209,9 +281,35 @@ impl Prepared<'_> {
         if !self.shares_terminal {
             rustix::process::setsid().doing("make a session")?;
         }
+        if let Some(terminal) = &self.terminal {
+            sys::take_terminal(terminal.as_fd()).doing("take the terminal")?;
+            for number in 0..3 {
+                sys::set_stream(terminal.as_fd(), number).doing("set the streams")?;
+            }
+        }
+        for limit in &self.sandbox.bounds.resources {
+            sys::limit_resource(limit.resource, limit.soft, limit.hard)
+                .doing(format!("set the resource limit `{}`", limit.resource.name()))?;
+        }
+        if let Some(bytes) = self.memory_limit {
+            sys::limit_resource(crate::Resource::Data, Some(bytes), Some(bytes)).doing("limit the memory")?;
+        }
         let directory = &self.sandbox.directory;
-        rustix::process::chdir(directory).doing(format!("enter the working directory `{}`", directory.display()))?;
+        let enter = || format!("enter the working directory `{}`", directory.display());
+        rustix::process::chdir(directory).doing(enter())?;
+        // A descriptor that leads out of the root would show here as a path that does not begin with a slash (CVE-2024-21626).
+        let entered = rustix::process::getcwd(Vec::new()).doing(enter())?;
+        if !entered.as_bytes().starts_with(b"/") {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV)).doing(enter());
+        }
         sys::close_on_exec().doing("close what the command must not see")?;
+        // A build step mounts, which landlock would forbid; it is an ordinary user's, who cannot write to what is not theirs.
+        if !self.sandbox.pretend_root {
+            let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing("open the root")?;
+            if !sys::execute_only_below(root.as_fd()).doing("confine execution to the root")? {
+                self.program.refuse_ourselves()?;
+            }
+        }
         sys::reset_signals(self.streams.is_none());
         sys::install_filter(&self.filter).doing("install the seccomp filter")?;
         if let Some(handover) = handover {
@@ -232,6 +330,7 @@ impl Prepared<'_> {
     /// Held open here, a pipe would not end when the command closes it.
     fn let_streams_go(&mut self) -> io::Result<()> {
         self.streams = None;
+        self.terminal = None;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         for number in 0..3 {
             sys::set_stream(null.as_fd(), number)?;

@@ -3,15 +3,19 @@
 //! The launcher's end closing is a message too: everybody in the sandbox ends then, also if the launcher was killed.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
 
-use super::sys::Usage;
+use crate::outcome::Counted as Usage;
 
 /// Why a process of the sandbox gave up before the command ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,10 @@ pub enum Report {
     Failed(Failure),
     /// The command ended with this raw wait status; what it and its children used.
     Ended(i32, Usage),
+    /// Comes with the near end of the sandbox's terminal.
+    Terminal,
+    /// Comes with the user and the network namespace that the command will be in; the sender waits until somebody has joined them.
+    Network,
 }
 
 /// What the launcher tells the sandbox.
@@ -112,19 +120,46 @@ impl Channel {
         });
     }
 
+    /// Tells the launcher and gives it descriptors: two at most.
+    pub fn report_with(&self, report: &Report, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = report.encode();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        let parts = [IoSlice::new(&bytes)];
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(&self.0, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL))?;
         Ok(())
     }
 
-    /// The next report; `None` once every process of the sandbox has gone.
-    pub fn next_report(&self) -> io::Result<Option<Report>> {
+    /// The next report, and the descriptors that came with it; `None` once every process of the sandbox has gone.
+    pub fn next_report(&self) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
         let mut buffer = vec![0; LONGEST];
-        let bytes = self.receive(&mut buffer)?;
-        if bytes.is_empty() {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut buffer)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        });
+        let length = match received {
+            Ok(received) => received.bytes,
+            Err(Errno::CONNRESET) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if length == 0 {
             return Ok(None);
         }
-        Report::decode(bytes).map(Some).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        let mut fds = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        let report = Report::decode(&buffer[..length]).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Some((report, fds)))
     }
 
     /// The next order; `None` once the launcher has gone.
@@ -179,9 +214,12 @@ impl Report {
             Self::Ended(status, usage) => {
                 bytes.push(b'e');
                 bytes.extend(status.to_le_bytes());
-                bytes.extend((usage.cpu.as_micros() as u64).to_le_bytes());
-                bytes.extend(usage.peak_memory.to_le_bytes());
+                let times = [usage.user, usage.system].map(|time| time.as_micros() as u64);
+                let counts = [usage.largest_process, usage.major_faults, usage.minor_faults];
+                times.iter().chain(&counts).for_each(|number| bytes.extend(number.to_le_bytes()));
             }
+            Self::Terminal => bytes.push(b'y'),
+            Self::Network => bytes.push(b'n'),
         }
         bytes
     }
@@ -203,12 +241,20 @@ impl Report {
                 Self::Failed(Failure { kind, errno, what: text(what) })
             }
             b'e' => {
-                let number =
-                    |range: std::ops::Range<usize>| Some(u64::from_le_bytes(rest.get(range)?.try_into().ok()?));
+                let number = |at: usize| Some(u64::from_le_bytes(rest.get(at..at + 8)?.try_into().ok()?));
                 let status = i32::from_le_bytes(rest.get(..4)?.try_into().ok()?);
-                let cpu = std::time::Duration::from_micros(number(4..12)?);
-                Self::Ended(status, Usage { cpu, peak_memory: number(12..20)? })
+                let time = |at| Some(std::time::Duration::from_micros(number(at)?));
+                let usage = Usage {
+                    user: time(4)?,
+                    system: time(12)?,
+                    largest_process: number(20)?,
+                    major_faults: number(28)?,
+                    minor_faults: number(36)?,
+                };
+                Self::Ended(status, usage)
             }
+            b'y' => Self::Terminal,
+            b'n' => Self::Network,
             _ => return None,
         })
     }
@@ -223,7 +269,8 @@ mod tests {
     fn what_is_reported_arrives_in_order_and_then_the_end() {
         let (sandbox, launcher) = Channel::pair().unwrap();
         let failure = Failure { kind: Kind::CannotExecute, errno: libc::EACCES, what: "look into `/x`".to_owned() };
-        let usage = Usage { cpu: Duration::from_micros(1234), peak_memory: 1 << 40 };
+        let usage =
+            Usage { user: Duration::from_micros(1234), largest_process: 1 << 40, minor_faults: 7, ..Usage::default() };
         let reports = [
             Report::Started(17),
             Report::MapMe,
@@ -235,9 +282,21 @@ mod tests {
         reports.iter().for_each(|report| sandbox.report(report));
         drop(sandbox);
         for report in reports {
-            assert_eq!(launcher.next_report().unwrap(), Some(report));
+            assert_eq!(launcher.next_report().unwrap().unwrap().0, report);
         }
-        assert_eq!(launcher.next_report().unwrap(), None);
+        assert!(launcher.next_report().unwrap().is_none());
+    }
+
+    #[test]
+    fn descriptors_come_with_what_they_are_for() {
+        let (sandbox, launcher) = Channel::pair().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        sandbox.report_with(&Report::Network, &[writer.as_fd(), reader.as_fd()]).unwrap();
+        let (report, fds) = launcher.next_report().unwrap().unwrap();
+        assert_eq!((report, fds.len()), (Report::Network, 2));
+        rustix::io::write(&fds[0], b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!((rustix::io::read(&fds[1], &mut byte).unwrap(), byte), (1, *b"x"));
     }
 
     #[test]

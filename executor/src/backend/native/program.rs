@@ -6,7 +6,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::message::{Failure, Kind};
 use super::sys::{self, Strings};
@@ -47,6 +48,28 @@ impl Program {
             arguments: Strings::new(arguments.collect::<Result<_, _>>()?),
             environment: Strings::new(environment.collect::<Result<_, _>>()?),
         })
+    }
+
+    /// Refuses a program, or an interpreter of one, that is the launcher's own file under another name: `/proc/self/exe` still is, until
+    /// the command is executed (CVE-2019-5736). For kernels that cannot be told so.
+    pub fn refuse_ourselves(&self) -> Result<(), Failure> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let own = identity(Path::new("/proc/self/exe"));
+        for place in &self.places {
+            let mut path = PathBuf::from(OsStr::from_bytes(place.as_bytes()));
+            // As deep as the kernel follows: BINPRM's depth, and a dynamic linker.
+            for _ in 0..6 {
+                if own.is_some() && identity(&path) == own {
+                    let what = "it leads out of the root".to_owned();
+                    return Err(Failure { kind: Kind::CannotExecute, errno: 0, what });
+                }
+                match interpreter(&path) {
+                    Some(next) => path = PathBuf::from(next),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Becomes the command. Only returns if that failed.

@@ -8,7 +8,7 @@
 //! host's tree and the scratch go away together.
 
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use rustix::mount::{
 use super::message::{Doing, Failure};
 use super::sys;
 use super::userns::{self, UserNamespace};
-use crate::{Network, Sandbox, Streams, Writable};
+use crate::{Content, MemoryMount, Network, Sandbox, Streams, Writable};
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -34,6 +34,27 @@ pub struct Sources {
     devices: Vec<(&'static str, OwnedFd)>,
     terminal: Option<OwnedFd>,
     binds: Vec<OwnedFd>,
+    host_devices: Vec<OwnedFd>,
+}
+
+/// What there is once the root is the process's own.
+pub struct Entered {
+    /// What was made in a kept layer only to mount onto.
+    pub made: Vec<MountPoint>,
+    /// Both ends of the sandbox's own terminal: ours, and the command's.
+    pub terminal: Option<Terminal>,
+    /// The sandbox's /proc, whatever path leads to it.
+    pub proc: OwnedFd,
+    /// /proc/sys as it is below its read-only cover: only until the command is started.
+    pub kernel_settings: Option<OwnedFd>,
+}
+
+/// A terminal of the sandbox's own.
+pub struct Terminal {
+    /// What shows what the command writes.
+    pub near: OwnedFd,
+    /// What the command has.
+    pub far: OwnedFd,
 }
 
 /// A mount point that was made in a kept upper layer, and is not part of what the command changed.
@@ -82,7 +103,11 @@ pub fn open(sandbox: &Sandbox) -> Result<Sources> {
         let flags = if bind.read_only { closed | MountAttrFlags::MOUNT_ATTR_RDONLY } else { closed };
         binds.push(clone_tree(&bind.source, flags, true).doing(format!("open `{}`", bind.source.display()))?);
     }
-    Ok(Sources { layers, kept, devices, terminal: open_terminal(sandbox, node), binds })
+    let mut host_devices = Vec::new();
+    for device in &sandbox.devices {
+        host_devices.push(clone_tree(&device.source, node, true).doing(format!("open `{}`", device.source.display()))?);
+    }
+    Ok(Sources { layers, kept, devices, terminal: open_terminal(sandbox, node), binds, host_devices })
 }
 
 /// The terminal on stdin, if the command gets it: its own name is in the host's /dev/pts, and `ttyname` finds `/dev/console` instead.
@@ -111,23 +136,32 @@ fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result
     Ok(tree)
 }
 
-/// Builds the root and makes it the process's own. Gives the mount points that had to be made in a kept layer.
-pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> Result<Vec<MountPoint>> {
+/// Builds the root and makes it the process's own.
+pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> Result<Entered> {
     // Without this our mounts would show up on the host, and pivot_root(2) refuses a shared mount.
     let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing("open `/`")?;
     sys::mount_setattr(host.as_fd(), 0, libc::MS_PRIVATE, true).doing("make the host's mounts private")?;
 
-    let size = sandbox.limits.memory.map(|bytes| bytes.to_string());
+    let size = sandbox.bounds.memory_files.or(sandbox.limits.memory).map(|bytes| bytes.to_string());
     let scratch = tmpfs("0755", size.as_deref(), MountAttrFlags::empty()).doing("make a tmpfs")?;
     move_mount(&scratch, &host).doing("mount a tmpfs over `/`")?;
     rustix::process::fchdir(&scratch).doing("enter the tmpfs")?;
 
     let root = overlay(sandbox, &sources, &scratch, namespace)?;
     let mut builder = Root { kept: sources.kept.is_some(), root, made: Vec::new() };
-    builder.proc()?;
-    builder.dev(&sources, namespace)?;
-    builder.sys(sandbox)?;
+    let (proc, kernel_settings) = builder.proc()?;
+    let terminal = builder.dev(sandbox, &sources, namespace, size.as_deref())?;
+    builder.sys(sandbox, namespace)?;
     builder.tmp(size.as_deref())?;
+    for mount in &sandbox.memory_mounts {
+        builder.memory(mount, size.as_deref())?;
+    }
+    for (index, content) in sandbox.contents.iter().enumerate() {
+        builder.content(content, &scratch, index)?;
+    }
+    for (device, source) in sandbox.devices.iter().zip(&sources.host_devices) {
+        builder.bind(source, &device.target)?;
+    }
     for (bind, source) in sandbox.binds.iter().zip(&sources.binds) {
         builder.bind(source, &bind.target)?;
     }
@@ -143,7 +177,7 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the scratch tmpfs")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the host's root")?;
     rustix::process::chdir("/").doing("enter the root")?;
-    Ok(builder.made)
+    Ok(Entered { made: builder.made, terminal, proc, kernel_settings })
 }
 
 /// Mounts the overlay at `scratch/root`.
@@ -209,12 +243,14 @@ struct Root {
 }
 
 impl Root {
-    fn proc(&mut self) -> Result<()> {
+    /// Gives it, and what is below its cover of the kernel's settings.
+    fn proc(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let closed =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let proc = new_mount("proc", &[], closed)
             .doing("mount /proc (the host's own /proc must not be partly covered, as it is in most containers)")?;
         self.attach(&proc, "/proc", FileType::Directory)?;
+        let kernel_settings = below(&proc, "sys")?;
         let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
         let empty = tmpfs("0555", Some("4096"), closed | read_only).doing("make an empty tmpfs")?;
         let null = open_tree("/dev/null", false).doing("open `/dev/null`")?;
@@ -232,10 +268,16 @@ impl Root {
                 .doing(format!("make `/proc/{name}` read-only"))?;
             move_mount(&copy, &target).doing(format!("mount `/proc/{name}` read-only"))?;
         }
-        Ok(())
+        Ok((proc, kernel_settings))
     }
 
-    fn dev(&mut self, sources: &Sources, namespace: UserNamespace) -> Result<()> {
+    fn dev(
+        &mut self,
+        sandbox: &Sandbox,
+        sources: &Sources,
+        namespace: UserNamespace,
+        size: Option<&str>,
+    ) -> Result<Option<Terminal>> {
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let dev = tmpfs("0755", Some("65536"), closed).doing("make a tmpfs for /dev")?;
         self.attach(&dev, "/dev", FileType::Directory)?;
@@ -253,7 +295,11 @@ impl Root {
         };
         let pts = pts.map_or_else(|| new_mount("devpts", &options[..2], closed), Ok).doing("make /dev/pts")?;
         attach_new(&dev, "pts", &pts).doing("mount `/dev/pts`")?;
-        let shm = tmpfs("1777", None, closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make a tmpfs for /dev/shm")?;
+        let terminal = match sandbox.streams {
+            Streams::Terminal => Some(new_terminal(&dev, &pts, sandbox).doing("make a terminal")?),
+            Streams::Inherit | Streams::File(_) | Streams::Files(..) => None,
+        };
+        let shm = tmpfs("1777", size, closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make a tmpfs for /dev/shm")?;
         attach_new(&dev, "shm", &shm).doing("mount `/dev/shm`")?;
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
@@ -264,18 +310,21 @@ impl Root {
         ] {
             rustix::fs::symlinkat(target, &dev, name).doing(format!("link `/dev/{name}`"))?;
         }
-        Ok(())
+        Ok(terminal)
     }
 
     /// The sysfs of a network namespace of our own, read-only; else an empty directory. A build step sees none: the hardware of the
     /// machine is not among its inputs.
-    fn sys(&mut self, sandbox: &Sandbox) -> Result<()> {
+    fn sys(&mut self, sandbox: &Sandbox, namespace: UserNamespace) -> Result<()> {
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC
             | MountAttrFlags::MOUNT_ATTR_RDONLY;
         let real = match sandbox.network {
-            Network::None if !sandbox.pretend_root => new_mount("sysfs", &[], closed).ok(),
+            // One that is made later (`UserNamespace::network_is_late`) cannot be shown.
+            Network::None if !sandbox.pretend_root && !namespace.network_is_late(sandbox) => {
+                new_mount("sysfs", &[], closed).ok()
+            }
             Network::None | Network::Host => None,
         };
         let is_real = real.is_some();
@@ -295,6 +344,28 @@ impl Root {
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = tmpfs("1777", size, closed).doing("make a tmpfs for /tmp")?;
         self.attach(&tmp, "/tmp", FileType::Directory)
+    }
+
+    fn memory(&mut self, mount: &MemoryMount, size: Option<&str>) -> Result<()> {
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let what = || format!("make a tmpfs for `{}`", mount.target.display());
+        let own = mount.size.map(|bytes| bytes.to_string());
+        let tmpfs = tmpfs(&format!("{:o}", mount.mode), own.as_deref().or(size), closed).doing(what())?;
+        self.attach(&tmpfs, &mount.target, FileType::Directory)
+    }
+
+    /// A file of the scratch tmpfs, which lives on for as long as something of it is mounted.
+    fn content(&mut self, content: &Content, scratch: &OwnedFd, index: usize) -> Result<()> {
+        let what = || format!("make `{}`", content.target.display());
+        let name = format!("content-{index}");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(scratch, &name, flags, Mode::from_raw_mode(0o644)).doing(what())?;
+        std::fs::File::from(file).write_all(&content.bytes).doing(what())?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mount = rustix::mount::open_tree(scratch, &name, clone).doing(what())?;
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        sys::mount_setattr(mount.as_fd(), u64::from(closed.bits()), 0, false).doing(what())?;
+        self.attach(&mount, &content.target, FileType::RegularFile)
     }
 
     fn bind(&mut self, source: &OwnedFd, target: &Path) -> Result<()> {
@@ -351,6 +422,25 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// A terminal of this `/dev/pts`, mounted at `/dev/console` too. Everything goes by descriptor from mounts of our own making: no path
+/// of the root is followed, and what is mounted is the very terminal that was made (CVE-2025-52565).
+fn new_terminal(dev: &OwnedFd, pts: &OwnedFd, sandbox: &Sandbox) -> io::Result<Terminal> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let near = rustix::fs::openat(pts, "ptmx", flags, Mode::empty())?;
+    rustix::pty::unlockpt(&near)?;
+    let far = rustix::pty::ioctl_tiocgptpeer(
+        &near,
+        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC,
+    )?;
+    let (uid, _) = sandbox.user;
+    // An id that does not exist here cannot own it, and need not: then there is one user.
+    let _ = rustix::fs::fchown(&far, Some(Uid::from_raw(uid)), None);
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let console = rustix::mount::open_tree(&far, "", clone)?;
+    attach_new_file(dev, "console", &console)?;
+    Ok(Terminal { near, far })
 }
 
 fn name_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {

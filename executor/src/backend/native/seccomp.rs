@@ -1,11 +1,15 @@
 //! Which system calls a command may make: what Docker's default profile allows a container without capabilities, with a few more
 //! doors closed (io_uring, TIOCSTI, AF_ALG).
 //!
-//! The list says what is refused; above the newest call that was judged here, everything is unknown to the command, as on an older
-//! kernel. The filter is a binary search over ranges of numbers: 8 comparisons instead of hundreds, which the kernel also repeats for
-//! every call number when the filter is installed (10 times slower to install as a linear list).
+//! What is allowed are the calls that have a name in `names.rs` (each was judged) and no rule here; a number without a name does not
+//! exist for the command, as on an older kernel. The filter is a binary search over ranges of numbers: 8 comparisons instead of hundreds,
+//! which the kernel also repeats for every call number when the filter is installed (10 times slower to install as a linear list).
+
+use std::collections::BTreeMap;
 
 use libc::{c_long, sock_filter};
+
+mod names;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +38,6 @@ enum Rule {
 
 const EPERM: Rule = Rule::Fail(libc::EPERM);
 const ENOSYS: Rule = Rule::Fail(libc::ENOSYS);
-
-/// The newest call that was judged here: `file_setattr` of Linux 6.17. The numbers of new calls are the same everywhere since 424.
-const NEWEST: u32 = 469;
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -110,6 +111,15 @@ const RULES: &[(c_long, Rule)] = &[
     (libc::SYS_socket, Rule::FailOnValues { argument: 0, values: &[38, 40], errno: libc::EAFNOSUPPORT }),
     // PER_LINUX, PER_LINUX32, UNAME26 with either, and the question; as Docker.
     (libc::SYS_personality, Rule::OnlyValues { argument: 0, values: &[0, 8, 0x20000, 0x20008, u32::MAX] }),
+    // Not listed by Docker either: kernel services that were never there, and calls whose place is inside the kernel's own code.
+    #[cfg(target_arch = "x86_64")]
+    (335, ENOSYS),
+    #[cfg(target_arch = "x86_64")]
+    (174, ENOSYS),
+    #[cfg(target_arch = "x86_64")]
+    (177, ENOSYS),
+    #[cfg(target_arch = "x86_64")]
+    (178, ENOSYS),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_iopl, EPERM),
     #[cfg(target_arch = "x86_64")]
@@ -142,27 +152,27 @@ const ARGUMENTS: u32 = 16;
 
 /// The filter for this machine's calls. Those of other machines (32-bit, x32) do not exist for the command.
 pub fn filter() -> Vec<sock_filter> {
-    let mut program = vec![load(ARCH), jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0), answer(ENOSYS), load(NUMBER)];
-    program.extend(search(&ranges()));
-    program
+    whole(search(&ranges(), &|rule| judge(*rule)))
 }
 
 /// Rules over the whole range of numbers: each holds from its number up to the next one's.
 fn ranges() -> Vec<(u32, Rule)> {
-    let mut rules: Vec<(u32, Rule)> = RULES.iter().map(|(number, rule)| (*number as u32, *rule)).collect();
-    rules.push((NEWEST + 1, ENOSYS));
-    rules.sort_by_key(|(number, _)| *number);
-    let mut ranges = vec![(0, Rule::Allow)];
+    let mut rules: BTreeMap<u32, Rule> = names::NAMES.iter().map(|(_, number)| (*number, Rule::Allow)).collect();
+    rules.extend(RULES.iter().map(|(number, rule)| (*number as u32, *rule)));
+    spread(rules, ENOSYS)
+}
+
+/// Single numbers as ranges; `otherwise` is what holds for the numbers between them.
+fn spread<R: Clone + PartialEq>(rules: BTreeMap<u32, R>, otherwise: R) -> Vec<(u32, R)> {
+    let mut ranges = vec![(0, otherwise.clone())];
     for (number, rule) in rules {
         put(&mut ranges, number, rule);
-        if number <= NEWEST {
-            put(&mut ranges, number + 1, Rule::Allow);
-        }
+        put(&mut ranges, number + 1, otherwise.clone());
     }
     ranges
 }
 
-fn put(ranges: &mut Vec<(u32, Rule)>, number: u32, rule: Rule) {
+fn put<R: PartialEq>(ranges: &mut Vec<(u32, R)>, number: u32, rule: R) {
     ranges.pop_if(|(start, _)| *start == number);
     if ranges.last().is_none_or(|(_, last)| *last != rule) {
         ranges.push((number, rule));
@@ -170,12 +180,12 @@ fn put(ranges: &mut Vec<(u32, Rule)>, number: u32, rule: Rule) {
 }
 
 /// Code that has the call's number in the accumulator, and always ends in an answer.
-fn search(ranges: &[(u32, Rule)]) -> Vec<sock_filter> {
+fn search<R>(ranges: &[(u32, R)], judge: &dyn Fn(&R) -> Vec<sock_filter>) -> Vec<sock_filter> {
     if let [(_, rule)] = ranges {
-        return judge(*rule);
+        return judge(rule);
     }
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let below = search(lower);
+    let below = search(lower, judge);
     let mut program = Vec::new();
     match u8::try_from(below.len()) {
         Ok(length) => program.push(jump(libc::BPF_JGE, upper[0].0, length, 0)),
@@ -186,7 +196,7 @@ fn search(ranges: &[(u32, Rule)]) -> Vec<sock_filter> {
         }
     }
     program.extend(below);
-    program.extend(search(upper));
+    program.extend(search(upper, judge));
     program
 }
 
@@ -210,6 +220,13 @@ fn judge(rule: Rule) -> Vec<sock_filter> {
         Rule::FailOnValues { argument, values, errno } => one_of(argument, values, Rule::Fail(errno), Rule::Allow),
         Rule::OnlyValues { argument, values } => one_of(argument, values, Rule::Allow, EPERM),
     }
+}
+
+/// A program around code for this machine's calls; those of other machines do not exist.
+fn whole(program: Vec<sock_filter>) -> Vec<sock_filter> {
+    let mut whole = vec![load(ARCH), jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0), answer(ENOSYS), load(NUMBER)];
+    whole.extend(program);
+    whole
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {
@@ -277,10 +294,11 @@ mod tests {
         let mut longest = 0;
         for number in 0..2000 {
             let rule = RULES.iter().find(|(listed, _)| *listed == c_long::from(number)).map(|(_, rule)| *rule);
+            let is_known = names::NAMES.iter().any(|(_, known)| *known == number);
             let (action, steps) = run(&program, ARCHITECTURE, number, [0; 6]);
             longest = longest.max(steps);
             let expected = match rule {
-                None if number <= NEWEST => libc::SECCOMP_RET_ALLOW,
+                None if is_known => libc::SECCOMP_RET_ALLOW,
                 None => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
                 Some(Rule::Fail(errno)) => libc::SECCOMP_RET_ERRNO | errno as u32,
                 Some(_) => libc::SECCOMP_RET_ALLOW,

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use rustix::process::Pid;
 
+use crate::Resource;
+use crate::outcome::Counted;
+
 fn check(result: impl TryInto<i64>) -> io::Result<i64> {
     match result.try_into() {
         Ok(-1) | Err(_) => Err(io::Error::last_os_error()),
@@ -94,22 +97,19 @@ pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursiv
     .map(drop)
 }
 
-/// What a process and the children it waited for have used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Processor time, user and system.
-    pub cpu: Duration,
-    /// Largest resident set of any one process, in bytes.
-    pub peak_memory: u64,
-}
-
-fn usage(usage: &libc::rusage) -> Usage {
+fn usage(usage: &libc::rusage) -> Counted {
     let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    Usage { cpu: time(usage.ru_utime) + time(usage.ru_stime), peak_memory: usage.ru_maxrss as u64 * 1024 }
+    Counted {
+        user: time(usage.ru_utime),
+        system: time(usage.ru_stime),
+        largest_process: usage.ru_maxrss as u64 * 1024,
+        major_faults: usage.ru_majflt as u64,
+        minor_faults: usage.ru_minflt as u64,
+    }
 }
 
 /// What the children of this process have used.
-pub fn children_usage() -> Usage {
+pub fn children_usage() -> Counted {
     // SAFETY: an all-zero rusage is valid, and the call fills it.
     let mut raw: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the pointer is valid for the call. It cannot fail with these arguments.
@@ -218,9 +218,13 @@ pub fn set_user(uid: u32, gid: u32, groups: Option<&[u32]>) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets no program ever gain a capability by executing a file that carries some: empties the bounding set.
-pub fn drop_bounding_set() -> io::Result<()> {
+/// Lets no program ever gain a capability by executing a file that carries some: leaves in the bounding set only those whose bits are
+/// set in `keep`.
+pub fn limit_bounding_set(keep: u64) -> io::Result<()> {
     for capability in 0..64 {
+        if keep >> capability & 1 == 1 {
+            continue;
+        }
         // SAFETY: prctl takes integers here.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) } != 0 {
             let error = io::Error::last_os_error();
@@ -231,8 +235,19 @@ pub fn drop_bounding_set() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability that this process has or may hand on.
-pub fn drop_capabilities() -> io::Result<()> {
+/// The sets of a process, each as bits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sets {
+    /// What it uses.
+    pub effective: u64,
+    /// What it may use.
+    pub permitted: u64,
+    /// What `exec` of a file with capabilities may leave.
+    pub inheritable: u64,
+}
+
+/// Holds these capabilities and no others; the ambient ones with them, which `exec` of any file hands on.
+pub fn hold_capabilities(sets: Sets, ambient: u64) -> io::Result<()> {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -240,13 +255,130 @@ pub fn drop_capabilities() -> io::Result<()> {
     }
     const VERSION_3: u32 = 0x2008_0522;
     let header = Header { version: VERSION_3, pid: 0 };
-    let nothing = [0u32; 6];
-    // SAFETY: prctl takes integers here; capset reads a header and two data words of 12 bytes each, all zero.
+    let Sets { effective, permitted, inheritable } = sets;
+    let words = [effective as u32, permitted as u32, inheritable as u32];
+    let upper = [effective, permitted, inheritable].map(|set| (set >> 32) as u32);
+    let words = [words, upper].concat();
+    // SAFETY: prctl takes integers here; capset reads a header and two data words of 12 bytes each.
     unsafe {
         check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0))?;
-        check(libc::syscall(libc::SYS_capset, &raw const header, nothing.as_ptr()))?;
+        check(libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr()))?;
+        for capability in (0..64).filter(|capability| ambient >> capability & 1 == 1) {
+            let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+            check(libc::prctl(libc::PR_CAP_AMBIENT, raise, capability as libc::c_ulong, 0, 0))?;
+        }
     }
     Ok(())
+}
+
+/// Whether capabilities stay when the user changes from root to another; `exec` takes it back.
+pub fn keep_capabilities(keep: bool) -> io::Result<()> {
+    // SAFETY: prctl takes integers here.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0, 0, 0) }).map(drop)
+}
+
+/// The number of the last capability that this kernel knows.
+pub fn last_capability() -> u32 {
+    // SAFETY: prctl takes integers here.
+    let known = |number: u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0) } >= 0;
+    (0..64).rev().find(|number| known(*number)).unwrap_or(0)
+}
+
+fn resource_number(resource: Resource) -> u32 {
+    let number = match resource {
+        Resource::As => libc::RLIMIT_AS,
+        Resource::Core => libc::RLIMIT_CORE,
+        Resource::Cpu => libc::RLIMIT_CPU,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::Fsize => libc::RLIMIT_FSIZE,
+        Resource::Memlock => libc::RLIMIT_MEMLOCK,
+        Resource::Msgqueue => libc::RLIMIT_MSGQUEUE,
+        Resource::Nice => libc::RLIMIT_NICE,
+        Resource::Nofile => libc::RLIMIT_NOFILE,
+        Resource::Nproc => libc::RLIMIT_NPROC,
+        Resource::Rss => libc::RLIMIT_RSS,
+        Resource::Rtprio => libc::RLIMIT_RTPRIO,
+        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
+        Resource::Stack => libc::RLIMIT_STACK,
+    };
+    // Which of the two kinds of number it is differs between C libraries.
+    number as u32
+}
+
+/// Sets a resource limit of this process; `None` is unlimited.
+pub fn limit_resource(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
+    let limit =
+        libc::rlimit { rlim_cur: soft.unwrap_or(libc::RLIM_INFINITY), rlim_max: hard.unwrap_or(libc::RLIM_INFINITY) };
+    // SAFETY: the structure is valid and lives for the call.
+    check(unsafe { libc::setrlimit(resource_number(resource) as _, &raw const limit) }).map(drop)
+}
+
+/// Lets the hard limit of a resource be this high, without changing the soft one.
+pub fn raise_resource(resource: Resource, hard: Option<u64>) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is valid and lives for the call, which fills it.
+    check(unsafe { libc::getrlimit(resource_number(resource) as _, &raw mut limit) })?;
+    let hard = hard.unwrap_or(libc::RLIM_INFINITY);
+    if hard > limit.rlim_max { limit_resource(resource, Some(limit.rlim_cur), Some(hard)) } else { Ok(()) }
+}
+
+/// Lets this process and what it starts run on these processors only. Those that the machine does not have are left out by the kernel.
+pub fn run_on(cores: impl Iterator<Item = u32>) -> io::Result<()> {
+    // 4096 processors: what the kernel can be built for is 8192, and nobody has more.
+    let mut mask = [0u64; 64];
+    for core in cores {
+        let word = mask.get_mut(core as usize / 64).ok_or(io::ErrorKind::InvalidInput)?;
+        *word |= 1 << (core % 64);
+    }
+    // SAFETY: the kernel reads as many bytes as are said to be there.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr()) }).map(drop)
+}
+
+/// Lets this process and what it starts execute files below `root` only (landlock(7)), wherever else a path may lead: `/proc/self/exe`
+/// of a process that has not executed anything yet is the launcher's own file (CVE-2019-5736). False where the kernel cannot do it.
+pub fn execute_only_below(root: BorrowedFd<'_>) -> io::Result<bool> {
+    const EXECUTE: u64 = 1;
+    // Moving files between directories is refused by every ruleset that does not speak of it, which takes version 2 (Linux 5.19).
+    const REFER: u64 = 1 << 13;
+    const VERSION: u32 = 1;
+    const PATH_BENEATH: u32 = 1;
+    #[repr(C)]
+    struct Ruleset {
+        handled: u64,
+    }
+    #[repr(C, packed)]
+    struct Beneath {
+        allowed: u64,
+        parent: RawFd,
+    }
+    let ruleset = Ruleset { handled: EXECUTE | REFER };
+    let rule = Beneath { allowed: EXECUTE | REFER, parent: root.as_raw_fd() };
+    // SAFETY: the first call takes no memory; the others read structures that live for the calls and whose sizes are passed or fixed.
+    // The new descriptor is owned by nobody else.
+    unsafe {
+        let version = libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Ruleset>(), 0usize, VERSION);
+        if version < 2 {
+            return Ok(false);
+        }
+        let fd =
+            check(libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size_of::<Ruleset>(), 0u32))?;
+        let fd = OwnedFd::from_raw_fd(fd as RawFd);
+        check(libc::syscall(libc::SYS_landlock_add_rule, fd.as_raw_fd(), PATH_BENEATH, &raw const rule, 0u32))?;
+        check(libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0u32))?;
+    }
+    Ok(true)
+}
+
+/// Enters a namespace of this kind (`CLONE_NEW…`).
+pub fn join_namespace(namespace: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }).map(drop)
+}
+
+/// Makes this terminal the controlling one of this process's session, which must have none.
+pub fn take_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the request takes an integer.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY as _, 0) }).map(drop)
 }
 
 /// Installs a seccomp filter for this thread and what it starts. Needs `no_new_privs`.
@@ -278,7 +410,8 @@ pub fn loopback_up() -> io::Result<()> {
 }
 
 /// Signals that are passed on to a command which shares its streams with this process.
-const PASSED: [libc::c_int; 8] = [
+const PASSED: [libc::c_int; 9] = [
+    libc::SIGWINCH,
     libc::SIGINT,
     libc::SIGTERM,
     libc::SIGHUP,

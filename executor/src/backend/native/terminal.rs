@@ -38,11 +38,14 @@ impl Forwarding {
         Ok(Some(Self { signals, _watch: watch, shares_terminal, foreground }))
     }
 
-    /// Passes on what has come. Stops this process where the command was stopped, so that a shell sees it.
-    pub fn pass_on(&self, channel: &Channel) {
+    /// Passes on what has come. Stops this process where the command was stopped, so that a shell sees it. Says whether the caller's
+    /// terminal has another size now.
+    pub fn pass_on(&self, channel: &Channel) -> bool {
         let mut bytes = [0; 2];
+        let mut resized = false;
         while let Ok(2) = rustix::io::read(&self.signals, &mut bytes) {
             let [signal, from_kernel] = bytes;
+            resized |= i32::from(signal) == libc::SIGWINCH;
             let has_it_already = self.shares_terminal && from_kernel == 1;
             // In a session of its own nobody could make it go on, so that the kernel would ignore SIGTSTP there: setpgid(2), orphaned
             // process groups. But we can.
@@ -54,6 +57,7 @@ impl Forwarding {
                 let _ = sys::kill(rustix::process::getpid().as_raw_nonzero().get(), libc::SIGSTOP);
             }
         }
+        resized
     }
 }
 

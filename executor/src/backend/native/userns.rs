@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
-use crate::{Error, Sandbox};
+use crate::{Capabilities, Error, Network, Sandbox};
 
 /// When the user namespace is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,11 @@ impl UserNamespace {
     /// What fits this sandbox and this process.
     pub fn of(sandbox: &Sandbox) -> Self {
         if sandbox.pretend_root || !is_privileged() { Self::First } else { Self::Last }
+    }
+
+    /// Whether the network namespace is made only inside the user namespace, as capabilities over it count nowhere else.
+    pub fn network_is_late(self, sandbox: &Sandbox) -> bool {
+        self == Self::Last && sandbox.network == Network::None && sandbox.capabilities.meets(Capabilities::NETWORK)
     }
 
     /// The contents of `uid_map` and `gid_map`.

@@ -1,0 +1,407 @@
+//! One run, as its launcher sees it: answers the sandbox, watches the clock, and says what came of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::process::Pid;
+
+use super::cgroup::Cgroups;
+use super::message::{Channel, Failure, Kind, Order, Report};
+use super::publish::Listeners;
+use super::relay::Relay;
+use super::terminal::Forwarding;
+use super::userns::{self, UserNamespace};
+use super::{child, setup, sys};
+use crate::outcome::Counted;
+use crate::{Ending, Error, Network, Outcome, Result, Sandbox, Writable};
+
+/// How long a command may take to end after its time is over.
+const GRACE_AFTER_TIME: Duration = Duration::from_secs(2);
+/// How long a command may take to end after an interrupt.
+const GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(10);
+/// How often the interrupt is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One run, as its launcher sees it.
+pub struct Run<'a> {
+    sandbox: &'a Sandbox,
+    namespace: UserNamespace,
+    maps: (String, String),
+    channel: Channel,
+    forwarding: Option<Forwarding>,
+    /// The fork of ours that makes the namespaces, until it has ended.
+    outer: Option<Pid>,
+    /// Process 1 of the sandbox, until it has ended.
+    inner: Option<Pid>,
+    start: Instant,
+    kill_at: Option<Instant>,
+    timed_out: bool,
+    interrupted: i32,
+    failure: Option<Error>,
+    ended: Option<(i32, Counted)>,
+    missing: Vec<String>,
+    made: Vec<PathBuf>,
+    relay: Option<Relay>,
+    too_much_output: bool,
+    listeners: Listeners,
+    privileged: bool,
+    /// The process that forwards ports.
+    forwarder: Option<Pid>,
+}
+
+impl<'a> Run<'a> {
+    /// Of a sandbox whose first process was just forked off.
+    pub fn new(
+        sandbox: &'a Sandbox,
+        namespace: UserNamespace,
+        maps: (String, String),
+        channel: Channel,
+        outer: Pid,
+        start: Instant,
+    ) -> Self {
+        Self {
+            sandbox,
+            namespace,
+            maps,
+            channel,
+            forwarding: None,
+            outer: Some(outer),
+            inner: None,
+            start,
+            kill_at: None,
+            timed_out: false,
+            interrupted: 0,
+            failure: None,
+            ended: None,
+            missing: Vec::new(),
+            made: Vec::new(),
+            relay: None,
+            too_much_output: false,
+            listeners: Listeners::default(),
+            privileged: false,
+            forwarder: None,
+        }
+    }
+
+    /// What goes between the sandbox and the caller's side.
+    pub fn with(
+        mut self,
+        forwarding: Option<Forwarding>,
+        relay: Relay,
+        listeners: Listeners,
+        privileged: bool,
+    ) -> Self {
+        (self.forwarding, self.relay, self.listeners, self.privileged) =
+            (forwarding, Some(relay), listeners, privileged);
+        self
+    }
+
+    /// Waits for the end; nothing is left afterwards.
+    pub fn to_its_end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
+        self.missing = missing;
+        let result = self.wait();
+        let inner_status = self.collect();
+        if let Some(relay) = &mut self.relay {
+            relay.finish();
+        }
+        self.tidy();
+        result.map_err(setup("wait for the sandbox"))?;
+        self.conclude(inner_status, cgroups)
+    }
+
+    /// Answers and passes on until every process of the sandbox has gone.
+    fn wait(&mut self) -> io::Result<()> {
+        loop {
+            self.watch_clock();
+            let timeout = self
+                .next_look()
+                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+            let mut waited = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
+            let forwarding = self.forwarding.as_ref().map(AsFd::as_fd);
+            let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
+            let others: Vec<_> = [forwarding, alarm].into_iter().flatten().collect();
+            waited.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+            match rustix::event::poll(&mut waited, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    self.kill();
+                    return Err(error.into());
+                }
+            }
+            let ready: Vec<bool> = waited.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let (is_alarmed, is_signalled) = match (forwarding.is_some(), alarm.is_some()) {
+                (true, true) => (ready[2], ready[1]),
+                (true, false) => (false, ready[1]),
+                (false, true) => (ready[1], false),
+                (false, false) => (false, false),
+            };
+            if is_alarmed {
+                self.too_much_output = true;
+                self.kill();
+            }
+            if is_signalled
+                && let Some(forwarding) = &self.forwarding
+                && forwarding.pass_on(&self.channel)
+                && let Some(relay) = &self.relay
+            {
+                relay.fit();
+            }
+            if ready[0] {
+                match self.channel.next_report() {
+                    Ok(Some((report, fds))) => self.hear(report, fds)?,
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        self.kill();
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, report: Report, fds: Vec<OwnedFd>) -> io::Result<()> {
+        match report {
+            Report::Started(pid) => {
+                self.inner = Pid::from_raw(pid);
+                // The fork in between counts against the limit of processes until it has gone.
+                if let Some(outer) = self.outer.take() {
+                    // A caller that ignores SIGCHLD has no children to wait for.
+                    let _ = sys::wait(Some(outer), true);
+                }
+                self.channel.order(Order::Continue);
+            }
+            Report::MapMe => {
+                let Some(pid) = self.inner.or(self.outer) else { return Ok(()) };
+                match self.namespace.map(pid.as_raw_nonzero().get(), &self.maps) {
+                    Ok(()) => self.channel.order(Order::Continue),
+                    Err(error) => {
+                        self.failure = Some(userns::refused(error));
+                        self.kill();
+                    }
+                }
+            }
+            Report::MountPoint(path) => self.made.push(path),
+            Report::Missing(what) => self.missing.push(what),
+            Report::Failed(failure) => {
+                let error = self.explain(failure);
+                self.failure.get_or_insert(error);
+            }
+            Report::Ended(status, usage) => self.ended = Some((status, usage)),
+            Report::Terminal => {
+                let terminal = fds.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
+                if let Some(relay) = &mut self.relay {
+                    relay.join(terminal)?;
+                }
+            }
+            Report::Network => {
+                let [user, network] = fds.as_slice() else { return Err(io::ErrorKind::InvalidData.into()) };
+                match self.listeners.serve(user, network, self.privileged) {
+                    Ok(pid) => {
+                        self.forwarder = Some(pid);
+                        // Our own copies: a port is free again as soon as the forwarder has gone.
+                        self.listeners = Listeners::default();
+                        self.channel.order(Order::Continue);
+                    }
+                    Err(source) => {
+                        self.failure = Some(Error::Setup { action: "publish the ports".to_owned(), source });
+                        self.kill();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at time limit and interrupt, and acts on what is due.
+    fn watch_clock(&mut self) {
+        let now = Instant::now();
+        let limit = self.sandbox.limits.timeout_millis.map(Duration::from_millis);
+        if !self.timed_out && limit.is_some_and(|limit| now - self.start >= limit) {
+            self.timed_out = true;
+            self.channel.order(Order::Signal(self.sandbox.stop_signal.unwrap_or(libc::SIGTERM as u8)));
+            // A stopped command must run to hear of it.
+            self.channel.order(Order::Signal(libc::SIGCONT as u8));
+            self.kill_by(now + GRACE_AFTER_TIME);
+        }
+        let signal = self.sandbox.interrupt.as_ref().map_or(0, |interrupt| interrupt.load(Ordering::Relaxed));
+        if signal != self.interrupted {
+            self.interrupted = signal;
+            match u8::try_from(signal) {
+                Ok(signal @ 1..=64) => {
+                    self.channel.order(Order::Signal(self.sandbox.stop_signal.unwrap_or(signal)));
+                    self.kill_by(now + GRACE_AFTER_INTERRUPT);
+                }
+                _ => self.kill_by(now),
+            }
+        }
+        if self.kill_at.is_some_and(|at| now >= at) {
+            self.kill();
+        }
+    }
+
+    fn kill_by(&mut self, time: Instant) {
+        self.kill_at = Some(self.kill_at.map_or(time, |at| at.min(time)));
+    }
+
+    /// How long nothing can be due.
+    fn next_look(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let limit = self.sandbox.limits.timeout_millis.filter(|_| !self.timed_out);
+        let deadline = limit.map(|limit| self.start + Duration::from_millis(limit));
+        let dues = [
+            deadline.map(|deadline| deadline.saturating_duration_since(now)),
+            self.kill_at.map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1))),
+            // While signals are forwarded, they do not come this way.
+            self.sandbox.interrupt.as_ref().filter(|_| self.forwarding.is_none()).map(|_| LOOK),
+        ];
+        dues.into_iter().flatten().min()
+    }
+
+    /// Ends the whole sandbox at once: with process 1, the kernel kills its pid namespace.
+    fn kill(&self) {
+        for pid in [self.outer, self.inner].into_iter().flatten() {
+            let _ = sys::kill(pid.as_raw_nonzero().get(), libc::SIGKILL);
+        }
+    }
+
+    /// Waits for our own children to be gone. Gives the status of process 1.
+    fn collect(&mut self) -> Option<i32> {
+        if let Some(forwarder) = self.forwarder.take() {
+            let _ = sys::kill(forwarder.as_raw_nonzero().get(), libc::SIGKILL);
+            let _ = sys::wait(Some(forwarder), true);
+        }
+        let outer = self.outer.take();
+        if let Some(outer) = outer {
+            let _ = sys::wait(Some(outer), true);
+        }
+        let inner = self.inner.take()?;
+        sys::wait(Some(inner), true).ok().flatten().map(|(_, status)| status)
+    }
+
+    /// Takes what belongs to us and not to the command out of a kept layer.
+    fn tidy(&mut self) {
+        let Writable::Kept(directory) = &self.sandbox.root.writable else { return };
+        // overlayfs leaves directories of mode 000 in there, which their owner cannot list.
+        let work = directory.join("work");
+        for name in ["work", "work/incompat", "work/incompat/volatile"] {
+            let _ = rustix::fs::chmod(work.join(name), Mode::RWXU);
+        }
+        let _ = fs::remove_dir_all(&work);
+        let Ok(upper) = rustix::fs::open(directory.join("upper"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else {
+            return;
+        };
+        for path in self.made.drain(..).rev() {
+            let _ = remove_if_empty(&upper, &path);
+        }
+    }
+
+    fn conclude(mut self, inner_status: Option<i32>, cgroups: &Cgroups) -> Result<Outcome> {
+        let usage = self.ended.map(|(_, usage)| usage).unwrap_or_default();
+        let was_ended = self.timed_out || self.too_much_output || self.interrupted != 0;
+        // A command that was killed before it began has ended too; else a failure to begin is what the caller wants to know.
+        if let (Some(error), false) = (self.failure.take(), was_ended) {
+            return Err(error);
+        }
+        let memory_kills = cgroups.memory_kills();
+        let status = self.ended.map(|(status, _)| status).or(inner_status);
+        let ending = match status {
+            _ if self.too_much_output => Ending::TooMuchOutput,
+            _ if self.timed_out => Ending::TimedOut,
+            Some(0) => Ending::Exited(0),
+            _ if memory_kills > 0 => Ending::OutOfMemory,
+            Some(status) if libc::WIFEXITED(status) => Ending::Exited(libc::WEXITSTATUS(status)),
+            Some(status) => Ending::Signalled(libc::WTERMSIG(status)),
+            None => Ending::Signalled(libc::SIGKILL),
+        };
+        let met = [
+            ("time", self.timed_out),
+            ("output", self.too_much_output),
+            ("memory", memory_kills > 0),
+            ("pids", cgroups.refused_processes() > 0),
+        ];
+        Ok(Outcome {
+            ending,
+            wall: self.start.elapsed(),
+            cpu: usage.user + usage.system,
+            peak_memory: cgroups.peak_memory().unwrap_or(usage.largest_process),
+            isolation: self.isolation(cgroups),
+            missing: self.missing,
+            met: met.into_iter().filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),
+            usage,
+        })
+    }
+
+    /// What was given.
+    fn isolation(&self, cgroups: &Cgroups) -> BTreeMap<&'static str, String> {
+        let sandbox = self.sandbox;
+        let own = |name| (name, "own".to_owned());
+        let mut isolation: BTreeMap<_, _> = ["mount", "pid", "ipc", "uts", "cgroup"].map(own).into();
+        let has_user = !self.missing.iter().any(|missing| missing.starts_with("user:"));
+        isolation.insert("user", if has_user { "own" } else { "host" }.to_owned());
+        isolation.insert("network", if sandbox.network == Network::Host { "host" } else { "own" }.to_owned());
+        isolation.insert("seccomp", if sandbox.pretend_root { "filter and supervisor" } else { "filter" }.to_owned());
+        isolation.insert("privileges", "no new ones".to_owned());
+        let capabilities =
+            if sandbox.pretend_root { "those of its namespace".to_owned() } else { sandbox.capabilities.to_string() };
+        isolation.insert("capabilities", capabilities);
+        let root = match sandbox.root.writable {
+            Writable::No => "read-only",
+            Writable::Temporary => "read-only, written to in memory",
+            Writable::Kept(_) => "read-only, changes kept apart",
+        };
+        isolation.insert("root", root.to_owned());
+        isolation.extend(cgroups.given().map(|(what, how)| (what, how.to_owned())));
+        let asked = [("pids", sandbox.limits.pids.is_some()), ("memory", sandbox.limits.memory.is_some())];
+        for (what, _) in asked.into_iter().filter(|(_, asked)| *asked) {
+            isolation.entry(what).or_insert_with(|| "rlimit".to_owned());
+        }
+        isolation
+    }
+
+    fn explain(&self, failure: Failure) -> Error {
+        let Failure { kind, errno, what } = failure;
+        let command = self.sandbox.command.first().cloned().unwrap_or_default();
+        let source = match errno {
+            0 => io::Error::other(what.clone()),
+            errno => io::Error::from_raw_os_error(errno),
+        };
+        match kind {
+            Kind::NotFound => Error::CommandNotFound { command },
+            Kind::CannotExecute => Error::CannotExecute { command, source },
+            Kind::UserNamespace => userns::refused(source),
+            // Ubuntu's AppArmor lets an ordinary user make the namespace, and then forbids all that is done in it.
+            Kind::Setup
+                if self.namespace == UserNamespace::First
+                    && matches!(errno, libc::EPERM | libc::EACCES)
+                    && what == child::MAKE_NAMESPACES =>
+            {
+                userns::refused(source)
+            }
+            Kind::Setup => Error::Setup { action: what, source },
+        }
+    }
+}
+
+/// Removes an empty file or directory of an upper layer, whose contents may be hostile: no symlink is followed.
+fn remove_if_empty(upper: &OwnedFd, path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let parent = rustix::fs::openat2(upper, parent, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let status = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match rustix::fs::FileType::from_raw_mode(status.st_mode) {
+        rustix::fs::FileType::Directory => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?,
+        rustix::fs::FileType::RegularFile if status.st_size == 0 => {
+            rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+        }
+        _ => {}
+    }
+    Ok(())
+}

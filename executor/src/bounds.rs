@@ -1,0 +1,98 @@
+//! Bounds of one run that are no part of a formation, beside [`Limits`](store::Limits).
+
+use std::collections::BTreeSet;
+
+/// What a run is held to. Absent is unbounded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// Bytes of swap beside the limit of memory; where memory is limited and this is absent, none.
+    pub swap: Option<u64>,
+    /// Weight against others where processors are scarce; 1024 is usual, as cgroups of version 1 count.
+    pub cpu_shares: Option<u64>,
+    /// The processors that it may run on, by number.
+    pub cores: Option<BTreeSet<u32>>,
+    /// Bytes a second that it may read from each disk, and as many written.
+    pub io: Option<u64>,
+    /// Bytes that it may print on stdout and stderr together.
+    pub output: Option<u64>,
+    /// Bytes of each file system in memory: the root's writable layer, `/tmp`, `/dev/shm`.
+    pub memory_files: Option<u64>,
+    /// Resource limits of each process.
+    pub resources: Vec<ResourceLimit>,
+}
+
+/// A resource limit: setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// Of what.
+    pub resource: Resource,
+    /// What holds; none is unlimited.
+    pub soft: Option<u64>,
+    /// How far the program itself may raise it.
+    pub hard: Option<u64>,
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// Address space, in bytes.
+    As,
+    /// Core file, in bytes.
+    Core,
+    /// Processor time, in seconds.
+    Cpu,
+    /// Private writable memory, in bytes.
+    Data,
+    /// Largest file that may be written, in bytes.
+    Fsize,
+    /// Locked memory, in bytes.
+    Memlock,
+    /// Bytes in POSIX message queues.
+    Msgqueue,
+    /// Nice value, as 20 minus it.
+    Nice,
+    /// Open files.
+    Nofile,
+    /// Processes of the user.
+    Nproc,
+    /// Resident set; without effect.
+    Rss,
+    /// Real-time priority.
+    Rtprio,
+    /// Pending signals.
+    Sigpending,
+    /// Stack, in bytes.
+    Stack,
+}
+
+impl Resource {
+    /// Each with the name that `ulimit` options and the OCI runtime specification have for it.
+    pub const ALL: [(Self, &'static str); 14] = [
+        (Self::As, "as"),
+        (Self::Core, "core"),
+        (Self::Cpu, "cpu"),
+        (Self::Data, "data"),
+        (Self::Fsize, "fsize"),
+        (Self::Memlock, "memlock"),
+        (Self::Msgqueue, "msgqueue"),
+        (Self::Nice, "nice"),
+        (Self::Nofile, "nofile"),
+        (Self::Nproc, "nproc"),
+        (Self::Rss, "rss"),
+        (Self::Rtprio, "rtprio"),
+        (Self::Sigpending, "sigpending"),
+        (Self::Stack, "stack"),
+    ];
+
+    /// Its name, as `nofile`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(resource, _)| *resource == self).map_or("", |(_, name)| name)
+    }
+
+    /// The one of this name: `nofile`, `NOFILE` or `RLIMIT_NOFILE`.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_prefix("rlimit_").unwrap_or(&name);
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(resource, _)| *resource)
+    }
+}
