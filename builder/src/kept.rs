@@ -110,6 +110,7 @@ impl Kept {
             pretend_root,
             require: Vec::new(),
             interrupt: None,
+            ..Sandbox::default()
         })
     }
 

@@ -86,3 +86,44 @@ impl Datagrams {
         self.clients.get_mut(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_apart_and_each_gets_its_own_answer() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (listener, program) = (bind(), bind());
+        listener.set_nonblocking(true).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        let clients = [bind(), bind()];
+        let mut datagrams = Datagrams::default();
+        for (index, client) in clients.iter().enumerate() {
+            client.set_read_timeout(patience).unwrap();
+            client.send_to(format!("question {index}").as_bytes(), listener.local_addr().unwrap()).unwrap();
+        }
+        program.set_read_timeout(patience).unwrap();
+        let mut buffer = [0; 100];
+        let mut asked = Vec::new();
+        while asked.len() < 2 {
+            datagrams.questions(0, &listener, program.local_addr().unwrap().port());
+            program.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let Ok((length, from)) = program.recv_from(&mut buffer) else { continue };
+            let answer = [b"answer to ", &buffer[..length]].concat();
+            program.send_to(&answer, from).unwrap();
+            asked.push(from);
+        }
+        assert_ne!(asked[0], asked[1]);
+        let mut polled = Vec::new();
+        datagrams.wanted(&mut polled);
+        assert_eq!(polled.len(), 2);
+        drop(polled);
+        for (index, client) in clients.iter().enumerate() {
+            datagrams.answers(&[Some(&listener)], &[PollFlags::IN, PollFlags::IN]);
+            let length = client.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..length], *format!("answer to question {index}").as_bytes());
+        }
+        assert!(datagrams.timeout().is_some());
+    }
+}
