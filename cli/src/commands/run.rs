@@ -88,7 +88,7 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
         eprintln!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
     }
     let outcome = context.backend.run(&sandbox)?;
-    Ok(report(&outcome, &sandbox.limits, &BTreeSet::new(), context))
+    Ok(report(&outcome, &sandbox, &BTreeSet::new(), context))
 }
 
 /// The formation that was meant: an expression's file is built first, an artifact's is taken in.
