@@ -98,8 +98,8 @@ pub struct BoundOptions {
     #[arg(short = 'c', long, value_name = "NUMBER")]
     pub cpu_shares: Option<u64>,
     /// The processors that it may run on, for instance 0-2,5
-    #[arg(long, visible_aliases = ["cpuset-cpus", "cpu-cores"], value_name = "LIST")]
-    pub cores: Option<String>,
+    #[arg(long = "cpuset-cpus", visible_alias = "cpu-cores", value_name = "LIST")]
+    pub cpuset: Option<String>,
     /// Bound on processes and threads
     #[arg(long, visible_alias = "pids-limit", value_name = "NUMBER")]
     pub pids: Option<u64>,

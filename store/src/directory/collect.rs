@@ -374,7 +374,8 @@ mod tests {
     fn the_latest_used_stay_as_far_as_time_and_room_say() {
         let world = world();
         let ids = ["old", "new"].map(|content| formation(&world, content).0);
-        let path = |id: FormationId| world.store.path().join(super::super::objects::use_path(Use::Formation(id), false));
+        let path =
+            |id: FormationId| world.store.path().join(super::super::objects::use_path(Use::Formation(id), false));
         let day = Duration::from_secs(24 * 60 * 60);
         let long_ago = SystemTime::now() - 40 * day;
         std::fs::File::open(path(ids[0])).unwrap().set_modified(long_ago).unwrap();

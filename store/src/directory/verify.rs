@@ -112,7 +112,12 @@ impl Store {
     /// are wrong.
     ///
     /// What the caller may not read (a file of mode 0000, to an ordinary user) is passed over: it shares its inode's hash.
-    fn verify_checkout(&self, root: &std::path::Path, id: TreeId, ownership: Ownership) -> (Option<Error>, Vec<String>) {
+    fn verify_checkout(
+        &self,
+        root: &std::path::Path,
+        id: TreeId,
+        ownership: Ownership,
+    ) -> (Option<Error>, Vec<String>) {
         let check = CheckOf { store: self, ownership, found: Mutex::default() };
         let whole = Place::open(root).and_then(|place| {
             let mut level = vec![(place, id)];

@@ -67,7 +67,7 @@ pub fn bounds(options: &BoundOptions) -> Result<Bounds> {
     Ok(Bounds {
         swap: swap.transpose()?,
         cpu_shares: options.cpu_shares,
-        cores: options.cores.as_ref().map(|text| cores(text)).transpose()?,
+        cores: options.cpuset.as_ref().map(|text| cores(text)).transpose()?,
         io: size("--io", &options.io)?,
         output: size("--max-output", &options.max_output)?,
         memory_files: size("--tmpfs-size", &options.tmpfs_size)?,
@@ -86,7 +86,7 @@ pub fn bytes(option: &str, text: &str) -> Result<u64> {
 
 /// `0-2,5`
 fn cores(text: &str) -> Result<BTreeSet<u32>> {
-    let wrong = || bad("--cores", text, "a list of processors such as 0-2,5");
+    let wrong = || bad("--cpuset-cpus", text, "a list of processors such as 0-2,5");
     let mut cores = BTreeSet::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -100,7 +100,7 @@ fn cores(text: &str) -> Result<BTreeSet<u32>> {
     let here = online();
     if cores.is_disjoint(&here) {
         let has = here.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        return Err(Failure::new(code::USAGE, format!("--cores `{text}`: this machine has none of them"))
+        return Err(Failure::new(code::USAGE, format!("--cpuset-cpus `{text}`: this machine has none of them"))
             .hint(format!("it has {has}")));
     }
     Ok(cores.intersection(&here).copied().collect())

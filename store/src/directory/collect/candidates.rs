@@ -61,9 +61,9 @@ impl Store {
                 let Some(text) = self.read_if_there(&relative)?.filter(|_| recent) else { continue };
                 let Some(Use::Formation(id)) = claims::result_of(&text) else { continue };
                 let path = String::from_utf8_lossy(&text).lines().nth(1).map(std::path::PathBuf::from);
-                let unchanged = path.and_then(|path| path.metadata().ok()).is_some_and(|found| {
-                    found.is_file() && claims::file_path(&found) == relative
-                });
+                let unchanged = path
+                    .and_then(|path| path.metadata().ok())
+                    .is_some_and(|found| found.is_file() && claims::file_path(&found) == relative);
                 if unchanged && !marked.formations.contains(&id) {
                     marked.formation(self, id, Whole::May)?;
                 }
