@@ -63,6 +63,7 @@ pub const ALL: &[&dyn Builtin] = &[
     &crate::python::environment::Environment,
     &crate::node::package::Package,
     &crate::node::modules::Modules,
+    &crate::oci::Layer,
 ];
 
 impl Job<'_> {

@@ -5,6 +5,7 @@
 //! | `https://…`, `http://…` | that place, and where it redirects to |
 //! | `file:///…` | a file of this machine |
 //! | `debian:SUITE/FILE` | FILE below every mirror of this machine that has SUITE, in the order configured |
+//! | `oci:HOST/REPOSITORY` | a layer of an image in that repository, by its SHA-256 |
 //! | `python:PROJECT/FILENAME` | wherever a Python index of this machine says that FILENAME of PROJECT lies |
 //! | `npm:NAME/-/FILENAME` | that path below the npm registry of this machine that NAME's scope has |
 //!
@@ -79,6 +80,12 @@ impl Fetcher {
         }
         if let Some(path) = local_path(wanted.url) {
             return local(builder, wanted, &path);
+        }
+        if let Some(repository) = wanted.url.strip_prefix("oci:") {
+            let blob = crate::oci::fetch(builder, wanted, repository)?;
+            let sha256 = wanted.sha256.unwrap_or_default();
+            builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+            return Ok((blob, sha256));
         }
         self.fetch_from(builder, wanted, &places(builder, wanted.url)?)
     }

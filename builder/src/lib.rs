@@ -18,6 +18,7 @@ mod maker;
 mod memory;
 pub mod nix;
 pub mod node;
+pub mod oci;
 pub mod python;
 pub mod realise;
 pub mod report;

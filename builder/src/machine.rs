@@ -18,6 +18,8 @@ pub struct Machine {
     pub python_index: Option<String>,
     /// An npm registry from forge's own configuration; overrides npm's. `https://host/npm`.
     pub npm_registry: Option<String>,
+    /// Who we are at registries of images, and which may be spoken to in plain HTTP.
+    pub registries: store::registry::Settings,
 }
 
 impl Machine {

@@ -21,6 +21,7 @@ pub const ALL: &[&dyn Resolver] = &[
     &debian::resolver::Packages,
     &debian::resolver::Index,
     &python::resolver::Python,
+    &crate::oci::Image,
     &fetch::resolver::Url,
     &fetch::tree::Trees,
 ];

@@ -193,6 +193,7 @@ impl Context {
             home: self.variable("HOME").map(PathBuf::from),
             debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
             python_index: self.settings.python_index.clone().map(|setting| setting.value),
+            registries: crate::registries::settings(self).unwrap_or_default(),
             npm_registry: self.settings.npm_registry.clone().map(|setting| setting.value),
         }
     }

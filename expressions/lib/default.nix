@@ -142,6 +142,19 @@ let
       ;
   };
 
+  ociPart = part "oci" {
+    inherit
+      architecture
+      baseName
+      download
+      fail
+      layer
+      lock
+      step
+      wrong
+      ;
+  };
+
   # ---- what users call ----------------------------------------------------------------------------------------------
 
   # Packages of Debian with all that they depend on, configured. Several of one suite are solved together.
@@ -366,7 +379,7 @@ let
     else if isAttrs value && value.type or null == "derivation" then
       layer "derivation" { drv = value; }
     else
-      fail arguments "layers" "a layer is what forge.debian, forge.python, forge.node, forge.files or forge.run gives, not a ${typeOf value}";
+      fail arguments "layers" "a layer is what forge.debian, forge.python, forge.node, forge.oci, forge.files or forge.run gives, not a ${typeOf value}";
 
   realiseLayers =
     name: descriptions:
@@ -439,6 +452,8 @@ let
               filesLayer description
             else if kind == "run" then
               runLayer state.below description
+            else if kind == "oci" then
+              ociPart.layers state.below description
             else if kind == "node" then
               if debians == [ ] then
                 fail description.arguments "lock" "formation ${name}: forge.node needs Node: add (forge.debian { packages = [ ]; }) to the layers"
@@ -590,4 +605,5 @@ in
     run
     ;
   inherit (nodePart) node;
+  inherit (ociPart) oci;
 }

@@ -16,6 +16,7 @@ const LIBRARY: &str = include_str!("../lib/default.nix");
 /// The library's other files, by name. Each is read when something of it is asked for.
 const PARTS: &[(&str, &str, &str)] = &[
     ("node", "<forge library: node>", include_str!("../lib/node.nix")),
+    ("oci", "<forge library: oci>", include_str!("../lib/oci.nix")),
     ("units", "<forge library: units>", include_str!("../lib/units.nix")),
 ];
 

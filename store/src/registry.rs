@@ -27,7 +27,7 @@ mod tests;
 
 pub use challenge::Challenge;
 pub use error::Error;
-pub use pull::{Pulled, inspect, pull};
+pub use pull::{Described, DescribedLayer, Pulled, describe, inspect, pull};
 pub use push::{How, Pushed, PushedPart, formation_tag, push};
 pub use reference::{Reference, SCHEME, is_loopback, is_tag};
 pub use session::{Access, Event, Listener, Session, Settings};

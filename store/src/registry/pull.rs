@@ -16,6 +16,7 @@ use super::session::Session;
 use super::{Error, Reference};
 use crate::directory::Scratch;
 use crate::format::oci::Wanted;
+use crate::format::oci::config::FORMATION_LABEL;
 use crate::format::oci::descriptor::{Descriptor, Digest, Index, to_json};
 use crate::format::oci::open::{Elsewhere, Parts};
 use crate::format::{Bounds, Imported, Inspection};
@@ -86,6 +87,51 @@ pub fn inspect(session: &Session<'_>, reference: &Reference, platform: Option<&s
         }
     }
     Ok(inspection)
+}
+
+/// An image as a lock pins it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Of what the reference named.
+    pub digest: Digest,
+    /// Of the manifest that was chosen.
+    pub manifest: Digest,
+    /// How it wants to be run: the `config` of its configuration, in one line of JSON.
+    pub settings: String,
+    /// Lowest first.
+    pub layers: Vec<DescribedLayer>,
+}
+
+/// A layer as a lock pins it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescribedLayer {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+    /// Of what they are before they were compressed.
+    pub diff_id: Digest,
+}
+
+/// What a lock must know of an image.
+pub fn describe(session: &Session<'_>, reference: &Reference, platform: Option<&str>) -> Result<Described> {
+    let remote = Remote::new(session, reference, None)?;
+    let parts = Parts::elsewhere(reference.to_string(), &remote);
+    let mut found = parts.find(&Wanted { platform, image: None })?;
+    // It says of the image what is no longer true of a formation that has it as a base.
+    found.config.config.labels.remove(FORMATION_LABEL);
+    let mut layers = Vec::new();
+    for (layer, diff_id) in found.layers.iter().zip(&found.config.rootfs.diff_ids) {
+        if let crate::format::oci::Layer::Part(Descriptor { digest, size, .. }) = layer {
+            layers.push(DescribedLayer { digest: *digest, size: *size, diff_id: *diff_id });
+        }
+    }
+    Ok(Described {
+        digest: remote.top.digest,
+        manifest: found.digest.unwrap_or(remote.top.digest),
+        settings: String::from_utf8_lossy(&to_json(&found.config.config)).into_owned(),
+        layers,
+    })
 }
 
 /// The parts of one image, fetched when they are asked for.

@@ -56,8 +56,8 @@ fn diff_ids(path: &Path) -> Vec<Digest> {
 fn names(path: &Path) -> Vec<Vec<String>> {
     let parts = Parts::open(&Artifact::open(path).unwrap(), None).unwrap();
     let layers = parts.find(&Wanted::default()).unwrap().layers;
-    let list = |layer: &read::Layer| {
-        let read::Layer::Part(descriptor) = layer else { panic!("a part") };
+    let list = |layer: &Layer| {
+        let Layer::Part(descriptor) = layer else { panic!("a part") };
         let mut archive = Archive::new(crate::format::unpacked(parts.stream(descriptor).unwrap()).unwrap().1);
         let mut names = Vec::new();
         while let Some(entry) = archive.next().unwrap() {
