@@ -3,6 +3,7 @@
 //! Nothing of Nix is run or asked. Expressions name their sources by these, and whoever fetches checks what came by them.
 
 pub mod aterm;
+pub mod cache;
 pub mod hash;
 pub mod kept;
 pub mod nar;

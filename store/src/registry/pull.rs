@@ -25,6 +25,9 @@ use crate::{Error as StoreError, Result, Store};
 /// How many layers are on their way at a time: what Docker and Podman do.
 const SIDE_BY_SIDE: usize = 3;
 
+/// Bytes of all layers that are fetched unasked.
+const MOST_BYTES: u64 = 64 << 30;
+
 /// What was pulled.
 #[derive(Debug, Clone)]
 pub struct Pulled {
@@ -57,9 +60,12 @@ pub fn pull(
         let _end = End(&remote);
         let parts = Parts::elsewhere(reference.to_string(), &remote);
         let found = parts.find(&Wanted { platform, image: None })?;
-        let bounds = bounds.unwrap_or_else(|| Bounds::for_size(found.size));
-        if found.size > bounds.bytes {
-            return Err(parts.bad(format!("its layers have {} bytes, and {} are allowed", found.size, bounds.bytes)));
+        let given = bounds.is_some();
+        // What a registry says of a size has cost it nothing: it counts up to what is sane for an image.
+        let bounds = bounds.unwrap_or_else(|| Bounds::for_size(found.size.min(MOST_BYTES)));
+        let most = if given { bounds.bytes } else { MOST_BYTES };
+        if found.size > most {
+            return Err(parts.bad(format!("its layers have {} bytes, and {most} are allowed", found.size)));
         }
         let imported = parts.import(store, &found, &bounds)?;
         let state = remote.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::login::{LoginFile, Logins};
 use super::*;
@@ -124,6 +125,10 @@ fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> Opti
     log.lock().unwrap().push(asked.clone());
     let reply = handler(&asked);
     let mut head = format!("HTTP/1.1 {} x\r\n", reply.status);
+    // Nothing at all is answered.
+    if reply.status == 0 {
+        return None;
+    }
     let named = |name: &str| reply.headers.iter().any(|(known, _)| known == name);
     if !named("transfer-encoding") && reply.status != 204 {
         head.push_str(&format!("content-length: {}\r\n", reply.body.len()));
@@ -274,7 +279,7 @@ impl World {
     fn with(logins: Logins) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let access = Access {
-            client: Client::new(Default::default(), Patience::default()),
+            client: Client::new(Default::default(), Patience { connect: Duration::from_secs(1), silence: Duration::from_secs(20) }),
             settings: Settings { logins, insecure: Default::default() },
             interrupt: Arc::default(),
             listener: None,

@@ -85,21 +85,18 @@ fn documents_are_found_with_and_without_the_referrers_api() {
         let reference: Reference = format!("oci://{}/app", server.host).parse().unwrap();
         let session = Session::new(&world.access, &reference);
         assert!(session.referrers(&Digest::of(b"nothing")).unwrap().is_empty());
-        let attach = vec![crate::format::Attachment::Sbom, crate::format::Attachment::Provenance];
+        let attach = vec![crate::format::Attachment::Sbom];
         let options = Options { attach, ..Options::default() };
         for _ in 0..2 {
             let pushed = push(&world.store, &session, &[id], &options, None).unwrap();
-            let mut kinds: Vec<Option<String>> =
+            let kinds: Vec<Option<String>> =
                 session.referrers(&pushed.digest).unwrap().into_iter().map(|referrer| referrer.artifact_type).collect();
-            kinds.sort();
-            let mut expected =
-                [crate::sbom::MEDIA_TYPE, crate::provenance::MEDIA_TYPE].map(|kind| Some(kind.to_owned()));
-            expected.sort();
+            let expected = [Some(crate::sbom::MEDIA_TYPE.to_owned())];
             assert_eq!(kinds, expected, "{referrers}");
         }
         let inspection = inspect(&session, &reference.tagged("1"), None).unwrap();
         assert_eq!(inspection.formation.unwrap().id(), id);
-        assert!(inspection.facts.contains_key("attached 2"), "{:?}", inspection.facts);
+        assert!(inspection.facts.contains_key("attached 1"), "{:?}", inspection.facts);
     }
 }
 
@@ -121,7 +118,7 @@ fn a_large_layer_goes_on_where_it_was_cut() {
             let mut half = asked.clone();
             half.body.truncate(3 << 20);
             answers.answer(&half);
-            return Reply { cut: Some(0), ..Reply::new(202, "x") };
+            return Reply::default();
         }
         let reply = answers.answer(asked);
         let large = reply.body.len() > 4 << 20;

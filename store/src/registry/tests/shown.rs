@@ -131,7 +131,7 @@ fn places_that_are_not_safe_are_not_followed() {
         (Reply::new(307, "").with("location", "ftp://elsewhere.example/x"), "no address"),
         (Reply::new(307, "").with("location", "http://user:password@elsewhere.example/x"), "user name"),
         (Reply::new(302, "").with("location", "/v2/"), "redirects"),
-        (Reply::new(401, "").with("www-authenticate", r#"Bearer realm="http://tokens.invalid/token""#), "cannot reach"),
+        (Reply::new(401, "").with("www-authenticate", r#"Bearer realm="http://127.0.0.1:1/token""#), "cannot reach"),
         (Reply::new(401, "").with("www-authenticate", r#"Bearer realm="file:///etc/passwd""#), "no address"),
         (Reply::new(401, "").with("www-authenticate", r#"Bearer realm="https://u:p@tokens.invalid/""#), "not secure"),
     ] {
@@ -149,7 +149,7 @@ fn places_that_are_not_safe_are_not_followed() {
 fn other_hosts_are_not_spoken_to_in_plain_http() {
     // Nobody listens there: what matters is which scheme is tried.
     let world = World::new();
-    let error = world.pull("oci://registry.invalid/app:x").unwrap_err();
+    let error = world.pull("oci://192.0.2.1:1/app:x").unwrap_err();
     assert!(matches!(error, crate::Error::Registry(Error::Unreachable { .. })), "{error}");
     let session = Session::new(&world.access, &"oci://registry.invalid/app".parse().unwrap());
     assert!(session.follow("https://registry.invalid/v2/", "http://registry.invalid/v2/x").is_err());
