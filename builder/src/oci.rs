@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::sync::Arc;
 
 use serde_json::Value;
 use store::directory::Claim;
@@ -70,7 +69,6 @@ fn access(builder: &Builder<'_>) -> Access {
     Access {
         client: Client::new(builder.machine.environment.clone(), Patience::default()),
         settings: builder.machine.registries.clone(),
-        interrupt: Arc::clone(&builder.interrupt),
         listener: None,
     }
 }

@@ -30,6 +30,7 @@ pub fn settings(context: &Context) -> Result<Settings> {
     Ok(Settings {
         logins: Logins { files: login_files(context)?, helper: Some(Arc::new(ask_helper) as Arc<Helper>) },
         insecure: set.unwrap_or_default().into_iter().collect(),
+        interrupt: Arc::clone(&context.interrupt),
     })
 }
 
@@ -44,7 +45,6 @@ pub fn access(context: &Context) -> Result<Access> {
     Ok(Access {
         client: Client::new(context.machine().environment, Patience::default()),
         settings: settings(context)?,
-        interrupt: Arc::clone(&context.interrupt),
         listener: Some(Box::new(Shown { progress: Progress::new(style), running: Mutex::default() })),
     })
 }

@@ -29,5 +29,5 @@ pub use challenge::Challenge;
 pub use error::Error;
 pub use pull::{Described, DescribedLayer, Pulled, describe, inspect, pull};
 pub use push::{How, Pushed, PushedPart, formation_tag, push};
-pub use reference::{Reference, SCHEME, is_loopback, is_tag};
+pub use reference::{Reference, SCHEME, as_tag, is_loopback, is_tag};
 pub use session::{Access, Event, Listener, Session, Settings};

@@ -190,6 +190,13 @@ impl Session<'_> {
         Ok(How::Sent)
     }
 
+    /// Gives what one tag names another tag too.
+    pub fn retag(&self, from: &str, to: &str) -> Result<()> {
+        let (descriptor, bytes) = self.manifest(from)?;
+        self.put_manifest(to, &descriptor, &bytes)?;
+        Ok(())
+    }
+
     /// Adds a referrer to the list that a registry without the referrers API has under a tag.
     fn note_referrer(&self, subject: &Digest, referrer: Descriptor) -> Result<()> {
         let mut list = match self.manifest(&fallback_tag(subject)) {

@@ -85,6 +85,17 @@ pub fn is_tag(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
+/// The tag that is most like a text.
+pub fn as_tag(text: &str) -> String {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "_.-".contains(character);
+    let tag: String =
+        text.chars().map(|character| if allowed(character) { character } else { '_' }).take(128).collect();
+    match is_tag(&tag) {
+        true => tag,
+        false => format!("_{tag}").chars().take(128).collect(),
+    }
+}
+
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, with slashes between.
 fn is_repository(text: &str) -> bool {
     let is_part = |part: &str| {
@@ -198,6 +209,14 @@ mod tests {
         assert_eq!((reference.name(), reference.wanted().as_str()), ("app", "1.0"));
         assert_eq!(reference.bare().wanted(), "latest");
         assert_eq!(reference.pinned(digest).wanted(), digest.to_string());
+    }
+
+    #[test]
+    fn every_name_has_a_tag() {
+        for (name, tag) in [("analysis", "analysis"), ("1.0+2", "1.0_2"), ("-x", "_-x"), ("", "_"), ("ü/b", "__b")] {
+            assert_eq!(as_tag(name), tag);
+            assert!(is_tag(&as_tag(name)));
+        }
     }
 
     #[test]

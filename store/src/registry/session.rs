@@ -67,7 +67,18 @@ pub struct Settings {
     pub logins: Logins,
     /// Hosts (`host` or `host:port`) that may be spoken to in plain HTTP.
     pub insecure: BTreeSet<String>,
+    /// Not zero once the user has interrupted.
+    pub interrupt: Arc<AtomicI32>,
 }
+
+impl PartialEq for Settings {
+    /// What was read; who interrupts is the same for all.
+    fn eq(&self, other: &Self) -> bool {
+        self.logins == other.logins && self.insecure == other.insecure
+    }
+}
+
+impl Eq for Settings {}
 
 /// With what registries are asked; shared by all threads.
 pub struct Access {
@@ -75,8 +86,6 @@ pub struct Access {
     pub client: Client,
     /// Who we are, and what is allowed.
     pub settings: Settings,
-    /// Not zero once the user has interrupted.
-    pub interrupt: Arc<AtomicI32>,
     /// Is told what happens.
     pub listener: Option<Box<dyn Listener>>,
 }
@@ -84,7 +93,7 @@ pub struct Access {
 impl Access {
     /// Fails once the user has interrupted.
     pub(super) fn check_interrupt(&self) -> Result<(), Error> {
-        match self.interrupt.load(Ordering::Relaxed) {
+        match self.settings.interrupt.load(Ordering::Relaxed) {
             0 => Ok(()),
             _ => Err(Error::Interrupted),
         }

@@ -279,9 +279,11 @@ impl World {
     fn with(logins: Logins) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let access = Access {
-            client: Client::new(Default::default(), Patience { connect: Duration::from_secs(1), silence: Duration::from_secs(20) }),
-            settings: Settings { logins, insecure: Default::default() },
-            interrupt: Arc::default(),
+            client: Client::new(
+                Default::default(),
+                Patience { connect: Duration::from_secs(1), silence: Duration::from_secs(20) },
+            ),
+            settings: Settings { logins, ..Settings::default() },
             listener: None,
         };
         Self { store: Store::open(directory.path().join("store")).unwrap(), access, directory }

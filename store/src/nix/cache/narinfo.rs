@@ -154,7 +154,8 @@ impl NarInfo {
         }
         let hash = one("NarHash")?;
         let nar_hash = NixHash::parse(hash.as_bytes(), Some(HashAlgorithm::Sha256)).ok();
-        let nar_hash = nar_hash.and_then(|hash| hash.into_bytes().try_into().ok()).ok_or_else(|| bad("NarHash", hash))?;
+        let nar_hash =
+            nar_hash.and_then(|hash| hash.into_bytes().try_into().ok()).ok_or_else(|| bad("NarHash", hash))?;
         let nar_size = number("NarSize")?;
         if nar_size == 0 {
             return Err(bad("NarSize", "0"));
@@ -232,7 +233,8 @@ impl NarInfo {
     pub fn signed_by<'a>(&self, trusted: &'a [NamedPublicKey]) -> Option<&'a str> {
         let fingerprint = self.fingerprint();
         self.signatures.iter().filter_map(|text| named(text)).find_map(|(name, signature)| {
-            let verifies = |key: &&NamedPublicKey| key.name() == name && key.verifies(fingerprint.as_bytes(), &signature);
+            let verifies =
+                |key: &&NamedPublicKey| key.name() == name && key.verifies(fingerprint.as_bytes(), &signature);
             trusted.iter().find(verifies).map(NamedPublicKey::name)
         })
     }

@@ -29,7 +29,8 @@ pub struct Unpacked {
 
 /// Takes an archive of at most `most` bytes into the store. `from` is for messages.
 pub fn unpack(store: &Store, reader: &mut dyn Read, most: u64, from: &str) -> Result<Unpacked> {
-    let mut archive = Reading { store, from, source: Counted { reader, left: most, hasher: Sha256::new(), read: 0 }, entries: 0 };
+    let mut archive =
+        Reading { store, from, source: Counted { reader, left: most, hasher: Sha256::new(), read: 0 }, entries: 0 };
     archive.expect(b"nix-archive-1")?;
     let node = archive.node(0)?;
     let mut end = [0];

@@ -175,7 +175,7 @@ fn an_interrupt_ends_everything() {
     let layer = Descriptor::of(media::LAYER, &EMPTY);
     let (_, server) = image(vec![layer.clone()], &config(&[layer.digest]));
     let world = World::new();
-    world.access.interrupt.store(2, Ordering::Relaxed);
+    world.access.settings.interrupt.store(2, Ordering::Relaxed);
     let error = world.pull(&format!("oci://{}/app:x", server.host)).unwrap_err();
     assert!(matches!(error, crate::Error::Registry(Error::Interrupted)), "{error}");
     assert!(server.asked().is_empty());
