@@ -30,6 +30,8 @@ pub struct Builtin {
     pub name: &'static str,
     /// How many arguments it wants.
     pub arity: usize,
+    /// Which arguments are looked at first and in any case, as bits: they need not be put off.
+    pub strict: u8,
     /// Whether a failure says that it came up in this builtin.
     pub traced: bool,
     /// What it does.
@@ -40,7 +42,74 @@ pub struct Builtin {
 pub type Run = fn(&Evaluator, &[Value], PlaceId) -> Result<Value>;
 
 const fn builtin(name: &'static str, arity: usize, run: Run) -> Builtin {
-    Builtin { name, arity, traced: true, run }
+    Builtin { name, arity, strict: strict_arguments(name), traced: true, run }
+}
+
+/// Arguments that are looked at whatever the others are, before anything else happens.
+const STRICT: &[(&str, u8)] = &[
+    ("all", 0b10),
+    ("any", 0b10),
+    ("attrNames", 0b1),
+    ("attrValues", 0b1),
+    ("catAttrs", 0b11),
+    ("concatLists", 0b1),
+    ("concatMap", 0b10),
+    ("concatStringsSep", 0b11),
+    ("derivationStrict", 0b1),
+    ("elem", 0b10),
+    ("elemAt", 0b11),
+    ("filter", 0b10),
+    ("foldl'", 0b100),
+    ("functionArgs", 0b1),
+    ("genericClosure", 0b1),
+    ("getAttr", 0b11),
+    ("groupBy", 0b10),
+    ("hasAttr", 0b11),
+    ("head", 0b1),
+    ("intersectAttrs", 0b11),
+    ("isAttrs", 0b1),
+    ("isBool", 0b1),
+    ("isFunction", 0b1),
+    ("isInt", 0b1),
+    ("isList", 0b1),
+    ("isNull", 0b1),
+    ("isPath", 0b1),
+    ("isString", 0b1),
+    ("length", 0b1),
+    ("listToAttrs", 0b1),
+    ("map", 0b10),
+    ("mapAttrs", 0b10),
+    ("partition", 0b10),
+    ("removeAttrs", 0b11),
+    ("replaceStrings", 0b11),
+    ("seq", 0b1),
+    ("sort", 0b10),
+    ("stringLength", 0b1),
+    ("substring", 0b100),
+    ("tail", 0b1),
+    ("toString", 0b1),
+    ("typeOf", 0b1),
+    ("zipAttrsWith", 0b10),
+];
+
+const fn strict_arguments(name: &str) -> u8 {
+    let mut number = 0;
+    while number < STRICT.len() {
+        let (other, strict) = STRICT[number];
+        if is_same(name.as_bytes(), other.as_bytes()) {
+            return strict;
+        }
+        number += 1;
+    }
+    0
+}
+
+const fn is_same(left: &[u8], right: &[u8]) -> bool {
+    let mut index = 0;
+    while index < left.len() && index < right.len() && left[index] == right[index] {
+        index += 1;
+    }
+    index == left.len() && index == right.len()
 }
 
 /// Values that arguments of builtins are at: Nix does not say where either, but where the call is.

@@ -1,10 +1,8 @@
 //! An expression whose names have a meaning: what the evaluator carries out. It lies where values do, two words to a node.
 
-use std::cell::Cell;
-
 use crate::ast::Operator;
 use crate::builtins::Builtin;
-use crate::heap::{Bytes, Keys, Ref, Slice, Value};
+use crate::heap::{Bytes, Guess, Keys, Ref, Slice, Value};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 
@@ -62,7 +60,7 @@ pub struct FromWithCode {
     /// Where.
     pub place: PlaceId,
     /// Where it was found last.
-    pub guess: Cell<(usize, u32)>,
+    pub guess: Guess,
 }
 
 /// `a + b` and texts with interpolations.
@@ -109,10 +107,10 @@ pub struct HasCode {
 
 /// A component of an attribute path.
 pub enum NameCode {
-    /// Known; with where it was found last: the address of some set's keys, and the number among them.
-    Static(Symbol, Cell<(usize, u32)>),
+    /// Known; with where it was found last.
+    Static(Symbol, Guess),
     /// To be evaluated; with its text.
-    Dynamic(Code, Bytes),
+    Dynamic(Ref<(Code, Bytes)>),
 }
 
 /// Where an attribute's value is evaluated.
@@ -148,7 +146,7 @@ pub struct DynamicCode {
 pub struct SetCode {
     /// They see one another.
     pub recursive: bool,
-    /// The names that are known.
+    /// The names that are known, and where the set is.
     pub keys: Ref<Keys>,
     /// Their values; their numbers are their slots.
     pub entries: Slice<EntryCode>,
@@ -158,8 +156,6 @@ pub struct SetCode {
     pub sources: Slice<Code>,
     /// Which entry is `__overrides`.
     pub overrides: Option<u32>,
-    /// Where.
-    pub place: PlaceId,
 }
 
 /// A function.
@@ -173,6 +169,9 @@ pub struct LambdaCode {
     pub formals: Option<Ref<FormalsCode>>,
     /// How many slots its scope has.
     pub slots: u32,
+    /// Which argument is evaluated before anything else, where it is certain: its number, counted from this function's own on
+    /// through those that the functions directly inside it want, and how many arguments there must be.
+    pub first: Option<(u8, u8)>,
     /// What it gives.
     pub body: Ref<Code>,
     /// Where.
@@ -196,7 +195,7 @@ pub struct FormalCode {
     /// Where.
     pub place: PlaceId,
     /// Where it was found last.
-    pub guess: Cell<(usize, u32)>,
+    pub guess: Guess,
 }
 
 /// `f a b`
@@ -276,6 +275,17 @@ pub struct AssertCode {
     pub place: PlaceId,
 }
 
+impl LambdaCode {
+    /// Which of so many arguments are evaluated at once, as bits.
+    #[inline]
+    pub fn strict(&self, count: usize) -> u8 {
+        match self.first {
+            Some((number, wanted)) if usize::from(wanted) <= count => 1 << number,
+            _ => 0,
+        }
+    }
+}
+
 impl FormalsCode {
     /// Whether an attribute of this name is wanted.
     pub fn has(&self, name: Symbol) -> bool {
@@ -299,7 +309,7 @@ impl Code {
             Self::Add(code) | Self::Binary(_, code) => code.place,
             Self::Concatenation(code) => code.place,
             Self::Select(code) => code.place,
-            Self::Set(code) => code.place,
+            Self::Set(code) => code.keys.set_place,
             Self::Lambda(code) => code.place,
             Self::Has(code) => code.from.place(),
             Self::Not(operand) => operand.place(),

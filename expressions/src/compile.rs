@@ -1,16 +1,16 @@
 //! Gives names their meaning: which scope and slot each one stands for, or which `with` may explain it.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Origin, Part, Span, Tree};
+use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Operator, Origin, Part, Span, Tree};
+use crate::builtins::Builtin;
 use crate::code::{
     Arithmetic, ArithmeticCode, AssertCode, BinaryCode, CallCode, Code, ConcatenationCode, DynamicCode, EntryCode,
     FormalCode, FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, NameCode, SelectCode, SetCode, Where,
     WithCode,
 };
 use crate::fast_hash::FastMap;
-use crate::heap::{self, Keys, Slice, View, place};
+use crate::heap::{self, Guess, Keys, Slice, View, place};
 use crate::places::{PlaceId, Places};
 use crate::symbols::{Symbol, Symbols, known};
 use crate::value::Value;
@@ -38,7 +38,6 @@ pub struct Compiler<'a> {
     places: &'a Places,
     globals: &'a Globals,
     tree: &'a Tree,
-    text: u32,
     /// What nothing explained.
     pub undefined: Vec<Undefined>,
     /// There was no room on the stack for all of it.
@@ -57,8 +56,8 @@ enum Visible<'a> {
 impl<'a> Compiler<'a> {
     /// For one text.
     pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, tree: &'a Tree) -> Self {
-        let text = places.text(Arc::clone(&tree.source));
-        Self { symbols, places, globals, tree, text, undefined: Vec::new(), too_deep: false }
+        places.text(Arc::clone(&tree.source));
+        Self { symbols, places, globals, tree, undefined: Vec::new(), too_deep: false }
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
@@ -74,7 +73,7 @@ impl<'a> Compiler<'a> {
 
     fn place(&self, span: Span) -> PlaceId {
         // What is not written has no place.
-        if span == Span::default() { PlaceId::NONE } else { self.places.add(self.text, span) }
+        if span == Span::default() { PlaceId::NONE } else { self.places.add(span) }
     }
 
     fn code(&mut self, expression: Node, visible: &Visible) -> Code {
@@ -170,10 +169,10 @@ impl<'a> Compiler<'a> {
 
     fn path(&mut self, path: List<Name>, visible: &Visible) -> Slice<NameCode> {
         Slice::new(self.tree.names(path).map(|name| match name {
-            Name::Static(name) => NameCode::Static(name, Cell::default()),
+            Name::Static(name) => NameCode::Static(name, Guess::default()),
             Name::Dynamic(name) => {
                 let text = format!("\"${{{}}}\"", ast_print::expression(self.symbols, self.tree, name));
-                NameCode::Dynamic(self.code(name, visible), heap::bytes(text.as_bytes()))
+                NameCode::Dynamic(place((self.code(name, visible), heap::bytes(text.as_bytes()))))
             }
         }))
     }
@@ -208,7 +207,7 @@ impl<'a> Compiler<'a> {
             let suggestions = if few { self.suggestions(name, visible) } else { Vec::new() };
             self.undefined.push(Undefined { name, place, suggestions });
         }
-        Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place, guess: Cell::default() }))
+        Code::FromWith(heap::place(FromWithCode { name, withs: Slice::new(withs), place, guess: Guess::default() }))
     }
 
     fn suggestions(&self, name: Symbol, visible: &Visible) -> Vec<String> {
@@ -247,7 +246,7 @@ impl<'a> Compiler<'a> {
                 Origin::Inherited => (Where::Outside, self.code(entry.value, outside)),
                 Origin::InheritedFrom(source) => {
                     let from = variable(0, source, self.place(self.tree.span(entry.value)));
-                    let path = Slice::new([NameCode::Static(entry.name, Cell::default())]);
+                    let path = Slice::new([NameCode::Static(entry.name, Guess::default())]);
                     let place = self.place(entry.span);
                     (Where::Sources, Code::Select(heap::place(SelectCode { from, path, fallback: None, place })))
                 }
@@ -260,11 +259,11 @@ impl<'a> Compiler<'a> {
             DynamicCode { name, value: self.code(*value, inside), place: self.place(*span) }
         });
         let dynamic = Slice::new(dynamic);
-        let names = Slice::new(sorted.iter().map(|entry| entry.name));
-        let places = Slice::new(sorted.iter().map(|entry| self.place(entry.span)));
-        let keys = Keys::common(names, Some(places));
+        let sorted_names: Vec<_> = sorted.iter().map(|entry| entry.name).collect();
+        let places: Vec<_> = sorted.iter().map(|entry| self.place(entry.span)).collect();
+        let keys = Keys::common(&sorted_names, &places, self.place(span));
         let overrides = overrides.map(|number| number as u32);
-        SetCode { recursive, keys, entries, dynamic, sources: Slice::new(sources), overrides, place: self.place(span) }
+        SetCode { recursive, keys, entries, dynamic, sources: Slice::new(sources), overrides }
     }
 
     fn lambda(&mut self, lambda: &Lambda, span: Span, visible: &Visible) -> LambdaCode {
@@ -274,7 +273,8 @@ impl<'a> Compiler<'a> {
         let Some(formals) = lambda.formals else {
             let names: Vec<_> = argument.into_iter().map(|name| (name, 0)).collect();
             let body = heap::place(self.code(lambda.body, &Visible::Names(&names, visible)));
-            return LambdaCode { name: lambda.name, argument, formals: None, slots: 1, body, place };
+            let first = first_argument(&body);
+            return LambdaCode { name: lambda.name, argument, formals: None, slots: 1, first, body, place };
         };
         let ellipsis = formals.ellipsis;
         let mut sorted: Vec<_> = self.tree.formals(formals).iter().collect();
@@ -287,11 +287,92 @@ impl<'a> Compiler<'a> {
             name: formal.name,
             default: formal.default.map(|default| self.code(default, &inside)),
             place: self.place(formal.span),
-            guess: Cell::default(),
+            guess: Guess::default(),
         });
         let formals = heap::place(FormalsCode { list: Slice::new(formals), ellipsis });
         let body = heap::place(self.code(lambda.body, &inside));
-        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots: names.len() as u32, body, place }
+        let slots = names.len() as u32;
+        // It looks into its argument before anything else.
+        let first = Some((0, 1));
+        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots, first, body, place }
+    }
+}
+
+/// So many arguments of a call are worth a thought.
+const MOST_ARGUMENTS: u8 = 8;
+
+/// Which argument a function without formals evaluates first; see [`LambdaCode::first`].
+fn first_argument(body: &Code) -> Option<(u8, u8)> {
+    if let Code::Lambda(inner) = body
+        && let Some((number, wanted)) = inner.first
+    {
+        return (wanted < MOST_ARGUMENTS).then_some((number + 1, wanted + 1));
+    }
+    let (mut body, mut inside) = (*body, 0);
+    while let Code::Lambda(inner) = body
+        && inner.formals.is_none()
+        && inside < MOST_ARGUMENTS
+    {
+        (body, inside) = (*inner.body, inside + 1);
+    }
+    match first_variable(&body)? {
+        (level, 0) if level == u32::from(inside) && inside < MOST_ARGUMENTS => Some((0, 1 + inside)),
+        _ => None,
+    }
+}
+
+/// The variable that is evaluated before anything else whenever this code is.
+fn first_variable(code: &Code) -> Option<(u32, u32)> {
+    if !stack::has_room() {
+        return None;
+    }
+    match code {
+        Code::Variable(level, slot, _) => Some((u32::from(*level), *slot)),
+        Code::Call(code) => match constant_function(&code.function) {
+            Some(builtin) if builtin.arity <= code.arguments.len() => {
+                let first = builtin.strict.trailing_zeros() as usize;
+                first_variable(code.arguments.get(first)?)
+            }
+            Some(_) => None,
+            None => first_variable(&code.function),
+        },
+        Code::Select(code) => first_variable(&code.from),
+        Code::Has(code) => first_variable(&code.from),
+        Code::If(code) => first_variable(&code.condition),
+        Code::Assert(code) => first_variable(&code.condition),
+        Code::Not(operand) => first_variable(operand),
+        Code::Add(code) => first_variable(&code.left),
+        Code::Arithmetic(code) => first_variable(&code.operands[0]),
+        Code::Binary(Operator::Update, code) => first_variable(&code.right),
+        Code::Binary(_, code) => first_variable(&code.left),
+        Code::Concatenation(code) => first_variable(&code.parts.first()?.1),
+        Code::Let(code) => outside(first_variable(&code.body)?),
+        Code::With(code) => outside(first_variable(&code.body)?),
+        _ => None,
+    }
+}
+
+/// A variable as it is counted one level further out.
+fn outside((level, slot): (u32, u32)) -> Option<(u32, u32)> {
+    Some((level.checked_sub(1)?, slot))
+}
+
+/// The builtin that is called, where that is certain: `map` or `builtins.map`.
+fn constant_function(function: &Code) -> Option<&'static Builtin> {
+    let value = match function {
+        Code::Constant(value) => *value,
+        Code::Select(code) => match (&code.from, &*code.path) {
+            (Code::Constant(from), [NameCode::Static(name, _)]) => match from.known().view() {
+                View::Set(set) => set.get(*name)?.value,
+                _ => return None,
+            },
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match value.view() {
+        View::Builtin(builtin) => Some(builtin),
+        _ => None,
     }
 }
 

@@ -491,7 +491,8 @@ impl Evaluator {
     fn name(&self, name: &NameCode, scope: Scope) -> Result<Symbol> {
         match name {
             NameCode::Static(name, _) => Ok(*name),
-            NameCode::Dynamic(code, _) => {
+            NameCode::Dynamic(dynamic) => {
+                let code = &dynamic.0;
                 let value = self.eval(code, scope)?;
                 let what = "while evaluating an attribute name";
                 let text = self.force_string_without_context(&value, code.place(), what)?;
@@ -504,7 +505,7 @@ impl Evaluator {
     fn path_text(&self, path: &[NameCode], scope: Scope) -> String {
         let names = path.iter().map(|name| match (self.name(name, scope), name) {
             (Ok(name), _) => crate::ast_print::symbol(&self.symbols, name),
-            (Err(_), NameCode::Dynamic(_, text)) => String::from_utf8_lossy(text).into_owned(),
+            (Err(_), NameCode::Dynamic(dynamic)) => String::from_utf8_lossy(&dynamic.1).into_owned(),
             (Err(_), NameCode::Static(name, _)) => self.symbols.text(*name),
         });
         names.collect::<Vec<_>>().join(".")
@@ -572,7 +573,7 @@ impl Evaluator {
         } else {
             self.force_set(current, code.place, "while selecting an attribute")?
         };
-        match set.get_cached(symbol, &Cell::default()) {
+        match set.get_cached(symbol, &heap::Guess::default()) {
             None if code.fallback.is_none() => Err(self.missing(symbol, &set)),
             found => Ok(found),
         }

@@ -6,14 +6,16 @@
 //!   ([`crate::stack::deep`] gives every evaluation a thread). Handles ([`Ref`], [`Slice`], [`Value`], …) hold raw pointers and
 //!   are therefore not [`Send`]: none outlives its memory, though all are `Copy` and carry no lifetime. What a handle
 //!   dereferences to is borrowed from the handle, so no reference leaves the thread either.
-//! * **Nothing is freed before that**, with one exception: [`call`] takes the scope of a call back when nothing was
-//!   allocated since; see there why nobody can know the scope any more.
+//! * **Nothing is freed before that**, with one exception: what a call or a thunk allocated is taken back at its end where nobody
+//!   can know it any more. [`region`] says how that is found out.
 //! * **Nothing has to be dropped**: [`place`] refuses types that would.
 //! * A pointer is packed into a word with its kind in the three lowest bits; every allocation is aligned to 8 bytes. Words keep
 //!   the provenance of their pointers, so that Miri can check all of this: `cargo +nightly miri test -p expressions --lib heap`.
 //!
 //! There is no collector; `docs/why/evaluator.md` says why. A limit on memory is kept by [`set_limit`].
 
+mod permanent;
+mod region;
 mod scope;
 mod set;
 mod thunk;
@@ -31,8 +33,10 @@ use std::rc::Rc;
 use crate::fast_hash::FastMap;
 use crate::value::{Reference, References};
 
+pub use permanent::permanently;
+pub use region::{keep, region};
 pub use scope::{Scope, call};
-pub use set::{Keys, Place, Set};
+pub use set::{Guess, Keys, Place, Set};
 pub use thunk::{More, State, Thunk};
 pub use value::{List, Text, Value, View};
 
@@ -46,6 +50,20 @@ pub const LONGEST_LIST: usize = 1 << 40;
 
 /// The part of the newest chunk that is free.
 struct Free {
+    position: Cell<*mut u8>,
+    end: Cell<*mut u8>,
+    /// Where the chunk begins.
+    start: Cell<*mut u8>,
+    /// What lies before it, and in other chunks, may be known to more than the innermost [`region`].
+    base: Cell<*mut u8>,
+    /// The lowest address of what was before `base` and was told of something behind it since the innermost region began.
+    told: Cell<usize>,
+    /// How many chunks there were.
+    generation: Cell<u32>,
+}
+
+/// The end of a string that may grow, and of the room after it.
+struct Growing {
     position: Cell<*mut u8>,
     end: Cell<*mut u8>,
 }
@@ -64,9 +82,19 @@ struct Contexts {
 }
 
 thread_local! {
-    static FREE: Free = const { Free { position: Cell::new(std::ptr::null_mut()), end: Cell::new(std::ptr::null_mut()) } };
-    /// The end of the string that was last put together, and of the room after it.
-    static GROWING: Free = const { Free { position: Cell::new(std::ptr::null_mut()), end: Cell::new(std::ptr::null_mut()) } };
+    static FREE: Free = const {
+        Free {
+            position: Cell::new(std::ptr::null_mut()),
+            end: Cell::new(std::ptr::null_mut()),
+            start: Cell::new(std::ptr::null_mut()),
+            base: Cell::new(std::ptr::null_mut()),
+            told: Cell::new(usize::MAX),
+            generation: Cell::new(0),
+        }
+    };
+    /// The string that was last put together.
+    static GROWING: Growing =
+        const { Growing { position: Cell::new(std::ptr::null_mut()), end: Cell::new(std::ptr::null_mut()) } };
     static USED: Cell<usize> = const { Cell::new(0) };
     static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
     static CHUNKS: Chunks = Chunks::default();
@@ -95,6 +123,7 @@ pub fn is_exhausted() -> bool {
 }
 
 fn new_chunk(size: usize) -> NonNull<u8> {
+    FREE.with(|free| free.generation.set(free.generation.get().wrapping_add(1)));
     let used = USED.with(|used| {
         used.set(used.get().saturating_add(size));
         used.get()
@@ -142,6 +171,8 @@ fn allocate_elsewhere(size: usize) -> NonNull<u8> {
         unsafe {
             free.position.set(start.as_ptr().add(size));
             free.end.set(start.as_ptr().add(chunk));
+            free.start.set(start.as_ptr());
+            free.base.set(start.as_ptr());
         }
     });
     start

@@ -20,11 +20,11 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("units", "<forge library: units>", include_str!("../lib/units.nix")),
 ];
 
-static PART: Builtin = Builtin { name: "part", arity: 1, traced: false, run: part };
-static LOCK: Builtin = Builtin { name: "lock", arity: 2, traced: false, run: lock };
-static FAIL: Builtin = Builtin { name: "fail", arity: 3, traced: false, run: fail };
-static WRONG: Builtin = Builtin { name: "wrong", arity: 3, traced: false, run: wrong };
-static WITHIN: Builtin = Builtin { name: "within", arity: 3, traced: false, run: within };
+static PART: Builtin = Builtin { name: "part", arity: 1, strict: 0, traced: false, run: part };
+static LOCK: Builtin = Builtin { name: "lock", arity: 2, strict: 0, traced: false, run: lock };
+static FAIL: Builtin = Builtin { name: "fail", arity: 3, strict: 0, traced: false, run: fail };
+static WRONG: Builtin = Builtin { name: "wrong", arity: 3, strict: 0, traced: false, run: wrong };
+static WITHIN: Builtin = Builtin { name: "within", arity: 3, strict: 0, traced: false, run: within };
 
 /// The library as a value.
 pub fn library(evaluator: &Evaluator) -> Result<Value> {

@@ -58,15 +58,16 @@ pub struct Namer {
 }
 
 impl Namer {
-    /// Fills in the outputs' paths, in the outputs and in the environment, and gives the path of the `.drv` file.
+    /// Fills in the outputs' paths, in the outputs and in the environment, and gives path and text of the `.drv` file.
     ///
     /// An output is fixed (it has a hash), floating (it has a hash function and an empty hash), or named by what goes into it.
-    pub fn finish(&mut self, derivation: &mut Derivation) -> Result<StorePath, ModuloError> {
+    pub fn finish(&mut self, derivation: &mut Derivation) -> Result<(StorePath, Vec<u8>), ModuloError> {
         self.fill_in(derivation)?;
         let modulo = self.modulo(derivation)?;
-        let path = derivation_path(derivation)?;
+        let text = write(derivation);
+        let path = path_of_text(derivation, &text)?;
         self.known.insert(path.clone(), modulo);
-        Ok(path)
+        Ok((path, text))
     }
 
     /// What stands for a derivation that was finished.
@@ -147,8 +148,12 @@ impl Namer {
 
 /// The path of the `.drv` file of a derivation with all paths filled in.
 pub fn derivation_path(derivation: &Derivation) -> Result<StorePath, StorePathError> {
+    path_of_text(derivation, &write(derivation))
+}
+
+fn path_of_text(derivation: &Derivation, text: &[u8]) -> Result<StorePath, StorePathError> {
     let references = derivation.input_sources.iter().chain(derivation.input_derivations.keys()).cloned().collect();
-    store_path::text_path(format!("{}.drv", derivation.name).as_bytes(), &write(derivation), &references)
+    store_path::text_path(format!("{}.drv", derivation.name).as_bytes(), text, &references)
 }
 
 #[cfg(test)]

@@ -407,8 +407,7 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
         let known = evaluator
             .registry
             .borrow()
-            .derivations
-            .get(&derivation)
+            .derivation(&derivation)
             .is_some_and(|found| found.outputs.contains_key(&output));
         if !known {
             return Err(
@@ -521,12 +520,12 @@ fn close(evaluator: &Evaluator, goal: Goal) -> Plan {
     let (mut derivations, mut sources) = (BTreeMap::new(), BTreeMap::<StorePath, Source>::new());
     let mut waiting: BTreeSet<StorePath> = goal.layers.iter().map(|layer| layer.derivation.clone()).collect();
     while let Some(path) = waiting.pop_first() {
-        if let Some(derivation) = registry.derivations.get(&path) {
+        if let Some(derivation) = registry.derivation(&path) {
             let inputs = derivation.input_derivations.keys().chain(&derivation.input_sources);
             waiting.extend(
                 inputs.filter(|path| !derivations.contains_key(*path) && !sources.contains_key(*path)).cloned(),
             );
-            derivations.insert(path, derivation.clone());
+            derivations.insert(path, derivation);
         } else if let Some(source) = registry.sources.get(&path) {
             let references = registry.references.get(&path).into_iter().flatten();
             waiting.extend(references.filter(|path| !sources.contains_key(*path)).cloned());

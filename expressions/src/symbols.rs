@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::heap::{self, Bytes, Value};
 
@@ -26,7 +27,11 @@ impl Symbol {
 /// All names that were met.
 pub struct Symbols {
     tables: RefCell<Tables>,
+    /// No other has it.
+    id: u32,
 }
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// A hash table of our own: names are looked up once for every word of a text, most of them short and known.
 struct Tables {
@@ -159,7 +164,7 @@ well_known! {
 
 impl Default for Symbols {
     fn default() -> Self {
-        let symbols = Self { tables: RefCell::default() };
+        let symbols = Self { tables: RefCell::default(), id: NEXT.fetch_add(1, Ordering::Relaxed) };
         for name in WELL_KNOWN {
             symbols.intern(name.as_bytes());
         }
@@ -168,6 +173,11 @@ impl Default for Symbols {
 }
 
 impl Symbols {
+    /// A number that no other table of names has.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// The number of a name.
     pub fn intern(&self, name: &[u8]) -> Symbol {
         let mut tables = self.tables.borrow_mut();
@@ -177,7 +187,7 @@ impl Symbols {
             Err(slot) => slot,
         };
         let number = u32::try_from(tables.names.len()).expect("fewer names than memory has bytes");
-        tables.names.push((heap::bytes(name), None));
+        tables.names.push((heap::permanently(|| heap::bytes(name)), None));
         tables.slots[slot] = (hash, number + 1);
         if tables.names.len() * 2 > tables.slots.len() {
             tables.grow();
@@ -200,7 +210,7 @@ impl Symbols {
     pub fn value(&self, symbol: Symbol) -> Value {
         let names = &mut self.tables.borrow_mut().names;
         let (bytes, value) = &mut names[symbol.0 as usize];
-        *value.get_or_insert_with(|| Value::text(*bytes, heap::ContextId::NONE))
+        *value.get_or_insert_with(|| heap::permanently(|| Value::text(*bytes, heap::ContextId::NONE)))
     }
 
     /// The name for people.

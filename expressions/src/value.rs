@@ -190,7 +190,8 @@ impl Value {
             View::Lambda(closure) => closure.code.place,
             View::Thunk(thunk) => match thunk.state() {
                 State::Call(function, _) => function.place(otherwise),
-                State::Each(call, _) => call.function.place(otherwise),
+                // Nix does not know where the function is before it was called once.
+                State::Each(call, _) if call.is_begun.get() => call.function.place(otherwise),
                 State::More(more) => match &*more {
                     More::Call(function, _) | More::CallTwo(function, ..) => function.place(otherwise),
                     _ => otherwise,

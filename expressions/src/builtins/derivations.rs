@@ -228,7 +228,7 @@ impl Description<'_> {
         self.name_outputs()?;
         let mut derivation = self.derivation;
         let mut registry = self.evaluator.registry.borrow_mut();
-        let path = registry.namer.finish(&mut derivation).map_err(|error| Failure::new(error.to_string()))?;
+        let path = registry.add(&mut derivation).map_err(|error| Failure::new(error.to_string()))?;
         let symbol = |name: &str| self.evaluator.symbols.intern(name.as_bytes());
         let closure = Context::from([Reference::Closure(path.clone())]);
         let mut entries = vec![Attribute::new(known::DRV_PATH, Value::string_with(path.as_str(), closure))];
@@ -240,7 +240,6 @@ impl Description<'_> {
             };
             entries.push(Attribute::new(symbol(name), Value::string_with(text, context)));
         }
-        registry.derivations.insert(path, derivation);
         Ok(Value::set(entries))
     }
 
@@ -255,9 +254,9 @@ impl Description<'_> {
                 Reference::Closure(path) => {
                     let registry = self.evaluator.registry.borrow();
                     for path in registry.closure(path) {
-                        if let Some(derivation) = registry.derivations.get(&path) {
+                        if let Some(derivation) = registry.derivation(&path) {
                             let outputs = self.derivation.input_derivations.entry(path.clone()).or_default();
-                            outputs.extend(derivation.outputs.keys().cloned());
+                            outputs.extend(derivation.outputs.into_keys());
                         }
                         self.derivation.input_sources.insert(path);
                     }
@@ -266,7 +265,7 @@ impl Description<'_> {
         }
         let registry = self.evaluator.registry.borrow();
         for path in self.derivation.input_derivations.keys() {
-            if !registry.derivations.contains_key(path) {
+            if !registry.is_derivation(path) {
                 return Err(Failure::new(format!("derivation '{path}' is not made by this expression")));
             }
         }
@@ -297,23 +296,6 @@ impl Description<'_> {
     }
 }
 
-impl crate::registry::Registry {
-    /// A derivation's file with all that it leads to: the files of its inputs, and sources.
-    fn closure(&self, path: &StorePath) -> BTreeSet<StorePath> {
-        let mut closure = BTreeSet::new();
-        let mut waiting = vec![path.clone()];
-        while let Some(path) = waiting.pop() {
-            if let Some(derivation) = self.derivations.get(&path) {
-                waiting.extend(derivation.input_derivations.keys().chain(&derivation.input_sources).cloned());
-            }
-            waiting.extend(self.references.get(&path).into_iter().flatten().cloned());
-            closure.insert(path);
-            waiting.retain(|path| !closure.contains(path));
-        }
-        closure
-    }
-}
-
 /// A derivation of the evaluation, by its set; for the plan.
 pub fn derivation_path(evaluator: &Evaluator, value: &Value) -> Result<StorePath> {
     let value = evaluator.force(value, NOWHERE)?;
@@ -330,6 +312,6 @@ pub fn derivation_path(evaluator: &Evaluator, value: &Value) -> Result<StorePath
     let path = super::sets::wanted(evaluator, &set, known::DRV_PATH, "in a derivation")?;
     let text = evaluator.force_string(&path.value, path.place, "while evaluating the path of a derivation")?;
     let text = String::from_utf8_lossy(&text.bytes);
-    let known = StorePath::parse(&text).filter(|path| evaluator.registry.borrow().derivations.contains_key(path));
+    let known = StorePath::parse(&text).filter(|path| evaluator.registry.borrow().is_derivation(path));
     known.ok_or_else(|| Failure::new(format!("'{text}' is no derivation that this expression made")))
 }

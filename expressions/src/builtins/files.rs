@@ -275,7 +275,7 @@ fn store_path_(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result
     };
     // A path that no part of the expression made could not be found by whoever builds.
     let registry = evaluator.registry.borrow();
-    if !registry.sources.contains_key(&store_path) && !registry.derivations.contains_key(&store_path) {
+    if !registry.sources.contains_key(&store_path) && !registry.is_derivation(&store_path) {
         return Err(Failure::new(format!("path '{store_path}' is not made by this expression")));
     }
     context.insert(Reference::Path(store_path));

@@ -146,9 +146,9 @@ fn map_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let set = evaluator.force_set(&arguments[1], NOWHERE, what)?;
     let (keys, values) = set.parts();
     // The same names, but defined nowhere.
-    let keys = if keys.places.is_some() { Keys::new(keys.names, None) } else { keys };
+    let keys = Keys::without_places(keys);
     let all = Thunk::all(arguments[0], keys);
-    let set = Set::new(keys, NOWHERE, |index| Thunk::each(all, index, values[index].get()).into());
+    let set = Set::new(keys, |index| Thunk::each(all, index, values[index].get()).into());
     Ok(set.into())
 }
 

@@ -14,12 +14,54 @@ impl Evaluator {
     #[inline(always)]
     pub(super) fn call_code(&self, code: &CallCode, scope: Scope) -> Result<Value> {
         let function = self.eval(&code.function, scope)?;
+        let count = code.arguments.len();
+        let strict = match function.view() {
+            View::Lambda(closure) => closure.code.strict(count),
+            View::Builtin(builtin) if builtin.arity <= count => builtin.strict,
+            _ => 0,
+        };
+        if strict != 0 {
+            return self.call_strict(&function, code, strict, scope);
+        }
         let argument = |index| self.delay_unseen(code.arguments.at(index), scope);
-        match code.arguments.len() {
+        match count {
             1 => self.call(&function, &[argument(0)], code.place),
             2 => self.call(&function, &[argument(0), argument(1)], code.place),
             3 => self.call(&function, &[argument(0), argument(1), argument(2)], code.place),
             count => self.call_many(function, (0..count).map(argument).collect(), code.place),
+        }
+    }
+
+    /// A call of a function that evaluates some of its arguments at once: these need no thunk.
+    #[inline]
+    fn call_strict(&self, function: &Value, code: &CallCode, strict: u8, scope: Scope) -> Result<Value> {
+        let argument = |index: usize| {
+            let argument = code.arguments.at(index);
+            if index < 8 && strict >> index & 1 != 0 {
+                self.argument_now(argument, code.place, scope)
+            } else {
+                Ok(self.delay_unseen(argument, scope))
+            }
+        };
+        match code.arguments.len() {
+            1 => self.call(function, &[argument(0)?], code.place),
+            2 => self.call(function, &[argument(0)?, argument(1)?], code.place),
+            3 => self.call(function, &[argument(0)?, argument(1)?, argument(2)?], code.place),
+            count => self.call_many(*function, (0..count).map(argument).collect::<Result<_>>()?, code.place),
+        }
+    }
+
+    /// An argument that is evaluated as the first thing in the call; if that fails, so does the call, in its own words.
+    fn argument_now(&self, code: Ref<Code>, place: PlaceId, scope: Scope) -> Result<Value> {
+        if let Some(value) = self.cheap(&code, scope) {
+            return Ok(value);
+        }
+        let depth = self.enter(place)?;
+        let result = heap::region(|| self.eval(&code, scope));
+        self.depth.set(depth);
+        match result {
+            Err(failure) if !crate::stack::interrupted() => Ok(self.failed_later(failure)),
+            result => result,
         }
     }
 

@@ -1,8 +1,10 @@
 //! Forcing: from what need not be known to what is, and of the kind that is wanted.
 
 use super::Evaluator;
+use crate::code::Code;
 use crate::failure::{Failure, Result, Sort};
 use crate::fast_hash::FastSet;
+use crate::heap::region;
 use crate::places::PlaceId;
 use crate::symbols::{Symbol, known};
 use crate::value::{Context, List, More, Set, State, Text, Thunk, Value, View};
@@ -32,19 +34,20 @@ impl Evaluator {
         let result = match &state {
             State::Code(code, scope) => {
                 thunk.start();
-                self.eval(code, *scope)
+                region(|| self.eval(code, *scope))
             }
             State::Call(function, argument) => {
                 thunk.start();
-                self.call(function, &[*argument], place)
+                region(|| self.call(function, &[*argument], place))
             }
             State::Each(call, value) => {
                 thunk.start();
-                self.call_each(&call.function, call.name, *value, place)
+                call.is_begun.set(true);
+                region(|| self.call_each(&call.function, call.name, *value, place))
             }
             State::More(more) => {
                 thunk.start();
-                self.run_more(more, place)
+                region(|| self.run_more(more, place))
             }
             State::Done(value) => return Ok(*value),
             State::Running => {
@@ -67,11 +70,22 @@ impl Evaluator {
         }
     }
 
-    /// One call after the other: what fails between says so.
     #[inline(never)]
     fn call_each(&self, function: &Value, name: Symbol, value: Value, place: PlaceId) -> Result<Value> {
-        let function = self.call(function, &[self.symbols.value(name)], place)?;
-        self.call(&function, &[value], place)
+        self.call_twice(function, self.symbols.value(name), value, place)
+    }
+
+    /// One call after the other, which shows where they fail; where nothing can fail between, it is one.
+    #[inline]
+    fn call_twice(&self, function: &Value, first: Value, second: Value, place: PlaceId) -> Result<Value> {
+        if let View::Lambda(closure) = function.known().view()
+            && closure.code.formals.is_none()
+            && matches!(*closure.code.body, Code::Lambda(_))
+        {
+            return self.call(&function.known(), &[first, second], place);
+        }
+        let function = self.call(function, &[first], place)?;
+        self.call(&function, &[second], place)
     }
 
     #[inline(never)]
@@ -81,14 +95,10 @@ impl Evaluator {
         }
         match more {
             More::Call(function, argument) => self.call(function, &[*argument], place),
-            More::CallTwo(function, first, second) => {
-                // One after the other: what fails between says so.
-                let function = self.call(function, &[*first], place)?;
-                self.call(&function, &[*second], place)
-            }
+            More::CallTwo(function, first, second) => self.call_twice(function, *first, *second, place),
             More::Alias(value) => self.force(value, place),
             // Those are found with their numbers.
-            More::Each(function, _) => self.force(function, place),
+            More::Each(function, ..) => self.force(function, place),
             More::Native(number) => {
                 let work = self.natives.borrow().get(*number).cloned();
                 work.map_or(Ok(Value::NULL), |work| work(self))
@@ -99,6 +109,14 @@ impl Evaluator {
     #[cold]
     fn failed(&self, number: usize) -> Result<Value> {
         self.failures.borrow().get(number).map_or(Ok(Value::NULL), |failure| Err(Box::new(failure.clone())))
+    }
+
+    /// A thunk that has failed already.
+    #[cold]
+    pub(super) fn failed_later(&self, failure: Box<Failure>) -> Value {
+        let thunk = Thunk::call(Value::NULL, Value::NULL);
+        self.fail(thunk, failure);
+        thunk.into()
     }
 
     /// What failed once fails again, in the same way.

@@ -16,7 +16,7 @@ use crate::parser;
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 use crate::value::{Scope, Set, Value};
-use crate::{Message, paths};
+use crate::{Message, heap, paths};
 
 impl Evaluator {
     /// Reads and evaluates a text.
@@ -79,7 +79,7 @@ impl Evaluator {
     /// Code, unless a name means nothing.
     pub fn compile(&self, tree: &Tree, extra: Option<&[Symbol]>) -> Result<Code> {
         let mut compiler = Compiler::new(&self.symbols, &self.places, &self.globals, tree);
-        let code = compiler.whole(extra);
+        let code = heap::permanently(|| compiler.whole(extra));
         if compiler.too_deep {
             return Err(Failure::of(Sort::Depth, "the expression is nested too deeply"));
         }
@@ -157,7 +157,7 @@ impl Evaluator {
                             failure.during(PlaceId::NONE, format!("while evaluating the file '{file}':"))
                         })
                     };
-                    self.native(Rc::new(work))
+                    heap::permanently(|| self.native(Rc::new(work)))
                 });
                 let mut imports = self.imports.borrow_mut();
                 imports.insert(resolved, value);
@@ -186,6 +186,7 @@ impl Evaluator {
             return Ok(*value);
         }
         let value = self.eval_text(PathBuf::from(name), text.as_bytes().to_vec(), b"/")?;
+        heap::keep();
         self.internal.borrow_mut().insert(name, value);
         Ok(value)
     }

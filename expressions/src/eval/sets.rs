@@ -37,7 +37,7 @@ impl Evaluator {
     pub(super) fn set(&self, code: &SetCode, scope: Scope) -> Result<Value> {
         let (set, inside) = if !code.recursive {
             let sources = self.sources_scope(code, scope);
-            let set = Set::new(code.keys, code.place, |index| {
+            let set = Set::new(code.keys, |index| {
                 let entry = code.entries.at(index);
                 self.delay(entry.map(|entry| &entry.code), sees(&entry, scope, scope, sources))
             });
@@ -45,10 +45,10 @@ impl Evaluator {
         } else if let Some(number) = code.overrides {
             let inside = Scope::new(code.entries.len(), Some(scope));
             let entries = self.overridden(code, number as usize, inside, scope)?;
-            (Set::from_sorted(&entries, code.place), inside)
+            (Set::from_sorted(&entries, code.keys.set_place), inside)
         } else {
             let inside = self.recursive_scope(code, scope, false);
-            (Set::new(code.keys, code.place, |slot| inside.get(slot as u32).unwrap_or(Value::NULL)), inside)
+            (Set::new(code.keys, |slot| inside.get(slot as u32).unwrap_or(Value::NULL)), inside)
         };
         if code.dynamic.is_empty() { Ok(set.into()) } else { self.dynamic_attributes(code, set, inside) }
     }
@@ -110,7 +110,7 @@ impl Evaluator {
                 Err(number) => entries.insert(number, Attribute { name, place, value }),
             }
         }
-        Ok(Set::from_sorted(&entries, code.place).into())
+        Ok(Set::from_sorted(&entries, code.keys.set_place).into())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-use super::{FREE, Value, allocate};
+use super::{Value, allocate, region};
 
 /// One level of names: a word for the level around it, then a word for each name.
 ///
@@ -102,21 +102,9 @@ impl Scope {
     }
 }
 
-/// Makes a scope for one call and takes its memory back afterwards, where nothing was allocated meanwhile: the many calls that
-/// only compute with what they are given then need no memory at all, however many there are.
-///
-/// Scopes are known to closures, thunks and inner scopes, which are all allocated after them, and to the code that runs in
-/// them, which has returned: `body` must not keep the scope anywhere else.
-#[inline]
-pub fn call<T>(count: usize, outer: Option<Scope>, body: impl FnOnce(Scope) -> T) -> T {
-    let scope = Scope::new(count, outer);
-    let end = scope.0.as_ptr().cast::<u8>().wrapping_add(8 * (1 + count));
-    let result = body(scope);
-    FREE.with(|free| {
-        if free.position.get() == end && count < MANY {
-            // Still the last thing in the newest chunk. What was stored elsewhere meanwhile is older than the scope, or a number.
-            free.position.set(scope.0.as_ptr().cast());
-        }
-    });
-    result
+/// Makes a scope for one call, and a [`region`] that begins with it: the many calls that only compute with what they are given
+/// need no memory at all, however many there are.
+#[inline(always)]
+pub fn call<E>(count: usize, outer: Option<Scope>, body: impl FnOnce(Scope) -> Result<Value, E>) -> Result<Value, E> {
+    region(|| body(Scope::new(count, outer)))
 }

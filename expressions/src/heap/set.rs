@@ -1,10 +1,13 @@
 //! Attribute sets: names that many sets share, and each set's own values. The result of `//` may be a layer over another set.
 
 use std::cell::{Cell, RefCell};
+use std::hash::Hasher as _;
 use std::ptr::NonNull;
 
+use super::permanent::permanently;
+use super::region::told;
 use super::{Bytes, Ref, Slice, Value, allocate, place};
-use crate::fast_hash::FastMap;
+use crate::fast_hash::{FastHasher, FastMap};
 use crate::places::PlaceId;
 use crate::symbols::{Symbol, Symbols};
 use crate::value::Attribute;
@@ -15,26 +18,40 @@ pub struct Keys {
     pub names: Slice<Symbol>,
     /// Where they were defined; none for nowhere, all of them.
     pub places: Option<Slice<PlaceId>>,
+    /// Where the sets are written.
+    pub set_place: PlaceId,
     /// The numbers of the names in order of their bytes, once somebody asked.
-    pub sorted: Cell<Option<Ref<Slice<u32>>>>,
+    sorted: Cell<Option<Ref<Slice<u32>>>>,
+    /// By whose bytes.
+    sorted_by: Cell<u32>,
     /// A piece of code makes sets with them, so that they are met again and again.
     is_common: Cell<bool>,
+    /// The same for sets that are not written anywhere.
+    unwritten: Cell<Option<Ref<Keys>>>,
 }
 
 /// An attribute set.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Set(pub(super) Ref<Head>);
 
-/// What a set begins with; values in the number of `keys` follow, unless they were moved.
-#[repr(C)]
+/// What a set begins with; values in the number of its keys follow, unless it is a [`Layer`].
 pub struct Head {
-    keys: Cell<Ref<Keys>>,
+    /// A pointer to [`Keys`]; its lowest bit says that this is the head of a [`Layer`].
+    keys: Cell<NonNull<u8>>,
+}
+
+/// What a set begins with that has attributes elsewhere; values in the number of its keys follow, unless they were moved.
+#[repr(C)]
+struct Layer {
+    head: Head,
     /// A [`Link`] in one word.
     link: Cell<*const u8>,
-    place: PlaceId,
     /// How many attributes there are, with the layers below.
-    length: u32,
+    length: usize,
 }
+
+/// The lowest bit of the keys of a layer.
+const LAYER: usize = 1;
 
 /// Where else a set has attributes.
 #[derive(Clone, Copy)]
@@ -51,7 +68,6 @@ enum Link {
 const MOVED: usize = 1;
 
 impl Link {
-    #[inline(always)]
     fn to_word(self) -> *const u8 {
         match self {
             Self::Here => std::ptr::null(),
@@ -60,7 +76,7 @@ impl Link {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn of_word(word: *const u8) -> Self {
         let address = word.map_addr(|address| address & !MOVED).cast_mut();
         match NonNull::new(address) {
@@ -72,6 +88,10 @@ impl Link {
 }
 
 thread_local! {
+    /// Keys by the hash of their names and places.
+    static KNOWN: RefCell<FastMap<u64, Ref<Keys>>> = RefCell::default();
+    /// Names by their hash.
+    static NAMES: RefCell<FastMap<u64, Slice<Symbol>>> = RefCell::default();
     /// The common names of two sets with common names, by the addresses of theirs.
     static MERGED: RefCell<FastMap<(usize, usize), Ref<Keys>>> = RefCell::default();
 }
@@ -80,18 +100,99 @@ thread_local! {
 const FEW: usize = 8;
 
 impl Keys {
-    /// Names in order of their symbols, none of them twice.
-    pub fn new(names: Slice<Symbol>, places: Option<Slice<PlaceId>>) -> Ref<Self> {
+    fn new(names: Slice<Symbol>, places: Option<Slice<PlaceId>>, set_place: PlaceId, is_common: bool) -> Ref<Self> {
         debug_assert!(names.is_sorted_by(|left, right| left < right));
         debug_assert!(places.is_none_or(|places| places.len() == names.len()));
-        place(Self { names, places, sorted: Cell::new(None), is_common: Cell::new(false) })
+        permanently(|| {
+            place(Self {
+                names,
+                places,
+                set_place,
+                sorted: Cell::new(None),
+                sorted_by: Cell::new(0),
+                is_common: Cell::new(is_common),
+                unwritten: Cell::new(None),
+            })
+        })
+    }
+
+    /// Names where they are kept once; where one was found may so be remembered by their address.
+    fn names(names: impl ExactSizeIterator<Item = Symbol> + Clone, hash: u64) -> Slice<Symbol> {
+        let is_it = |known: &Slice<Symbol>| known.iter().copied().eq(names.clone());
+        if let Some(known) = NAMES.with(|known| known.borrow().get(&hash).copied()).filter(is_it) {
+            return known;
+        }
+        let slice = permanently(|| Slice::of(names.len(), names));
+        NAMES.with(|known| known.borrow_mut().insert(hash, slice));
+        slice
+    }
+
+    /// Names in order of their symbols, none of them twice. They are kept once, and as long as the thread.
+    pub fn of(
+        names: impl ExactSizeIterator<Item = Symbol> + Clone,
+        places: Option<impl Iterator<Item = PlaceId> + Clone>,
+        set_place: PlaceId,
+    ) -> Ref<Self> {
+        let mut hasher = FastHasher::default();
+        names.clone().for_each(|name| hasher.write_u32(name.number()));
+        let hash_of_names = hasher.finish();
+        hasher.write_u32(set_place.number());
+        if let Some(places) = places.clone() {
+            places.for_each(|place| hasher.write_u32(place.number()));
+        }
+        let hash = hasher.finish();
+        let is_it = |known: &Ref<Self>| {
+            known.set_place == set_place
+                && known.names.iter().copied().eq(names.clone())
+                && match (known.places, places.clone()) {
+                    (None, None) => true,
+                    (Some(known), Some(places)) => known.iter().copied().eq(places),
+                    _ => false,
+                }
+        };
+        if let Some(keys) = KNOWN.with(|known| known.borrow().get(&hash).copied()).filter(is_it) {
+            return keys;
+        }
+        let names = Self::names(names, hash_of_names);
+        let places = places.map(|places| permanently(|| Slice::of(names.len(), places)));
+        let keys = Self::new(names, places, set_place, false);
+        // Of two that happen to have one hash the later one is known.
+        KNOWN.with(|known| known.borrow_mut().insert(hash, keys));
+        keys
+    }
+
+    /// Names without places.
+    pub fn of_names(names: impl ExactSizeIterator<Item = Symbol> + Clone) -> Ref<Self> {
+        Self::of(names, None::<std::iter::Empty<PlaceId>>, PlaceId::NONE)
+    }
+
+    /// The same names, defined nowhere.
+    pub fn without_places(keys: Ref<Self>) -> Ref<Self> {
+        if keys.places.is_none() && !keys.set_place.is_some() {
+            return keys;
+        }
+        Self::of_names(keys.names.iter().copied())
+    }
+
+    /// The same for sets that are not written anywhere.
+    fn unwritten(keys: Ref<Self>) -> Ref<Self> {
+        if !keys.set_place.is_some() {
+            return keys;
+        }
+        keys.unwritten.get().unwrap_or_else(|| {
+            let unwritten = Self::new(keys.names, keys.places, PlaceId::NONE, keys.is_common.get());
+            keys.unwritten.set(Some(unwritten));
+            unwritten
+        })
     }
 
     /// Says that a piece of code makes sets with them.
-    pub fn common(names: Slice<Symbol>, places: Option<Slice<PlaceId>>) -> Ref<Self> {
-        let keys = Self::new(names, places);
-        keys.is_common.set(true);
-        keys
+    pub fn common(names: &[Symbol], places: &[PlaceId], set_place: PlaceId) -> Ref<Self> {
+        let mut hasher = FastHasher::default();
+        names.iter().for_each(|name| hasher.write_u32(name.number()));
+        let names = Self::names(names.iter().copied(), hasher.finish());
+        let places = permanently(|| Slice::of(places.len(), places.iter().copied()));
+        Self::new(names, Some(places), set_place, true)
     }
 
     /// Which is called so.
@@ -106,14 +207,18 @@ impl Keys {
 
     /// The numbers of the names in order of their bytes.
     pub fn in_order(&self, symbols: &Symbols) -> Slice<u32> {
-        if let Some(sorted) = self.sorted.get() {
+        if let Some(sorted) = self.sorted.get()
+            && self.sorted_by.get() == symbols.id()
+        {
             return *sorted;
         }
         let mut named: Vec<_> = (0u32..).zip(self.names.iter().map(|name| symbols.bytes(*name))).collect();
         named.sort_unstable_by_key(|left| left.1);
-        let sorted = Slice::new(named.into_iter().map(|(number, _)| number));
-        self.sorted.set(Some(place(sorted)));
-        sorted
+        let numbers = named.into_iter().map(|(number, _)| number);
+        let sorted = permanently(|| place(Slice::new(numbers)));
+        self.sorted.set(Some(sorted));
+        self.sorted_by.set(symbols.id());
+        *sorted
     }
 
     /// Where one was defined.
@@ -124,39 +229,61 @@ impl Keys {
 }
 
 impl Set {
-    /// A set; `length` counts the attributes of `below`, too.
+    /// A set of these names with values by their number.
     #[inline]
-    fn build(keys: Ref<Keys>, place: PlaceId, link: Link, length: usize, value: impl FnMut(usize) -> Value) -> Self {
+    pub fn new(keys: Ref<Keys>, value: impl FnMut(usize) -> Value) -> Self {
         let count = keys.names.len();
         let memory = allocate(size_of::<Head>() + 8 * count).cast::<Head>();
-        let length = u32::try_from(length).expect("fewer attributes than memory has bytes");
-        let mut value = value;
-        // SAFETY: the memory is large enough, and nobody knows the set before all of it is there.
+        // SAFETY: the memory is large enough for the head and so many values.
         unsafe {
-            memory.write(Head { keys: Cell::new(keys), link: Cell::new(link.to_word()), place, length });
-            let values = memory.add(1).cast::<Cell<Value>>();
-            for index in 0..count {
-                values.add(index).write(Cell::new(value(index)));
-            }
+            memory.write(Head { keys: Cell::new(keys.0.cast()) });
+            fill(memory.add(1).cast(), count, value);
         }
         Self(Ref(memory))
     }
 
-    /// A set of these names with values by their number.
-    #[inline]
-    pub fn new(keys: Ref<Keys>, place: PlaceId, value: impl FnMut(usize) -> Value) -> Self {
-        Self::build(keys, place, Link::Here, keys.names.len(), value)
+    /// A set of these names above another one, with which it has so many attributes.
+    fn layer(keys: Ref<Keys>, below: Self, length: usize, value: impl FnMut(usize) -> Value) -> Self {
+        let count = keys.names.len();
+        let memory = allocate(size_of::<Layer>() + 8 * count).cast::<Layer>();
+        let keys = keys.0.cast().map_addr(|address| address | LAYER);
+        // SAFETY: the memory is large enough for the head and so many values.
+        unsafe {
+            let link = Cell::new(Link::Below(below).to_word());
+            memory.write(Layer { head: Head { keys: Cell::new(keys) }, link, length });
+            fill(memory.add(1).cast(), count, value);
+        }
+        Self(Ref(memory.cast()))
     }
 
     /// A set of attributes that are in order of their symbols, none of them twice.
     pub fn from_sorted(attributes: &[Attribute], place: PlaceId) -> Self {
-        Self::new(keys_of(attributes), place, |index| attributes[index].value)
+        Self::new(keys_of(attributes, place), |index| attributes[index].value)
+    }
+
+    #[inline(always)]
+    fn is_layer(self) -> bool {
+        self.0.keys.get().addr().get() & LAYER != 0
+    }
+
+    /// The names of this layer.
+    #[inline(always)]
+    fn keys(self) -> Ref<Keys> {
+        let keys = self.0.keys.get().as_ptr().map_addr(|address| address & !LAYER);
+        // SAFETY: keys are not at the address 0.
+        Ref(unsafe { NonNull::new_unchecked(keys) }.cast())
+    }
+
+    #[inline(always)]
+    fn as_layer(&self) -> Option<&Layer> {
+        // SAFETY: what has this bit begins so; the pointer is that of the whole allocation.
+        self.is_layer().then(|| unsafe { self.0.0.cast::<Layer>().as_ref() })
     }
 
     /// How many attributes there are.
     #[inline]
     pub fn len(self) -> usize {
-        self.0.length as usize
+        self.as_layer().map_or_else(|| self.keys().names.len(), |layer| layer.length)
     }
 
     /// Whether there are none.
@@ -166,7 +293,7 @@ impl Set {
 
     /// Where it was written.
     pub fn place(self) -> PlaceId {
-        self.0.place
+        if self.is_layer() { PlaceId::NONE } else { self.keys().set_place }
     }
 
     /// A number that no other set has.
@@ -176,17 +303,18 @@ impl Set {
 
     #[inline(always)]
     fn link(self) -> Link {
-        Link::of_word(self.0.link.get())
+        self.as_layer().map_or(Link::Here, |layer| Link::of_word(layer.link.get()))
     }
 
     /// The values of this layer.
     #[inline(always)]
     fn own(&self) -> &[Cell<Value>] {
-        let count = self.0.keys.get().names.len();
+        let count = self.keys().names.len();
+        // SAFETY: the values follow the head; the pointer is that of the whole allocation.
         let values = match self.link() {
+            Link::Here => unsafe { self.0.0.add(1).cast::<Cell<Value>>() },
+            Link::Below(_) => unsafe { self.0.0.cast::<Layer>().add(1).cast() },
             Link::Moved(values) => values,
-            // SAFETY: the values follow the head; the pointer is that of the whole allocation.
-            _ => unsafe { self.0.0.add(1).cast::<Cell<Value>>() },
         };
         // SAFETY: there are as many values as keys, here or where they were moved to.
         unsafe { std::slice::from_raw_parts(values.as_ptr(), count) }
@@ -197,7 +325,7 @@ impl Set {
     pub fn get(&self, name: Symbol) -> Option<Attribute> {
         let mut set = *self;
         loop {
-            let keys = set.0.keys.get();
+            let keys = set.keys();
             if let Some(index) = keys.find(name) {
                 let value = set.own()[index].get();
                 return Some(Attribute { name, place: keys.place(index), value });
@@ -211,16 +339,15 @@ impl Set {
 
     /// The value of this name, with a guess where it is, which is put right.
     #[inline(always)]
-    pub fn get_cached(&self, name: Symbol, guess: &Cell<(usize, u32)>) -> Option<(Value, Place)> {
+    pub fn get_cached(&self, name: Symbol, guess: &Guess) -> Option<(Value, Place)> {
         let mut set = *self;
         loop {
-            let keys = set.0.keys.get();
-            let (address, index) = guess.get();
-            if address == keys.address() {
+            let keys = set.keys();
+            if let Some(index) = guess.get(keys) {
                 return Some((set.own()[index as usize].get(), Place(keys, index)));
             }
             if let Some(index) = keys.find(name) {
-                guess.set((keys.address(), index as u32));
+                guess.set(keys, index);
                 return Some((set.own()[index].get(), Place(keys, index as u32)));
             }
             match set.link() {
@@ -236,7 +363,7 @@ impl Set {
         if let Link::Below(_) = self.link() {
             self.flatten();
         }
-        (self.0.keys.get(), self.own())
+        (self.keys(), self.own())
     }
 
     /// All attributes in order of their names.
@@ -269,19 +396,21 @@ impl Set {
         // From the bottom, so that each attribute is moved as often as there are layers above it at most.
         let mut all: Vec<Attribute> = Vec::new();
         for layer in layers.iter().rev() {
-            all = merged(&all, &layer.layer().collect::<Vec<_>>());
+            all = merged(&all, &layer.attributes().collect::<Vec<_>>());
         }
         let flat = Self::from_sorted(&all, PlaceId::NONE);
         debug_assert_eq!(flat.len(), self.len());
-        // SAFETY: the values follow the head of the new set.
+        let Some(layer) = self.as_layer() else { return };
+        // SAFETY: the values follow the head of the new set, which is no layer.
         let values = unsafe { flat.0.0.add(1).cast::<Cell<Value>>() };
-        self.0.keys.set(flat.0.keys.get());
-        self.0.link.set(Link::Moved(values).to_word());
+        told(self.address(), flat.into());
+        layer.head.keys.set(flat.0.keys.get().map_addr(|address| address | LAYER));
+        layer.link.set(Link::Moved(values).to_word());
     }
 
     /// The attributes of this layer.
-    fn layer(&self) -> impl Iterator<Item = Attribute> {
-        let keys = self.0.keys.get();
+    fn attributes(&self) -> impl Iterator<Item = Attribute> {
+        let keys = self.keys();
         self.own().iter().enumerate().map(move |(index, value)| Attribute {
             name: keys.names[index],
             place: keys.place(index),
@@ -323,13 +452,13 @@ impl Set {
             return below;
         }
         while below.top() <= 2 * upper.len() {
-            upper = merged(&below.layer().collect::<Vec<_>>(), &upper);
+            upper = merged(&below.attributes().collect::<Vec<_>>(), &upper);
             match below.link() {
                 Link::Below(next) => below = next,
                 _ => return Self::from_sorted(&upper, PlaceId::NONE),
             }
         }
-        Self::layer_over(keys_of(&upper), below, |index| upper[index].value)
+        Self::layer_over(keys_of(&upper, PlaceId::NONE), below, |index| upper[index].value)
     }
 
     /// The attributes of two sets of similar size.
@@ -340,7 +469,7 @@ impl Set {
         let are_common = older.is_common.get() && newer.is_common.get();
         if are_common && let Some(keys) = MERGED.with(|merged| merged.borrow().get(&pair).copied()) {
             let (mut at, mut other) = (0, 0);
-            return Self::new(keys, PlaceId::NONE, |index| {
+            return Self::new(keys, |index| {
                 let name = Some(&keys.names[index]);
                 let (is_old, is_new) = (older.names.get(at) == name, newer.names.get(other) == name);
                 let value = if is_new { new[other].get() } else { old[at].get() };
@@ -385,31 +514,66 @@ impl Set {
                     .is_some_and(|old| older.place(old) == newer.place(*index as usize))
         };
         if count == old.len() && order.iter().all(is_same) {
-            return Self::new(older, PlaceId::NONE, value);
+            return Self::new(Keys::unwritten(older), value);
         }
         if count == new.len() {
-            return Self::new(newer, PlaceId::NONE, value);
+            return Self::new(Keys::unwritten(newer), value);
         }
         let names = order.iter().map(|(index, is_new)| keys_of(*is_new).names[*index as usize]);
-        let names = Slice::of(count, names);
         let places = (older.places.is_some() || newer.places.is_some())
-            .then(|| Slice::of(count, order.iter().map(|(index, is_new)| keys_of(*is_new).place(*index as usize))));
-        let keys = Keys::new(names, places);
+            .then(|| order.iter().map(|(index, is_new)| keys_of(*is_new).place(*index as usize)));
+        let keys = Keys::of(names, places, PlaceId::NONE);
         if are_common {
             keys.is_common.set(true);
             MERGED.with(|merged| merged.borrow_mut().insert(pair, keys));
         }
-        Self::new(keys, PlaceId::NONE, value)
+        Self::new(keys, value)
     }
 
     fn layer_over(keys: Ref<Keys>, below: Self, value: impl FnMut(usize) -> Value) -> Self {
         let more = keys.names.iter().filter(|name| below.get(**name).is_none()).count();
-        Self::build(keys, PlaceId::NONE, Link::Below(below), below.len() + more, value)
+        Self::layer(keys, below, below.len() + more, value)
     }
 
     /// How many attributes the uppermost layer has.
     fn top(self) -> usize {
-        self.0.keys.get().names.len()
+        self.keys().names.len()
+    }
+}
+
+/// Writes values behind a head.
+///
+/// # Safety
+///
+/// There is room for so many, and nobody knows the set before all of it is there.
+#[inline(always)]
+unsafe fn fill(values: NonNull<Cell<Value>>, count: usize, value: impl FnMut(usize) -> Value) {
+    let mut value = value;
+    for index in 0..count {
+        // SAFETY: the caller says so.
+        unsafe { values.add(index).write(Cell::new(value(index))) };
+    }
+}
+
+/// Where a name was found last: the address of some names, and its number among them in the lowest 16 bits.
+#[derive(Default)]
+pub struct Guess(Cell<u64>);
+
+const GUESS_SHIFT: u32 = 16;
+
+impl Guess {
+    #[inline(always)]
+    fn get(&self, keys: Ref<Keys>) -> Option<u32> {
+        let guess = self.0.get();
+        (guess >> GUESS_SHIFT == keys.names.address() as u64).then_some((guess & ((1 << GUESS_SHIFT) - 1)) as u32)
+    }
+
+    #[inline]
+    fn set(&self, keys: Ref<Keys>, index: usize) {
+        let address = keys.names.address() as u64;
+        if index >> GUESS_SHIFT == 0 && address.leading_zeros() >= GUESS_SHIFT {
+            self.0.set(address << GUESS_SHIFT | index as u64);
+        }
     }
 }
 
@@ -425,12 +589,11 @@ impl Place {
     }
 }
 
-fn keys_of(attributes: &[Attribute]) -> Ref<Keys> {
-    let count = attributes.len();
-    let names = Slice::of(count, attributes.iter().map(|attribute| attribute.name));
+fn keys_of(attributes: &[Attribute], place: PlaceId) -> Ref<Keys> {
+    let names = attributes.iter().map(|attribute| attribute.name);
     let has_places = attributes.iter().any(|attribute| attribute.place.is_some());
-    let places = has_places.then(|| Slice::of(count, attributes.iter().map(|attribute| attribute.place)));
-    Keys::new(names, places)
+    let places = has_places.then(|| attributes.iter().map(|attribute| attribute.place));
+    Keys::of(names, places, place)
 }
 
 /// Both in order; of two with one name the upper one counts.

@@ -1,7 +1,5 @@
 //! Run these under Miri, too: `cargo +nightly miri test -p expressions heap`.
 
-use std::cell::Cell;
-
 use super::*;
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
@@ -53,27 +51,29 @@ fn a_string_that_is_put_together_piece_by_piece_grows_where_it_is() {
     assert_eq!(append(Bytes::default(), b"z"), b"z");
 }
 
+fn position() -> usize {
+    std::ptr::from_ref(&*place(0u64)).addr()
+}
+
 #[test]
 fn scopes_nest_and_a_call_gives_its_scope_back() {
     let outer = Scope::one(Value::integer(1), None);
-    let mut addresses = Vec::new();
+    let before = position();
     for round in 0..3 {
         let sum = call(2, Some(outer), |scope| {
             scope.set(0, Value::integer(round));
             assert!(scope.get(1).is_none());
             scope.set(1, Value::integer(2));
-            addresses.push(std::ptr::from_ref(&*place(0u64)).addr());
-            scope.get(0).and_then(Value::small_integer).zip(scope.up(1).get(0).and_then(Value::small_integer))
+            // What is allocated meanwhile is given back, too.
+            Value::list((0..100).map(Value::integer).collect());
+            let one = scope.up(1).get(0).and_then(Value::small_integer).unwrap_or(0);
+            Ok::<_, ()>(Value::integer(10 * one + scope.get(0).and_then(Value::small_integer).unwrap_or(0)))
         });
-        assert_eq!(sum, Some((round, 1)));
+        assert!(sum.is_ok_and(|sum| sum == Value::integer(10 + round)));
     }
-    // Something was allocated meanwhile, so nothing was given back.
-    assert!(addresses.is_sorted_by(|left, right| left < right));
-    let before = std::ptr::from_ref(&*place(0u64)).addr();
-    for _ in 0..10 {
-        call(5, Some(outer), |scope| scope.set(4, Value::NULL));
-    }
-    assert_eq!(std::ptr::from_ref(&*place(0u64)).addr(), before + 8);
+    assert_eq!(position(), before + 8);
+    assert!(call(5, Some(outer), |_| Err(())) == Err(()));
+    assert_eq!(position(), before + 16);
     let large = Scope::new(70_000, Some(outer));
     large.set(69_999, Value::TRUE);
     assert!(large.get(69_999) == Some(Value::TRUE) && large.get(0).is_none() && large.outer() == Some(outer));
@@ -107,7 +107,7 @@ fn a_thunk_becomes_its_value() {
 #[test]
 fn calls_with_each_name_share_what_they_have_in_common() {
     let names: Vec<Symbol> = (0..70_000).map(Symbol::from_number).collect();
-    let keys = Keys::new(Slice::new(names), None);
+    let keys = Keys::of_names(names.into_iter());
     let all = Thunk::all(Value::TRUE, keys);
     for index in [0, 1, 65_535, 65_536, 69_999] {
         let thunk = Thunk::each(all, index, Value::integer(index as i64));
@@ -119,12 +119,14 @@ fn calls_with_each_name_share_what_they_have_in_common() {
 
 #[test]
 fn common_names_are_merged_once() {
-    let named =
-        |numbers: &[u32]| Keys::common(Slice::new(numbers.iter().map(|number| Symbol::from_number(*number))), None);
+    let named = |numbers: &[u32]| {
+        let names: Vec<_> = numbers.iter().map(|number| Symbol::from_number(*number)).collect();
+        Keys::common(&names, &vec![PlaceId::NONE; names.len()], PlaceId::NONE)
+    };
     let (left, right) = (named(&[1, 3, 5]), named(&[2, 3]));
     let whole = |add: i64| {
-        let left = Set::new(left, PlaceId::NONE, |index| Value::integer(add + index as i64));
-        let right = Set::new(right, PlaceId::NONE, |index| Value::integer(add + 10 + index as i64));
+        let left = Set::new(left, |index| Value::integer(add + index as i64));
+        let right = Set::new(right, |index| Value::integer(add + 10 + index as i64));
         Set::update(left, right)
     };
     for add in [0, 100] {
@@ -133,7 +135,7 @@ fn common_names_are_merged_once() {
     assert!(whole(0).parts().0 == whole(1).parts().0);
     // Where only values change, the names are those that were there.
     let once = whole(0);
-    let again = Set::update(once, Set::new(right, PlaceId::NONE, |_| Value::NULL));
+    let again = Set::update(once, Set::new(right, |_| Value::NULL));
     assert!(again.parts().0 == once.parts().0);
     assert_eq!(integers(again), [(1, 0), (2, -1), (3, -1), (5, 2)]);
 }
@@ -150,7 +152,7 @@ fn layers_are_one_set() {
         assert_eq!(whole.len(), expected.len());
         let found = whole.get(Symbol::from_number(name)).and_then(|found| found.value.small_integer());
         assert_eq!(found, Some(i64::from(round)));
-        let guess = Cell::default();
+        let guess = Guess::default();
         for _ in 0..2 {
             let found = whole.get_cached(Symbol::from_number(0), &guess).and_then(|found| found.0.small_integer());
             assert_eq!(found, expected.get(&0).copied());
@@ -192,4 +194,155 @@ fn values_of_one_thread_are_gone_with_it() {
         });
         assert_eq!(length.join().expect("the thread ends well"), 1000);
     }
+}
+
+fn kept(work: impl FnOnce() -> Value) -> (Value, usize) {
+    let before = position();
+    let value = region(|| Ok::<_, ()>(work())).expect("it does not fail");
+    (value, position() - before - 8)
+}
+
+fn text(value: Value) -> Vec<u8> {
+    match value.view() {
+        View::String(text) => text.bytes.to_vec(),
+        _ => panic!("it is a string"),
+    }
+}
+
+fn garbage() -> Value {
+    Value::list((0..500).map(Value::integer).collect())
+}
+
+#[test]
+fn a_string_outlives_its_region_without_the_rest() {
+    let long = "0123456789".repeat(20);
+    for around in [true, false] {
+        let (value, size) = kept(|| {
+            if around {
+                garbage();
+            }
+            let text = Value::string(&long);
+            garbage();
+            text
+        });
+        assert_eq!((text(value), size), (long.clone().into_bytes(), 216));
+    }
+    // Of what is older only the head is new.
+    let old = bytes(long.as_bytes());
+    let (value, size) = kept(|| {
+        garbage();
+        Value::text(old.part(3, 7), ContextId::NONE)
+    });
+    assert_eq!((text(value), size), (b"3456".to_vec(), 16));
+    let (value, size) = kept(|| {
+        garbage();
+        Value::text(append(bytes(&[b'a'; 100]), b"bcd").part(50, 103), ContextId::NONE)
+    });
+    assert_eq!((text(value).ends_with(b"abcd"), size), (true, 72));
+    // And what is put together afterwards does not grow where others are now.
+    let (next, _) = kept(|| Value::string("next"));
+    let View::String(grown) = value.view() else { panic!("it is a string") };
+    assert_eq!(append(grown.bytes, b"!").last(), Some(&b'!'));
+    assert_eq!(text(next), b"next");
+}
+
+#[test]
+fn what_something_older_was_told_is_kept() {
+    let old = Thunk::call(Value::NULL, Value::NULL);
+    let (_, size) = kept(|| {
+        let list = Value::list(vec![Value::string("kept")]);
+        old.finish(list);
+        garbage();
+        Value::NULL
+    });
+    assert!((32..100).contains(&size), "{size}");
+    kept(garbage);
+    let View::List(list) = Value::from(old).known().view() else { panic!("it is a list") };
+    assert_eq!(text(list.get(0).expect("it has one")), b"kept");
+    // What is told of numbers keeps nothing, nor what tells only what goes with it.
+    let old = Thunk::call(Value::NULL, Value::NULL);
+    let (_, size) = kept(|| {
+        let new = Thunk::call(Value::NULL, Value::NULL);
+        new.finish(garbage());
+        old.finish(Value::integer(5));
+        Value::TRUE
+    });
+    assert_eq!(size, 0);
+}
+
+#[test]
+fn what_was_told_matters_to_all_regions_around_that_are_newer() {
+    let old = Thunk::call(Value::NULL, Value::NULL);
+    let (_, size) = kept(|| {
+        let between = Thunk::call(Value::NULL, Value::NULL);
+        let (_, inner) = kept(|| {
+            between.finish(Value::string("between"));
+            Value::NULL
+        });
+        assert_eq!(inner, 24);
+        // Kept inside, given back outside.
+        Value::NULL
+    });
+    assert_eq!(size, 0);
+    let (_, size) = kept(|| {
+        kept(|| {
+            // Afterwards what it can be told of lies before the base, and yet is new.
+            let list = Thunk::call(Value::NULL, Value::NULL);
+            old.finish(Value::list(vec![list.into()]));
+            garbage();
+            list.finish(Value::string("told later"));
+            garbage();
+            Value::NULL
+        });
+        garbage();
+        Value::NULL
+    });
+    assert!(size > 4000);
+    for _ in 0..3 {
+        kept(garbage);
+    }
+    let View::List(list) = Value::from(old).known().view() else { panic!("it is a list") };
+    assert_eq!(text(list.get(0).expect("it has one").known()), b"told later");
+}
+
+#[test]
+fn what_is_kept_elsewhere_stays() {
+    let mut elsewhere = Vec::new();
+    kept(|| {
+        kept(|| {
+            elsewhere.push(Value::string("elsewhere"));
+            keep();
+            garbage();
+            Value::NULL
+        });
+        Value::NULL
+    });
+    let (permanent, size) = kept(|| {
+        elsewhere.push(permanently(|| Value::string("permanent")));
+        garbage();
+        Value::TRUE
+    });
+    assert!(permanent == Value::TRUE && size == 0, "{size}");
+    kept(garbage);
+    assert_eq!(elsewhere.into_iter().map(text).collect::<Vec<_>>(), [b"elsewhere", b"permanent"]);
+}
+
+#[test]
+fn a_region_that_needs_another_chunk_keeps_all() {
+    let (value, _) = kept(|| {
+        let first = Value::string("first");
+        let mut last = first;
+        for _ in 0..3 * SMALLEST_CHUNK / 4000 {
+            last = Value::list([last].into_iter().chain((0..500).map(Value::integer)).collect());
+            kept(garbage);
+        }
+        last
+    });
+    let mut value = value;
+    let mut depth = 0;
+    while let View::List(list) = value.view() {
+        value = list.get(0).expect("it has many");
+        depth += 1;
+    }
+    assert_eq!((text(value), depth), (b"first".to_vec(), 3 * SMALLEST_CHUNK / 4000));
 }

@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 
+use super::region::told;
 use super::value::{TAGS, Tag};
-use super::{Keys, Ref, Scope, Slice, Value, place};
+use super::{Keys, Ref, Scope, Value, place};
 use crate::code::Code;
 use crate::symbols::Symbol;
 
@@ -58,6 +59,8 @@ pub struct EachCall {
     pub function: Value,
     /// With what.
     pub name: Symbol,
+    /// Whether one of the calls was made before.
+    pub is_begun: Ref<Cell<bool>>,
     head: *const u8,
 }
 
@@ -68,7 +71,7 @@ pub enum More {
     /// By a call with two arguments.
     CallTwo(Value, Value, Value),
     /// By a call of this function with the name of a number and another value: shared by many thunks.
-    Each(Value, Ref<Keys>),
+    Each(Value, Ref<Keys>, Cell<bool>),
     /// It is another value.
     Alias(Value),
     /// By something the evaluator does itself; it knows what by this number.
@@ -104,16 +107,16 @@ impl Thunk {
 
     /// What calls of a function with each name of some keys, and a value, have in common; see [`Self::each`].
     pub fn all(function: Value, keys: Ref<Keys>) -> Ref<More> {
-        place(More::Each(function, keys))
+        place(More::Each(function, keys, Cell::new(false)))
     }
 
     /// One of these calls.
     #[inline]
     pub fn each(all: Ref<More>, index: usize, value: Value) -> Self {
-        if let (More::Each(function, keys), true) = (&*all, index >= MOST_EACH) {
+        if let (More::Each(function, keys, _), true) = (&*all, index >= MOST_EACH) {
             // The number has no room, so there is a record for it alone.
-            let names = Slice::new([keys.names[index]]);
-            return Self::each(Self::all(*function, Keys::new(names, None)), 0, value);
+            let keys = Keys::of_names([keys.names[index]].into_iter());
+            return Self::each(Self::all(*function, keys), 0, value);
         }
         let head = all.0.as_ptr().cast::<u8>().cast_const();
         assert!(head.addr() >> INDEX_SHIFT == 0, "addresses have 48 bits");
@@ -122,7 +125,10 @@ impl Thunk {
 
     /// Makes it something rarer.
     pub fn put_more(self, more: More) {
-        self.0.head.set(Self::rarer(place(more)));
+        // Whom it tells of is told with it.
+        let more = place(more);
+        told(self.address(), Value::tagged(more.0, Tag::Boxed));
+        self.0.head.set(Self::rarer(more));
     }
 
     fn rarer(more: Ref<More>) -> *const u8 {
@@ -154,9 +160,10 @@ impl Thunk {
                 Some(more) => {
                     let more: Ref<More> = Ref(more.cast());
                     match (&*more, Value::from_word(tail)) {
-                        (More::Each(function, keys), Some(value)) => {
+                        (More::Each(function, keys, is_begun), Some(value)) => {
                             let name = keys.names[head.addr() >> INDEX_SHIFT];
-                            State::Each(EachCall { function: *function, name, head }, value)
+                            let is_begun = Ref(std::ptr::NonNull::from(is_begun));
+                            State::Each(EachCall { function: *function, name, is_begun, head }, value)
                         }
                         _ => State::More(more),
                     }
@@ -192,6 +199,7 @@ impl Thunk {
     /// Notes the value.
     #[inline]
     pub fn finish(self, value: Value) {
+        told(self.address(), value);
         self.0.tail.set(value.word());
         self.0.head.set(std::ptr::without_provenance(DONE));
     }

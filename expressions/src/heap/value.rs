@@ -72,9 +72,9 @@ pub struct Text {
 }
 
 /// A string in memory.
-struct PackedText {
-    start: NonNull<u8>,
-    length: u32,
+pub(super) struct PackedText {
+    pub(super) start: NonNull<u8>,
+    pub(super) length: u32,
     context: ContextId,
 }
 
@@ -126,13 +126,13 @@ impl Value {
     }
 
     #[inline(always)]
-    fn tagged<T>(pointer: NonNull<T>, tag: Tag) -> Self {
+    pub(super) fn tagged<T>(pointer: NonNull<T>, tag: Tag) -> Self {
         // Aligned to 8 bytes, so that the tag has room; and so the sum is not 0.
         Self(pointer.cast().map_addr(|address| address | tag as usize))
     }
 
     #[inline(always)]
-    fn pointer<T>(self) -> NonNull<T> {
+    pub(super) fn pointer<T>(self) -> NonNull<T> {
         let address = self.0.as_ptr().map_addr(|address| address & !TAGS);
         // SAFETY: the tag was put onto a pointer, which was not null.
         unsafe { NonNull::new_unchecked(address.cast()) }
