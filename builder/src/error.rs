@@ -48,6 +48,16 @@ pub enum Error {
         /// What it wants.
         builder: String,
     },
+    /// A derivation is for another kind of machine.
+    #[error("step `{step}` is to be made on `{wanted}`, and this machine is `{here}`")]
+    System {
+        /// Name of the derivation.
+        step: String,
+        /// What it wants.
+        wanted: String,
+        /// What this is.
+        here: String,
+    },
     /// A lock request names an answerer that forge has not got.
     #[error("nobody answers lock requests of kind `{kind}`")]
     NoResolver {

@@ -108,6 +108,7 @@ impl Kept {
             stop_signal: None,
             streams: Streams::Inherit,
             pretend_root,
+            one_user: !pretend_root,
             require: Vec::new(),
             interrupt: None,
             ..Sandbox::default()

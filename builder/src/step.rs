@@ -152,6 +152,7 @@ fn run(
         stop_signal: None,
         streams,
         pretend_root: true,
+        one_user: false,
         require: Vec::new(),
         interrupt: Some(Arc::clone(&builder.interrupt)),
         ..Sandbox::default()
@@ -201,7 +202,7 @@ pub(crate) fn run_sandbox(
 }
 
 /// The last 1 MiB of what a step printed: whoever wants more asks for its log.
-fn tail(text: &[u8]) -> String {
+pub(crate) fn tail(text: &[u8]) -> String {
     const LENGTH: usize = 1 << 20;
     String::from_utf8_lossy(&text[text.len().saturating_sub(LENGTH)..]).into_owned()
 }

@@ -5,6 +5,7 @@
 pub mod aterm;
 pub mod cache;
 pub mod hash;
+pub mod info;
 pub mod kept;
 pub mod nar;
 pub mod path;

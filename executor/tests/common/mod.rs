@@ -59,6 +59,7 @@ impl World {
                 stop_signal: None,
                 streams: Streams::File(PathBuf::new()),
                 pretend_root: false,
+                one_user: false,
                 require: Vec::new(),
                 interrupt: None,
                 ..Sandbox::default()

@@ -83,6 +83,19 @@ impl Store {
         self.write_result(&claim_path("layers", key), &format!("blob {blob}"), note)
     }
 
+    /// The delta that has what lies at a store path of Nix's, and what was noted of it.
+    pub(crate) fn claim_of_path(&self, path: &StorePath) -> Result<Option<(DeltaId, String)>> {
+        let relative = store_path(path);
+        let Some(text) = self.read_if_there(&relative)? else { return Ok(None) };
+        let note = String::from_utf8_lossy(&text).lines().nth(1).unwrap_or_default().to_owned();
+        let Some(result) = self.read_result(&relative)? else { return Ok(None) };
+        Ok(result.strip_prefix("delta ").and_then(|id| id.parse().ok()).map(|delta| (delta, note)))
+    }
+
+    pub(crate) fn put_claim_of_path(&self, path: &StorePath, delta: DeltaId, note: &str) -> Result<()> {
+        self.write_result(&store_path(path), &format!("delta {delta}"), note)
+    }
+
     fn read_claim(&self, relative: &str) -> Result<Option<Claim>> {
         let result = self.read_result(relative)?;
         Ok(result.and_then(|result| {
@@ -178,6 +191,10 @@ pub(super) fn file_path(file: &Metadata) -> String {
 
 fn output_path(derivation: &StorePath, output: &str) -> String {
     claim_path("outputs", &blake3::derive_key(CONTEXT, format!("{derivation}!{output}").as_bytes()))
+}
+
+fn store_path(path: &StorePath) -> String {
+    claim_path("paths", &blake3::derive_key(CONTEXT, path.as_str().as_bytes()))
 }
 
 fn sum_path(kind: &'static str, deltas: &[DeltaId]) -> String {

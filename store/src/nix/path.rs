@@ -182,6 +182,36 @@ pub fn fixed_output_path(name: &[u8], recursive: bool, hash: &NixHash) -> Result
     make("output:out", &NixHash::of(HashAlgorithm::Sha256, description.as_bytes()), name)
 }
 
+/// The path of content that refers to other paths, or to itself where its own hash part was taken as zeros: what a floating output
+/// is named by. Only the SHA-256 of an archive can refer to anything; others give the path of [`fixed_output_path`].
+pub fn content_path(
+    name: &[u8],
+    recursive: bool,
+    hash: &NixHash,
+    references: &BTreeSet<StorePath>,
+    refers_to_itself: bool,
+) -> Result<StorePath, StorePathError> {
+    if !(recursive && hash.algorithm() == HashAlgorithm::Sha256) {
+        return fixed_output_path(name, recursive, hash);
+    }
+    let mut kind = String::from("source");
+    for reference in references {
+        kind.push(':');
+        kind.push_str(reference.as_str());
+    }
+    if refers_to_itself {
+        kind.push_str(":self");
+    }
+    make(&kind, hash, name)
+}
+
+/// Where a floating output lies while it is made: a path that follows from its derivation alone and is nobody else's.
+pub fn scratch_path(derivation: &StorePath, output: &str, name: &str) -> Result<StorePath, StorePathError> {
+    let kind = format!("rewrite:{derivation}:name:{output}");
+    let hash = NixHash::from_bytes(HashAlgorithm::Sha256, vec![0; 32]).expect("32 bytes are a SHA-256");
+    make(&kind, &hash, output_name(name, output).as_bytes())
+}
+
 /// The name of an output's path: that of the derivation, and the output's unless that is `out`.
 pub fn output_name(name: &str, output: &str) -> String {
     if output == "out" { name.to_owned() } else { format!("{name}-{output}") }

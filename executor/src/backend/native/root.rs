@@ -322,7 +322,7 @@ impl Root {
             | MountAttrFlags::MOUNT_ATTR_RDONLY;
         let real = match sandbox.network {
             // One that is made later (`UserNamespace::network_is_late`) cannot be shown.
-            Network::None if !sandbox.pretend_root && !namespace.network_is_late(sandbox) => {
+            Network::None if !sandbox.pretend_root && !sandbox.one_user && !namespace.network_is_late(sandbox) => {
                 new_mount("sysfs", &[], closed).ok()
             }
             Network::None | Network::Host => None,

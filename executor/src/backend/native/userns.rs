@@ -22,7 +22,7 @@ pub enum UserNamespace {
 impl UserNamespace {
     /// What fits this sandbox and this process.
     pub fn of(sandbox: &Sandbox) -> Self {
-        if sandbox.pretend_root || !is_privileged() { Self::First } else { Self::Last }
+        if sandbox.pretend_root || sandbox.one_user || !is_privileged() { Self::First } else { Self::Last }
     }
 
     /// Whether the network namespace is made only inside the user namespace, as capabilities over it count nowhere else.
