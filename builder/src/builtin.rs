@@ -10,6 +10,7 @@ use store::directory::Claim;
 
 use crate::{Builder, Error, Result, debian};
 
+pub mod closure;
 pub mod fetch;
 pub mod files;
 pub mod run;
@@ -35,6 +36,15 @@ pub enum Input {
     Claim(Claim),
     /// A source of the project: a file, directory or symlink.
     Source(store::Node),
+    /// An output of a Nix derivation.
+    Output {
+        /// Where it is to be.
+        path: store::StorePath,
+        /// What lies there.
+        node: store::Node,
+        /// It and all that it refers to, in the order of their paths.
+        closure: Vec<store::DeltaId>,
+    },
 }
 
 /// A builder that is part of forge.
@@ -56,6 +66,7 @@ pub trait Builtin: Sync {
 pub const ALL: &[&dyn Builtin] = &[
     &fetch::Fetch,
     &files::Files,
+    &closure::Closure,
     &run::Run,
     &debian::package::Package,
     &debian::configure::Configure,
@@ -98,7 +109,9 @@ impl Job<'_> {
     pub fn blob(&self, path: &str) -> Result<store::BlobId> {
         match self.input(path)? {
             Input::Claim(Claim::Blob(id)) => Ok(*id),
-            Input::Source(store::Node::File(file)) => Ok(file.blob),
+            Input::Source(store::Node::File(file)) | Input::Output { node: store::Node::File(file), .. } => {
+                Ok(file.blob)
+            }
             _ => Err(self.wrong_kind(path, "a file")),
         }
     }

@@ -104,6 +104,10 @@ pub fn content(input: &Input) -> String {
     match input {
         Input::Claim(Claim::Blob(id)) => format!("blob:{id}"),
         Input::Claim(Claim::Delta(id)) => format!("delta:{id}"),
+        Input::Output { path, closure, .. } => {
+            let deltas: String = closure.iter().map(ToString::to_string).collect();
+            format!("output:{path}:{}", store::BlobId::of(deltas.as_bytes()))
+        }
         Input::Source(node) => {
             // A node has no id of its own; the tree that has nothing else does.
             let name = store::Name::new(*b"source").expect("a name");

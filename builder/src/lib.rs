@@ -34,7 +34,7 @@ mod world;
 
 pub use error::{Error, Result};
 pub use machine::Machine;
-pub use realise::{Built, realise};
+pub use realise::{Built, Output, realise, realise_plain};
 pub use report::{Event, Reporter};
 
 use executor::Backend;

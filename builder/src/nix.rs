@@ -159,6 +159,9 @@ impl Prepared {
         };
         let made = outputs::finish(builder, self, found)?;
         checks::check(builder.store, self, &made)?;
+        if !again {
+            self.keep_sources(builder.store, &made)?;
+        }
         let mut claims = BTreeMap::new();
         for (name, made) in made {
             // What is only compared must not take the place of what was made first.
@@ -174,6 +177,19 @@ impl Prepared {
             claims.insert(name, Claim::Delta(delta));
         }
         Ok(claims)
+    }
+
+    /// What outputs refer to must be known as store paths too: sources, and what forge's own steps gave.
+    fn keep_sources(&self, store: &Store, made: &BTreeMap<String, outputs::Made>) -> Result<()> {
+        let referred = made.values().flat_map(|made| &made.info.references);
+        for path in self.inputs.closure(referred) {
+            if store.store_path(&path)?.is_none() {
+                let input = &self.inputs.paths[&path];
+                let info = outputs::describe(store, &path, &input.node, input.references.clone())?;
+                store.put_store_path(&input.node, &info)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_system(&self) -> Result<()> {
@@ -210,11 +226,12 @@ pub(crate) fn as_input(
     let derivation = crate::schedule::derivation(maker.plan, input)?;
     let path = derivation.outputs.get(output).and_then(|output| output.path.as_ref());
     let name = path.map_or_else(|| names::upstream_placeholder(input, output), |path| path.as_str().to_owned());
-    let value = match is_nix(derivation).then(|| info::output_of(maker.builder.store, claim)).transpose()?.flatten() {
-        Some((_, node)) => Input::Source(node),
-        None => Input::Claim(claim.clone()),
-    };
-    Ok(Some((name, value)))
+    let store = maker.builder.store;
+    let made = is_nix(derivation).then(|| info::output_of(store, claim)).transpose()?.flatten();
+    let Some((path, node)) = made else { return Ok(Some((name, Input::Claim(claim.clone())))) };
+    let missing = || Error::NoOutput { step: derivation.name.clone(), output: output.to_owned() };
+    let closure = store.store_closure([&path])?.ok_or_else(missing)?.into_iter().map(|(delta, _)| delta).collect();
+    Ok(Some((name, Input::Output { path, node, closure })))
 }
 
 fn invalid(name: &str, reason: impl Into<String>) -> Error {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use store::directory::{Claim, FetchRecord, LayerRecord, Record, StepRecord};
-use store::{DeltaId, Derivation, Formation, FormationId, Plan, StorePath};
+use store::nix::info::PathInfo;
+use store::{DeltaId, Derivation, File, Formation, FormationId, Metadata, Node, Plan, StorePath};
 
 use crate::schedule::{Realised, realise_outputs};
-use crate::{Builder, Error, Result};
+use crate::{Builder, Error, Result, nix};
 
 /// What came of a plan.
 #[derive(Debug, Clone)]
@@ -43,6 +44,50 @@ pub fn realise(builder: &Builder<'_>, plan: &Plan) -> Result<Built> {
     };
     let formation = keep(builder, plan, &formation, &layers)?;
     Ok(Built { formation, layers, made })
+}
+
+/// What a derivation gave that is wanted as it is.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its name, where it has one that was known before or came out.
+    pub path: Option<StorePath>,
+    /// The derivation that made it.
+    pub derivation: StorePath,
+    /// What it came out as.
+    pub claim: Claim,
+    /// What lies at its path.
+    pub node: Node,
+    /// What is known of it, if Nix's rules made it.
+    pub info: Option<PathInfo>,
+    /// Steps that were made, by phase; the others were here.
+    pub made: BTreeMap<String, usize>,
+}
+
+/// Makes the derivation that a plan is for, where no formation is wanted.
+pub fn realise_plain(builder: &Builder<'_>, plan: &Plan) -> Result<Output> {
+    let Some(layer) = plan.goal.layers.first() else { return Err(not_a_layer(&plan.goal.name)) };
+    let goal = (&layer.derivation, layer.output.as_str());
+    let Realised { claims, made } = realise_outputs(builder, plan, &[goal])?;
+    let claim = claims.into_iter().next().ok_or_else(|| not_a_layer(&layer.label))?;
+    let store = builder.store;
+    let derivation = &plan.derivations[&layer.derivation];
+    let found = if nix::is_nix(derivation) { nix::info::output_of(store, &claim)? } else { None };
+    let (path, node) = match found {
+        Some((path, node)) => (Some(path), node),
+        None => {
+            let path = derivation.outputs.get(&layer.output).and_then(|output| output.path.clone());
+            let node = match &claim {
+                Claim::Delta(delta) => Node::Directory(store.delta(*delta)?.tree),
+                Claim::Blob(blob) => {
+                    let size = store.open_blob(*blob)?.metadata().map_err(Error::file("read", store.path()))?.len();
+                    Node::File(File { blob: *blob, size, metadata: Metadata::root(0o444) })
+                }
+            };
+            (path, node)
+        }
+    };
+    let info = path.as_ref().map(|path| nix::info::read(store, path)).transpose()?.flatten();
+    Ok(Output { path, derivation: layer.derivation.clone(), claim, node, info, made })
 }
 
 fn not_a_layer(label: &str) -> Error {

@@ -237,6 +237,20 @@ let
         command = if command != null then command else [ "/bin/sh" "-euc" script ];
       };
 
+  # What Nix derivations give, with everything that it refers to: /nix/store as it has to be for them to run.
+  closure =
+    value:
+    let
+      drvs = if isList value then value else [ value ];
+      isDerivation = item: isAttrs item && item.type or null == "derivation";
+    in
+    if drvs != [ ] && all isDerivation drvs then
+      layer "derivation" {
+        drv = step "closure" "closure-${(head drvs).name}" { paths = drvs; };
+      }
+    else
+      throw "forge.closure: takes a derivation or a list of derivations";
+
   # A file of the network. Without `sha256` the lock keeps what it was when it was first fetched.
   fetchurl =
     arguments@{
@@ -595,6 +609,7 @@ let
 in
 {
   inherit
+    closure
     debian
     debianIndex
     extend

@@ -90,7 +90,10 @@ pub enum Format {
 pub fn evaluate(request: &Request, lock: &Lock) -> std::result::Result<Evaluated, Error> {
     run(request, lock, |evaluator| {
         let value = formation(evaluator, request)?;
-        let goal = goal(evaluator, &value)?;
+        let goal = match evaluator.is_derivation(&value)? {
+            true => plain_goal(evaluator, &value)?,
+            false => goal(evaluator, &value)?,
+        };
         Ok(close(evaluator, goal))
     })
     .map(|outcome| match outcome {
@@ -273,10 +276,10 @@ fn is_formation(evaluator: &Evaluator, value: &Value) -> Result<bool> {
     Ok(matches!(evaluator.force(&kind.value, kind.place)?.view(), View::String(text) if text.bytes == b"formation"))
 }
 
-/// The formation that is asked for: the value itself, or `default` of a set of them.
+/// The formation that is asked for: the value itself, or `default` of a set of them. A derivation will do too.
 fn formation(evaluator: &Evaluator, request: &Request) -> Result<Value> {
     let value = select(evaluator, request)?;
-    if is_formation(evaluator, &value)? {
+    if is_formation(evaluator, &value)? || evaluator.is_derivation(&value)? {
         return Ok(value);
     }
     let View::Set(set) = value.view() else {
@@ -423,7 +426,22 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
         let message = format!("`{variant}` is no variant: letters, digits, `.`, `_` and `+`");
         return Err(Failure::new(message).at(fields.place("variant", fields.get("variant")?.place)));
     }
-    Ok(Goal { name, version, variant, platform, layers: goal_layers, launch })
+    Ok(Goal { name, version, variant, platform, layers: goal_layers, launch, plain: false })
+}
+
+/// A derivation as it is, without a formation around it.
+fn plain_goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
+    let fields = Fields::new(evaluator, value, "the derivation")?;
+    let derivation = derivation_path(evaluator, value)?;
+    let output = match fields.optional("outputName")? {
+        Some((value, place)) => String::from_utf8_lossy(&fields.bytes(&value, "outputName", place)?).into_owned(),
+        None => "out".to_owned(),
+    };
+    let name = evaluator.registry.borrow().derivations.get(&derivation).map(|found| found.name.clone());
+    let name = name.unwrap_or_default();
+    let layer = GoalLayer { label: name.clone(), derivation, output };
+    let (version, variant, platform) = (String::new(), String::new(), String::new());
+    Ok(Goal { name, version, variant, platform, layers: vec![layer], launch: Launch::default(), plain: true })
 }
 
 fn launch_of(fields: &Fields) -> Result<Launch> {

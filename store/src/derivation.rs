@@ -152,7 +152,7 @@ pub struct GoalLayer {
     pub output: String,
 }
 
-/// The formation that a plan is for.
+/// What a plan is for: a formation, or a derivation as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goal {
     /// Name of the formation.
@@ -167,6 +167,8 @@ pub struct Goal {
     pub layers: Vec<GoalLayer>,
     /// How it wants to be run.
     pub launch: Launch,
+    /// No formation is wanted: only what the one layer's derivation gives.
+    pub plain: bool,
 }
 
 /// All derivations needed and the goal.

@@ -39,7 +39,7 @@ impl Builtin for Files {
 fn place(job: &Job<'_>, path: &RelativePath, source: &str) -> Result<DeltaId> {
     let store = job.builder.store;
     let mut node = match job.input(source)? {
-        Input::Source(node) => node.clone(),
+        Input::Source(node) | Input::Output { node, .. } => node.clone(),
         Input::Claim(Claim::Blob(blob)) => {
             let size = store.open_blob(*blob)?.metadata().map_err(Error::file("read", source))?.len();
             Node::File(File { blob: *blob, size, metadata: Metadata::root(0o644) })

@@ -46,7 +46,10 @@ fn fetchurl(builder: &Builder<'_>, prepared: &Prepared) -> Result<Node> {
         .flatten();
     let (blob, _) = builder.fetcher.fetch(builder, &Wanted { url, sha256, size: None })?;
     if is_set(prepared, "unpack") {
-        return Err(invalid(name, "`unpack` of Nix archives by `builtin:fetchurl` is not supported; fetchTarball unpacks other archives"));
+        return Err(invalid(
+            name,
+            "`unpack` of Nix archives by `builtin:fetchurl` is not supported; fetchTarball unpacks other archives",
+        ));
     }
     let size = builder.store.open_blob(blob)?.metadata().map_err(Error::file("read", builder.store.path()))?.len();
     let mode = if is_set(prepared, "executable") { 0o555 } else { 0o444 };

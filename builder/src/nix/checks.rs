@@ -123,7 +123,12 @@ impl Judge<'_> {
             // Where an output lies while it is made stands for where it ends up.
             let scratch = self.prepared.scratch.iter().find(|(_, path)| path.as_str() == whole);
             let scratch = scratch.and_then(|(name, _)| self.made.get(name)).map(|made| made.info.path.clone());
-            let wrong = || invalid(&self.prepared.derivation.name, format!("`{what}` has `{item}`, which is neither output nor store path"));
+            let wrong = || {
+                invalid(
+                    &self.prepared.derivation.name,
+                    format!("`{what}` has `{item}`, which is neither output nor store path"),
+                )
+            };
             paths.insert(output.or(scratch).or_else(|| StorePath::parse(&whole)).ok_or_else(wrong)?);
         }
         Ok(paths)

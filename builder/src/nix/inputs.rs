@@ -80,7 +80,8 @@ pub fn gather(
             inputs.direct.insert(path);
         }
     }
-    let known: BTreeMap<[u8; 32], StorePath> = derivation.input_sources.iter().map(|path| (part(path), path.clone())).collect();
+    let known: BTreeMap<[u8; 32], StorePath> =
+        derivation.input_sources.iter().map(|path| (part(path), path.clone())).collect();
     let wanted: BTreeSet<[u8; 32]> = known.keys().copied().collect();
     for path in &derivation.input_sources {
         let node = canonical(store, &maker.source(path)?)?;

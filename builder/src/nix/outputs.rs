@@ -130,7 +130,11 @@ fn put(store: &Store, entry: Entry, kept: &BTreeMap<PathBuf, (store::BlobId, u64
 }
 
 /// Names the outputs: by what the derivation says, or by what they are.
-pub fn finish(builder: &Builder<'_>, prepared: &Prepared, found: BTreeMap<String, Node>) -> Result<BTreeMap<String, Made>> {
+pub fn finish(
+    builder: &Builder<'_>,
+    prepared: &Prepared,
+    found: BTreeMap<String, Node>,
+) -> Result<BTreeMap<String, Made>> {
     let store = builder.store;
     // What an output can refer to: everything that its builder knew of.
     let mut known: BTreeMap<[u8; LENGTH], StorePath> =
@@ -152,12 +156,16 @@ pub fn finish(builder: &Builder<'_>, prepared: &Prepared, found: BTreeMap<String
             searched.parts.iter().all(|part| pending.get(part).is_none_or(|other| *other == name.as_str()))
         };
         // Outputs that are named by what goes in may refer to each other in a circle.
-        let next = left.iter().find(is_free).or_else(|| left.iter().find(|(name, _)| prepared.derivation.outputs[*name].path.is_some()));
+        let next = left
+            .iter()
+            .find(is_free)
+            .or_else(|| left.iter().find(|(name, _)| prepared.derivation.outputs[*name].path.is_some()));
         let Some(name) = next.map(|(name, _)| name.clone()) else {
             return Err(invalid(&prepared.derivation.name, "its outputs refer to each other in a circle"));
         };
         let (node, searched) = left.remove(&name).expect("it was found a moment ago");
-        let references: BTreeSet<StorePath> = searched.parts.iter().filter_map(|part| known.get(part).cloned()).collect();
+        let references: BTreeSet<StorePath> =
+            searched.parts.iter().filter_map(|part| known.get(part).cloned()).collect();
         let done = name_one(store, prepared, &name, node, searched, references, &renamed, &wanted)?;
         if done.info.path != prepared.scratch[&name] {
             renamed.insert(prepared.scratch[&name].clone(), done.info.path.clone());
@@ -202,7 +210,8 @@ fn name_one(
     }
     // Floating: outputs that it refers to have their names by now.
     let (mut node, mut references) = (node, references);
-    let moved: BTreeMap<&StorePath, &StorePath> = renamed.iter().filter(|(from, _)| references.contains(*from)).collect();
+    let moved: BTreeMap<&StorePath, &StorePath> =
+        renamed.iter().filter(|(from, _)| references.contains(*from)).collect();
     if !moved.is_empty() {
         let rewrites = moved.iter().map(|(from, to)| (hash_part(from).into(), hash_part(to).into())).collect();
         node = rewrite(store, &node, &rewrites)?;
@@ -226,6 +235,13 @@ fn name_one(
     }
     let searched = search(store, &node, wanted)?;
     Ok(Made { node, info: info(&path, &searched, references) })
+}
+
+/// What is known of a store path that no builder made.
+pub fn describe(store: &Store, path: &StorePath, node: &Node, references: BTreeSet<StorePath>) -> Result<PathInfo> {
+    let searched = search(store, node, &BTreeSet::new())?;
+    let (nar_hash, nar_size) = (searched.hash, searched.size);
+    Ok(PathInfo { path: path.clone(), nar_hash, nar_size, references, deriver: None })
 }
 
 /// What one pass over an output's archive finds.
@@ -286,7 +302,10 @@ fn hash_flat(store: &Store, name: &str, algorithm: HashAlgorithm, node: &Node) -
             std::io::copy(&mut blob, &mut hasher).map_err(Error::file("read", store.path()))?;
             Ok(hasher.finish())
         }
-        _ => Err(invalid(name, "its output is to be a regular file that cannot be executed, as its bytes alone are hashed")),
+        _ => Err(invalid(
+            name,
+            "its output is to be a regular file that cannot be executed, as its bytes alone are hashed",
+        )),
     }
 }
 
@@ -323,9 +342,7 @@ fn rewrite(store: &Store, node: &Node, rewrites: &BTreeMap<Vec<u8>, Vec<u8>>) ->
             }
             Node::Directory(store.put_tree(&Tree { metadata: tree.metadata.clone(), entries })?)
         }
-        Node::Symlink { target, uid, gid } => {
-            Node::Symlink { target: replace(target, rewrites), uid: *uid, gid: *gid }
-        }
+        Node::Symlink { target, uid, gid } => Node::Symlink { target: replace(target, rewrites), uid: *uid, gid: *gid },
         node => node.clone(),
     })
 }

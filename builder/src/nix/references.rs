@@ -81,7 +81,9 @@ fn positions(bytes: &[u8], mut visit: impl FnMut(&[u8; LENGTH])) {
 
 /// Puts other texts in the place of some. None may be part of another.
 pub fn replace(bytes: &[u8], rewrites: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
-    let Some(shortest) = rewrites.keys().map(Vec::len).min().filter(|length| *length > 0) else { return bytes.to_vec() };
+    let Some(shortest) = rewrites.keys().map(Vec::len).min().filter(|length| *length > 0) else {
+        return bytes.to_vec();
+    };
     let first: BTreeSet<u8> = rewrites.keys().filter_map(|key| key.first().copied()).collect();
     let mut result = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -114,7 +116,8 @@ pub fn without_hashes(text: &str) -> String {
     while let Some(at) = rest.find(&prefix) {
         let (before, after) = rest.split_at(at + prefix.len());
         result.push_str(before);
-        let is_path = after.as_bytes().get(..LENGTH).is_some_and(|part| part.iter().all(|byte| DIGIT[usize::from(*byte)]));
+        let is_path =
+            after.as_bytes().get(..LENGTH).is_some_and(|part| part.iter().all(|byte| DIGIT[usize::from(*byte)]));
         if is_path {
             result.push('…');
             rest = &after[LENGTH..];

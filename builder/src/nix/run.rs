@@ -179,7 +179,11 @@ fn collect(builder: &Builder<'_>, prepared: &Prepared, upper: &Path) -> Result<B
     }
     let others = others(prepared, &upper.join(STORE_DIRECTORY.trim_start_matches('/')));
     if !others.is_empty() {
-        let text = format!("step `{}` left {} in /nix/store, which is none of its outputs", prepared.derivation.name, others.join(", "));
+        let text = format!(
+            "step `{}` left {} in /nix/store, which is none of its outputs",
+            prepared.derivation.name,
+            others.join(", ")
+        );
         builder.reporter.report(crate::Event::Note(&text));
     }
     Ok(found)

@@ -38,7 +38,9 @@ pub fn attributes(
             attributes.insert(key, Value::Array(described));
         }
     }
-    Ok(attributes)
+    // What was put in stands at its place in the order of names.
+    let sorted: BTreeMap<String, Value> = attributes.into_iter().collect();
+    Ok(sorted.into_iter().collect())
 }
 
 /// Declarations of bash for the attributes that it can hold.

@@ -8,7 +8,9 @@ use std::time::Instant;
 use builder::check::{Checked, Differing};
 use builder::{Builder, Built, Machine};
 use serde_json::json;
-use store::{FormationId, Plan, Store};
+use store::directory::Claim;
+use store::nix::info::PathInfo;
+use store::{FormationId, Node, Plan, Store};
 
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
@@ -23,7 +25,13 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
         super::tag::check_name(tag)?;
     }
     let store = context.store()?;
-    let done = build_and(&store, &arguments.expression, &arguments.options, context, arguments.check)?;
+    let done = match build_and(&store, &arguments.expression, &arguments.options, context, arguments.check)? {
+        Came::Formation(done) => *done,
+        Came::Derivation(_) if arguments.tag.is_some() => {
+            return Err(Failure::new(code::USAGE, "--tag names a formation, and the expression gives a derivation"));
+        }
+        Came::Derivation(plain) => return plain.show(context),
+    };
     if let Some(tag) = &arguments.tag {
         store.set_root(tag, done.id)?;
     }
@@ -32,16 +40,7 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
     } else {
         super::print(&format!("{}\n", done.id))?;
     }
-    match &done.checked {
-        Some(checked) if !checked.differing.is_empty() => Err(not_deterministic(checked)),
-        Some(checked) => {
-            if !context.global.quiet {
-                eprintln!("    check {} steps made again elsewhere: no difference", checked.steps);
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        None => Ok(ExitCode::SUCCESS),
-    }
+    conclude(done.checked.as_ref(), context)
 }
 
 /// A finished build.
@@ -63,7 +62,75 @@ pub fn build(
     options: &BuildOptions,
     context: &Context,
 ) -> Result<Done> {
-    build_and(store, expression, options, context, false)
+    match build_and(store, expression, options, context, false)? {
+        Came::Formation(done) => Ok(*done),
+        Came::Derivation(plain) => {
+            let headline = format!("`{}` is a derivation and no formation", plain.name);
+            Err(Failure::new(code::USAGE, headline)
+                .hint("forge.formation { name = \"…\"; layers = [ (forge.closure drv) ]; } makes one of it"))
+        }
+    }
+}
+
+/// What came of an expression.
+enum Came {
+    Formation(Box<Done>),
+    Derivation(Box<Plain>),
+}
+
+/// A finished build of a derivation without a formation around it.
+struct Plain {
+    name: String,
+    output: builder::Output,
+    checked: Option<Checked>,
+}
+
+impl Plain {
+    /// Prints the path and what lies there: a tree's id, a file's, or where a link leads.
+    fn show(&self, context: &Context) -> Result<ExitCode> {
+        let (kind, id) = match &self.output.node {
+            Node::Directory(id) => ("tree", id.to_string()),
+            Node::File(file) => ("blob", file.blob.to_string()),
+            Node::Symlink { target, .. } => ("symlink", String::from_utf8_lossy(target).into_owned()),
+            Node::Fifo(_) | Node::Device { .. } => ("special", String::new()),
+        };
+        let path = self.output.path.as_ref().map_or_else(|| self.name.clone(), ToString::to_string);
+        if context.global.json {
+            let info = self.output.info.as_ref();
+            let references = |info: &PathInfo| info.references.iter().map(ToString::to_string).collect::<Vec<_>>();
+            super::print_json(&json!({
+                "schema": 1,
+                "name": self.name,
+                "derivation": self.output.derivation.as_str(),
+                "path": self.output.path.as_ref().map(ToString::to_string),
+                "kind": kind,
+                "id": id,
+                "delta": match self.output.claim { Claim::Delta(id) => Some(id.to_string()), Claim::Blob(_) => None },
+                "nar_hash": info.map(|info| format!("sha256:{}", store::digest::to_hex(&info.nar_hash))),
+                "nar_size": info.map(|info| info.nar_size),
+                "references": info.map(references),
+                "made": self.output.made,
+                "check": self.checked.as_ref().map(check_record),
+            }))?;
+        } else {
+            super::print(&format!("{path} {id}\n"))?;
+        }
+        conclude(self.checked.as_ref(), context)
+    }
+}
+
+/// The exit code, and words, for what came of making everything again.
+fn conclude(checked: Option<&Checked>, context: &Context) -> Result<ExitCode> {
+    match checked {
+        Some(checked) if !checked.differing.is_empty() => Err(not_deterministic(checked)),
+        Some(checked) => {
+            if !context.global.quiet {
+                eprintln!("    check {} steps made again elsewhere: no difference", checked.steps);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// The same; makes everything again elsewhere and compares, if `check`.
@@ -73,7 +140,7 @@ fn build_and(
     options: &BuildOptions,
     context: &Context,
     check: bool,
-) -> Result<Done> {
+) -> Result<Came> {
     interrupt::watch(&context.interrupt);
     let progress = Progress::new(Style::of(options.log_format, context));
     let machine = context.machine();
@@ -85,16 +152,29 @@ fn build_and(
         let plan = Expression::open(expression, context)?.plan(&mode, &mut || Ok(&builder))?;
         let evaluate = started.elapsed().as_secs_f64();
         let started = Instant::now();
+        let check = |plan: &Plan| {
+            let goals = plan.goal.layers.iter().map(|layer| (&layer.derivation, layer.output.as_str()));
+            check.then(|| builder::check::check(&builder, plan, &goals.collect::<Vec<_>>())).transpose()
+        };
+        if plan.goal.plain {
+            let output = builder::realise_plain(&builder, &plan)?;
+            let checked = check(&plan)?;
+            return Ok(Err(Plain { name: plan.goal.name, output, checked }));
+        }
         let built = builder::realise(&builder, &plan)?;
         store.set_root(&plan.goal.name, built.formation)?;
         let realise = started.elapsed().as_secs_f64();
-        let goals: Vec<_> = plan.goal.layers.iter().map(|layer| (&layer.derivation, layer.output.as_str())).collect();
-        let checked = if check { Some(builder::check::check(&builder, &plan, &goals)?) } else { None };
-        Ok::<_, Failure>((plan, built, evaluate, realise, checked))
+        let checked = check(&plan)?;
+        Ok::<_, Failure>(Ok((plan, built, evaluate, realise, checked)))
     })();
     progress.finish();
-    let (plan, built, evaluate, realise, checked) = result?;
-    Ok(Done { id: built.formation, plan, built, evaluate, realise, progress, checked })
+    Ok(match result? {
+        Ok((plan, built, evaluate, realise, checked)) => {
+            let id = built.formation;
+            Came::Formation(Box::new(Done { id, plan, built, evaluate, realise, progress, checked }))
+        }
+        Err(plain) => Came::Derivation(Box::new(plain)),
+    })
 }
 
 /// What a builder borrows, kept in one place.

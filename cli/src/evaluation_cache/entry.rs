@@ -291,12 +291,16 @@ fn write_plan(writer: &mut Writer, plan: &Plan) {
             }
         }
     }
-    let Goal { name, version, variant, platform, layers, launch } = goal;
+    let Goal { name, version, variant, platform, layers, launch, plain } = goal;
     writer.count(layers.len());
     for GoalLayer { label, derivation, output } in layers {
         writer.bytes(label.as_bytes());
         writer.bytes(derivation.as_str().as_bytes());
         writer.bytes(output.as_bytes());
+    }
+    writer.byte(u8::from(*plain));
+    if *plain {
+        return writer.bytes(name.as_bytes());
     }
     // A formation that has no root yet.
     let (name, version, variant) = (name.clone(), version.clone(), variant.clone());
@@ -338,6 +342,12 @@ fn read_plan(reader: &mut Reader) -> Option<Plan> {
         Some(GoalLayer { label: reader.text()?, derivation: store_path(reader)?, output: reader.text()? })
     };
     let layers = (0..reader.count()?).map(|_| layer(reader)).collect::<Option<_>>()?;
+    if reader.byte()? != 0 {
+        let (name, [version, variant, platform]) = (reader.text()?, [const { String::new() }; 3]);
+        let launch = store::Launch::default();
+        let goal = Goal { name, version, variant, platform, layers, launch, plain: true };
+        return Some(Plan { derivations, sources, goal });
+    }
     let Formation { name, version, variant, platform, launch, .. } = Formation::decode(reader.bytes()?).ok()?;
-    Some(Plan { derivations, sources, goal: Goal { name, version, variant, platform, layers, launch } })
+    Some(Plan { derivations, sources, goal: Goal { name, version, variant, platform, layers, launch, plain: false } })
 }

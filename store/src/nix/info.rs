@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::derivation::StorePath;
 use crate::digest::{from_hex, to_hex};
-use crate::{DeltaId, Delta, Metadata, Name, Node, RelativePath, Result, Store, Tree};
+use crate::{Delta, DeltaId, Metadata, Name, Node, RelativePath, Result, Store, Tree};
 
 /// What is known of a store path.
 #[derive(Debug, Clone, PartialEq, Eq)]

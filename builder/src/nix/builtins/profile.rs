@@ -102,7 +102,15 @@ impl Profile<'_> {
         for name in self.store.tree(id)?.entries.keys() {
             let from = format!("{source}/{}", String::from_utf8_lossy(name.as_bytes()));
             // What belongs to one package alone, or is made from all.
-            let own = ["/propagated-build-inputs", "/nix-support", "/perllocal.pod", "/info/dir", "/log", "/manifest.nix", "/manifest.json"];
+            let own = [
+                "/propagated-build-inputs",
+                "/nix-support",
+                "/perllocal.pod",
+                "/info/dir",
+                "/log",
+                "/manifest.nix",
+                "/manifest.json",
+            ];
             if own.iter().any(|own| from.ends_with(own)) {
                 continue;
             }
