@@ -152,7 +152,6 @@ fn run(
         stop_signal: None,
         streams,
         pretend_root: true,
-        one_user: false,
         require: Vec::new(),
         interrupt: Some(Arc::clone(&builder.interrupt)),
         ..Sandbox::default()

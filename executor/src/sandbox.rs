@@ -133,7 +133,7 @@ pub struct Sandbox {
     /// Only the user that it runs as exists inside, whoever starts it, as an ordinary user has no other way; and nothing shows of the
     /// machine's hardware. What a build step wants that does not pretend to be root.
     pub one_user: bool,
-    /// Isolation that must be had (`user`, `network`, `memory`, …); without it the run is refused rather than weakened.
+    /// Isolation that must be had (`user`, `network`, `memory`, `cores`, `io`, …); without it the run is refused rather than weakened.
     pub require: Vec<String>,
     /// Set to a signal number from outside (Ctrl-C), it is passed on to the command; what does not end in some seconds is killed. Set
     /// to a negative number, all is killed at once. Not looked at while signals go to the command directly (`Streams::Inherit`).

@@ -90,6 +90,7 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
         one_user: true,
         require: Vec::new(),
         interrupt: Some(Arc::clone(&builder.interrupt)),
+        ..Sandbox::default()
     };
     let result = run_sandbox(builder, name, sandbox, &place, &log).and_then(|()| collect(builder, prepared, &upper));
     match result {

@@ -69,8 +69,7 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let mut found = builder::kept::find(&store, given)?;
     if found.is_empty() {
-        let names: BTreeSet<String> =
-            builder::kept::find(&store, "")?.into_iter().map(|(_, kept)| kept.name).collect();
+        let names: BTreeSet<String> = builder::kept::find(&store, "")?.into_iter().map(|(_, kept)| kept.name).collect();
         let failure = Failure::new(code::NOT_FOUND, format!("no directory of a failed step `{given}` was kept"));
         return Err(match names.is_empty() {
             true => failure.hint("`forge build --keep-failed` keeps them"),

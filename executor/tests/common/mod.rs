@@ -59,7 +59,6 @@ impl World {
                 stop_signal: None,
                 streams: Streams::File(PathBuf::new()),
                 pretend_root: false,
-                one_user: false,
                 require: Vec::new(),
                 interrupt: None,
                 ..Sandbox::default()
