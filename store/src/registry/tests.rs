@@ -109,6 +109,8 @@ impl Drop for Server {
 
 /// One request and its answer; nothing once the connection is to be closed.
 fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> Option<()> {
+    // Head and body go out at once; else each answer waits for the client's acknowledgement.
+    stream.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
