@@ -13,6 +13,7 @@ pub mod journal;
 pub mod kept;
 pub mod key;
 pub mod log;
+pub mod joblet;
 pub mod machine;
 mod maker;
 mod memory;

@@ -1,5 +1,7 @@
 //! What can be typed.
 
+pub mod test;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -74,6 +76,8 @@ pub enum Command {
     Build(BuildArguments),
     /// Runs a formation, by digest, prefix or name, or an expression, which is built first
     Run(RunArguments),
+    /// Runs a formation's own test, and says whether it passed
+    Test(test::TestArguments),
     /// Opens a shell in a formation; for one command: `forge run FORMATION -- CMD`
     Shell(ShellArguments),
     /// Makes a formation of what `forge run --writable DIR` kept; prints its id
@@ -85,6 +89,7 @@ pub enum Command {
     /// Does what Nix's `nix-instantiate` does, with its flags and its words
     NixInstantiate(NixInstantiateArguments),
     /// Reports every mistake of syntax and names at once, without evaluating or building
+    #[command(visible_alias = "validate")]
     Check(CheckArguments),
     /// Writes forge.lock: the exact packages that an expression's wishes stand for
     Lock(LockArguments),
@@ -135,7 +140,7 @@ pub enum Command {
 /// An expression and what of it is meant.
 #[derive(Debug, Clone, Args)]
 pub struct ExpressionArguments {
-    /// A runtime expression (a directory stands for its runtime.expr)
+    /// A runtime expression or a runtime.yaml of Joblet (a directory stands for the one in it), or the name of a runtime that comes with forge
     #[arg(value_name = "FILE", default_value = "runtime.expr")]
     pub file: PathBuf,
     /// Which of the file's formations or attributes, for instance `tools.small`
@@ -168,7 +173,7 @@ pub struct BuildArguments {
 }
 
 /// What is run, and how: the same for `run` and `shell`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Target {
     /// A digest, a prefix of 6 digits or more, a name, an expression's file (./runtime.expr), an artifact's (./x.sif), or an image of a registry (oci://…)
     #[arg(value_name = "FORMATION")]
@@ -405,9 +410,12 @@ pub enum AttachChoice {
 /// `forge import`
 #[derive(Debug, Args)]
 pub struct ImportArguments {
-    /// A directory, a tar (compressed or not), a squashfs or SIF, an OCI layout or archive, an image of a registry (oci://HOST/REPOSITORY:TAG); `-` is a tar on stdin
+    /// A directory, a tar (compressed or not), a squashfs or SIF, an OCI layout or archive, an image of a registry (oci://HOST/REPOSITORY:TAG); `-` is a tar on stdin; the word `joblet` before a runtime.yaml
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// After the word `joblet`: a runtime.yaml, of which the expression that does the same is printed
+    #[arg(value_name = "RUNTIME.YAML")]
+    pub description: Option<PathBuf>,
     /// What the formation is called [default: what the artifact says, else what its file is called]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

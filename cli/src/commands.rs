@@ -32,12 +32,13 @@ mod repl;
 mod run;
 mod sign;
 mod tag;
+mod test;
 mod verify;
 mod why;
 
 /// Runs a command and turns what came of it into words and an exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
+    let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_) | Command::Test(_));
     let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
     let (result, color, person) = match Context::new(arguments.global) {
         Ok(context) => (dispatch(arguments.command, &context), context.color(), context.is_watched()),
@@ -62,6 +63,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Shell(arguments) => run::shell(&arguments, context),
         Command::Commit(arguments) => commit::run(&arguments, context),
+        Command::Test(arguments) => test::run(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),
         Command::Repl(arguments) => repl::run(&arguments, context),
         Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),

@@ -118,6 +118,12 @@ impl Failure {
         self
     }
 
+    /// Shows these instead of the headline.
+    pub fn with_findings(mut self, findings: Vec<Finding>) -> Self {
+        self.findings = findings;
+        self
+    }
+
     fn own_code(mut self) -> Self {
         self.own_code_in_run = true;
         self
@@ -225,8 +231,15 @@ impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         use store::Error::*;
         match &error {
-            NotFound { kind: "formation", .. } => plain(code::NOT_FOUND, &error)
-                .hint("`forge list` shows what is here; an expression's file is given with a slash or its suffix: ./runtime.expr"),
+            NotFound { kind: "formation", id } => {
+                let failure = Failure::new(code::NOT_FOUND, format!("not found: {id}")).cause(error.to_string());
+                match crate::runtimes::named(id) {
+                    Some(name) => failure.hint(format!("`forge build {name}` makes it")),
+                    None => failure.hint(
+                        "`forge list` shows what is here; `forge build ./runtime.expr` makes what a file describes",
+                    ),
+                }
+            }
             NotFound { .. } => plain(code::DAMAGED, &error).hint("`forge verify` says what is missing"),
             Ambiguous { given, candidates } => {
                 let mut failure = Failure::new(code::USAGE, format!("`{given}` fits {} formations", candidates.len()));

@@ -6,12 +6,14 @@ mod context;
 mod error;
 mod evaluation_cache;
 mod interrupt;
+mod joblet;
 mod keys;
 mod outside;
 mod plan;
 mod progress;
 mod registries;
 mod render;
+mod runtimes;
 mod settings;
 mod units;
 

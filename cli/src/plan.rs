@@ -39,14 +39,22 @@ pub struct Expression {
     cache: EvaluationCache,
 }
 
-/// The name that is looked for where a directory is given.
-const DEFAULT_FILE: &str = "runtime.expr";
+/// The names that are looked for where a directory is given, first one first.
+const DEFAULT_FILES: [&str; 3] = ["runtime.expr", "runtime.yaml", "runtime.yml"];
 
 impl Expression {
     /// Finds the file and reads its lock.
     pub fn open(arguments: &ExpressionArguments, context: &Context) -> Result<Self> {
-        let file = expression_file(&arguments.file)?;
-        let request = request(&file, arguments)?;
+        let file = match own_runtime(&arguments.file, context)? {
+            Some(file) => file,
+            None => expression_file(&arguments.file)?,
+        };
+        let mut request = request(&file, arguments)?;
+        if crate::joblet::is_description(&file) {
+            let text = crate::joblet::expression(&file, context)?.text.into_bytes();
+            let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
+            request.input = Input::Text { text, directory };
+        }
         let lock_path = file.with_file_name("forge.lock");
         let (lock, written) = read_lock(&lock_path)?;
         let cache = context.evaluation_cache();
@@ -140,11 +148,28 @@ impl Expression {
     }
 }
 
+/// The file of a runtime that comes with forge, if its name was given and no file is called so. It is kept, with its lock, among
+/// what is forge's own of this user.
+fn own_runtime(given: &Path, context: &Context) -> Result<Option<PathBuf>> {
+    let Some(name) = given.to_str().filter(|_| !given.exists()).and_then(crate::runtimes::named) else {
+        return Ok(None);
+    };
+    let directory = context.state_path()?.join("runtimes").join(name);
+    let file = directory.join(DEFAULT_FILES[0]);
+    let text = crate::runtimes::expression(name);
+    if std::fs::read_to_string(&file).ok().as_deref() != Some(&text) {
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(&file, text)?;
+    }
+    Ok(Some(file))
+}
+
 /// The expression's file that was meant; a directory stands for the one in it.
 pub fn expression_file(given: &Path) -> Result<PathBuf> {
     let mut file = context::absolute(given)?;
     if file.is_dir() {
-        file.push(DEFAULT_FILE);
+        let name = DEFAULT_FILES.into_iter().find(|name| file.join(name).is_file()).unwrap_or(DEFAULT_FILES[0]);
+        file.push(name);
     }
     if file.is_file() {
         // `..` and links on the way are resolved once, so that the project below is the one that is meant.

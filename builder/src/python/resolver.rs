@@ -52,7 +52,8 @@ fn requirements(value: Option<&Value>) -> Result<Vec<String>> {
     texts.map(|text| checked(text?)).collect()
 }
 
-fn checked(text: &str) -> Result<String> {
+/// A requirement, if it is one.
+pub fn checked(text: &str) -> Result<String> {
     let bad = |reason: String| Error::Invalid { what: "requirement", name: text.to_owned(), reason };
     if text.chars().any(char::is_control) {
         return Err(bad("it has a control character".to_owned()));

@@ -162,7 +162,12 @@ fn build_and(
             return Ok(Err(Plain { name: plan.goal.name, output, checked }));
         }
         let built = builder::realise(&builder, &plan)?;
-        store.set_root(&plan.goal.name, built.formation)?;
+        let (name, version) = (&plan.goal.name, &plan.goal.version);
+        store.set_root(name, built.formation)?;
+        // What was built under another version keeps its name with that version.
+        if store::directory::versioned::is_version(version) {
+            store.set_root(&format!("{name}@{version}"), built.formation)?;
+        }
         let realise = started.elapsed().as_secs_f64();
         let checked = check(&plan)?;
         Ok::<_, Failure>(Ok((plan, built, evaluate, realise, checked)))

@@ -16,6 +16,10 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
     let mut findings = Vec::new();
     for file in &arguments.files {
         let path = plan::expression_file(file)?;
+        if crate::joblet::is_description(&path) {
+            findings.extend(crate::joblet::findings(&path)?);
+            continue;
+        }
         findings.extend(expressions::check(&path, &Sources::pure(plan::project_of(&path))));
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();

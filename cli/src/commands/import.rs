@@ -24,8 +24,30 @@ pub struct Wishes<'a> {
     platform: Option<&'a str>,
 }
 
+/// `forge import joblet FILE`: prints the expression that does what a runtime.yaml says.
+fn joblet(file: &Path, context: &Context) -> Result<ExitCode> {
+    let file = crate::plan::expression_file(file)?;
+    let turned = crate::joblet::expression(&file, context)?;
+    if context.global.json {
+        let note = |(line, note): &(Option<usize>, String)| serde_json::json!({ "line": line, "note": note });
+        let notes: Vec<_> = turned.notes.iter().map(note).collect();
+        super::print_json(&serde_json::json!({ "schema": 1, "expression": turned.text, "notes": notes }))?;
+    } else {
+        super::print(&turned.text)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `forge import`
 pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
+    match &arguments.description {
+        Some(file) if arguments.file == Path::new("joblet") => return joblet(file, context),
+        Some(_) => {
+            let failure = Failure::new(code::USAGE, "one artifact at a time");
+            return Err(failure.hint("`forge import joblet runtime.yaml` turns a runtime of Joblet into an expression"));
+        }
+        None => {}
+    }
     let store = context.store()?;
     let mut wishes = Wishes {
         name: arguments.name.as_deref(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::args::InfoArguments;
 use crate::context::Context;
 use crate::error::Result;
-use crate::render;
+use crate::{render, runtimes};
 use store::{Port, User};
 
 /// `forge info`
@@ -25,7 +25,18 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     let ports: Vec<String> = launch.ports.iter().map(Port::to_string).collect();
     let environment: std::collections::BTreeMap<String, String> =
         launch.environment.iter().map(|(name, value)| (text(name), text(value))).collect();
+    let packages = store.packages(formation.root)?;
+    let kind = runtimes::kind(&formation, &record);
+    let label = |name: &str| launch.labels.get(name).cloned().unwrap_or_default();
     if context.global.json {
+        let package = |package: &store::packages::Package| {
+            serde_json::json!({
+                "ecosystem": package.ecosystem.purl_type(),
+                "name": package.name,
+                "version": package.version,
+                "licences": package.licences,
+            })
+        };
         super::print_json(&serde_json::json!({
             "schema": 1,
             "id": id.to_string(),
@@ -34,6 +45,15 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "version": formation.version,
             "variant": formation.variant,
             "platform": formation.platform,
+            "type": kind,
+            "description": runtimes::description(&formation),
+            "requirements": {
+                "minimum_memory": launch.labels.get("forge.memory.minimum"),
+                "recommended_memory": launch.labels.get("forge.memory.recommended"),
+                "gpu": launch.labels.get("forge.gpu").is_some(),
+                "architectures": [formation.platform.rsplit('/').next().unwrap_or_default()],
+            },
+            "packages": packages.iter().map(package).collect::<Vec<_>>(),
             "root": formation.root.to_string(),
             "size": extent.bytes,
             "files": extent.files,
@@ -54,6 +74,8 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     line("names", names.join(", "));
     line("name", formation.name.clone());
     line("version", formation.version.clone());
+    line("type", kind);
+    line("description", runtimes::description(&formation).to_owned());
     line("variant", formation.variant.clone());
     line("platform", formation.platform.clone());
     line("root", formation.root.to_string());
@@ -70,6 +92,12 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     for (name, value) in &environment {
         line("environment", format!("{name}={value}"));
     }
+    let memory = [("at least", "forge.memory.minimum"), ("recommended", "forge.memory.recommended")];
+    let memory = memory.map(|(word, name)| (word, label(name))).into_iter().filter(|(_, size)| !size.is_empty());
+    line("memory", memory.map(|(word, size)| format!("{word} {size}")).collect::<Vec<_>>().join(", "));
+    if launch.labels.contains_key("forge.gpu") {
+        line("gpu", format!("needed {}", label("forge.cuda")).trim_end().to_owned());
+    }
     for (name, value) in &launch.labels {
         line("label", format!("{name}={value}"));
     }
@@ -79,9 +107,24 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             format!("{}  {}  {} files  {}", &layer.delta[..8], render::size(layer.size), layer.files, layer.label),
         );
     }
+    let mut count: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for package in &packages {
+        *count.entry(package.ecosystem.purl_type()).or_default() += 1;
+    }
+    let counts: Vec<String> = count.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    line("packages", counts.join(", "));
+    // Debian's own are many; `forge sbom` has them all.
+    let of_languages = packages.iter().filter(|package| !matches!(package.ecosystem.purl_type(), "deb" | "apk"));
+    for package in of_languages.take(MOST_PACKAGES) {
+        line("package", format!("{} {} ({})", package.name, package.version, package.ecosystem.purl_type()));
+    }
+    line("usage", format!("forge run {}{}", formation.name, if launch.command.is_empty() { " -- CMD" } else { "" }));
     super::print(&out)?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// More packages of languages than this are not listed by name.
+const MOST_PACKAGES: usize = 40;
 
 fn limits(limits: &store::Limits) -> String {
     let mut words = Vec::new();

@@ -7,7 +7,7 @@ use store::FormationId;
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::render;
+use crate::{render, runtimes};
 
 /// `forge list`
 pub fn run(context: &Context) -> Result<ExitCode> {
@@ -21,23 +21,36 @@ pub fn run(context: &Context) -> Result<ExitCode> {
         let (formation, record) = (store.formation(id)?, store.record(id)?);
         let size: u64 = record.layers.iter().map(|layer| layer.size).sum();
         let names = names.get(&id).cloned().unwrap_or_default();
+        let (kind, description) = (runtimes::kind(&formation, &record), runtimes::description(&formation));
         records.push(serde_json::json!({
             "id": id.to_string(),
             "name": formation.name,
             "version": formation.version,
             "platform": formation.platform,
+            "type": kind,
+            "description": description,
             "size": size,
             "names": names,
             "built": record.built,
         }));
-        let shown = if names.is_empty() { "(unnamed)".to_owned() } else { names.join(", ") };
-        rows.push(vec![id.short(), shown, formation.version, formation.platform, render::size(size)]);
+        // `NAME@VERSION` says nothing that the row does not.
+        let own = format!("{}@{}", formation.name, formation.version);
+        let shown: Vec<String> = match names.contains(&formation.name) {
+            true => names.into_iter().filter(|name| *name != own).collect(),
+            false => names,
+        };
+        let shown = if shown.is_empty() { "(unnamed)".to_owned() } else { shown.join(", ") };
+        let description: String = description.chars().take(60).collect();
+        let version = if formation.version.is_empty() { "-".to_owned() } else { formation.version };
+        rows.push(vec![shown, version, kind, render::size(size), id.short(), formation.platform, description]);
     }
     if context.global.json {
-        super::print_json(&serde_json::json!({ "schema": 1, "formations": records }))?;
+        super::print_json(&serde_json::json!({ "schema": 1, "total": records.len(), "formations": records }))?;
     } else {
-        rows.sort_by(|left, right| left[1].cmp(&right[1]));
-        super::print(&render::table(&["ID", "NAMES", "VERSION", "PLATFORM", "SIZE"], &rows))?;
+        rows.sort();
+        let columns = ["RUNTIME", "VERSION", "TYPE", "SIZE", "ID", "PLATFORM", "DESCRIPTION"];
+        let total = rows.len();
+        super::print(&format!("{}Total runtimes: {total}\n", render::table(&columns, &rows)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

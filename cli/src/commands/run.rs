@@ -91,7 +91,7 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
 }
 
 /// The formation that was meant: an expression's file is built first, an artifact's is taken in.
-fn formation(store: &Store, target: &Target, context: &Context) -> Result<FormationId> {
+pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Result<FormationId> {
     let given = target.formation.as_str();
     if crate::registries::is_meant(given) {
         return crate::registries::formation(store, given, Some(&this_platform()), context);
@@ -107,7 +107,7 @@ fn formation(store: &Store, target: &Target, context: &Context) -> Result<Format
     }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
-        || path.extension().is_some_and(|suffix| suffix == "expr" || suffix == "nix");
+        || path.extension().is_some_and(|suffix| ["expr", "nix", "yaml", "yml"].iter().any(|known| suffix == *known));
     if !like_path {
         return Ok(store.find(given)?);
     }
@@ -120,9 +120,9 @@ fn formation(store: &Store, target: &Target, context: &Context) -> Result<Format
 const ARTIFACTS: [&str; 4] = ["sif", "squashfs", "sqfs", "tar"];
 
 /// What a formation with these launch settings is to run.
-type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
+pub(super) type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
 
-fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
+pub(super) fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
     options::refuse_habits(&target.options.habits)?;
     let store = context.store()?;
     let id = formation(&store, target, context)?;

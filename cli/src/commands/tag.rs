@@ -24,9 +24,27 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
     let mut removed = Vec::new();
     for given in &arguments.formations {
         let roots = store.roots()?;
-        if roots.contains_key(given) {
+        if let Some(id) = roots.get(given) {
             store.remove_root(given)?;
             removed.push(given.clone());
+            match given.split_once('@') {
+                // The name goes on to the version before, or away with the last one.
+                Some((name, _)) if roots.get(name) == Some(id) => match store.versions(name)?.pop() {
+                    Some((_, before)) => store.set_root(name, before)?,
+                    None => {
+                        store.remove_root(name)?;
+                        removed.push(name.to_owned());
+                    }
+                },
+                Some(_) => {}
+                None => {
+                    for (version, _) in store.versions(given)? {
+                        let root = format!("{given}@{version}");
+                        store.remove_root(&root)?;
+                        removed.push(root);
+                    }
+                }
+            }
             continue;
         }
         let id = store.find(given)?;
@@ -43,9 +61,9 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
 
 /// Refuses what could not be told from a digest or a path.
 pub fn check_name(name: &str) -> Result<()> {
-    if store::formation::is_name(name) {
+    if store::directory::versioned::is_root(name) {
         return Ok(());
     }
     let failure = Failure::new(code::USAGE, format!("`{name}` is not a name for a formation"));
-    Err(failure.hint("letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, and not like a digest"))
+    Err(failure.hint("letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, and not like a digest; `NAME@VERSION` too"))
 }

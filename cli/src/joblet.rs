@@ -1,0 +1,82 @@
+//! `runtime.yaml` of Joblet on the command line: the expression that does the same, or all findings with their places.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use builder::joblet::{self, Turned};
+use expressions::error::{Finding, Place, Severity, SourceText};
+
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+use crate::render;
+
+/// Whether a path is of such a file.
+pub fn is_description(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "yaml" || suffix == "yml")
+}
+
+/// Everything that is wrong with a file, or doubtful.
+pub fn findings(path: &Path) -> Result<Vec<Finding>> {
+    Ok(read(path)?.map_or_else(|findings| findings, |(_, findings)| findings))
+}
+
+/// The expression that a file stands for; what could not be turned is said on stderr.
+pub fn expression(path: &Path, context: &Context) -> Result<Turned> {
+    match read(path)? {
+        Err(findings) => {
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+            let headline = format!("`{}` has {errors} mistake{}", path.display(), if errors == 1 { "" } else { "s" });
+            Err(Failure::new(code::NEGATIVE, headline).with_findings(findings))
+        }
+        Ok((turned, findings)) => {
+            if !context.global.quiet {
+                let paint = render::Paint::new(context.color());
+                for finding in findings {
+                    eprint!("{}", render::finding(&finding, false, paint));
+                }
+            }
+            Ok(turned)
+        }
+    }
+}
+
+type Read = std::result::Result<(Turned, Vec<Finding>), Vec<Finding>>;
+
+fn read(path: &Path) -> Result<Read> {
+    const MOST: u64 = 16 << 20;
+    let failed = |error: std::io::Error| {
+        Failure::new(code::NOT_FOUND, format!("cannot read `{}`", path.display())).cause(error.to_string())
+    };
+    let size = std::fs::metadata(path).map_err(failed)?.len();
+    if size > MOST {
+        return Err(Failure::new(code::USAGE, format!("`{}` is too large for a description", path.display())));
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let source = Arc::new(SourceText { name: path.to_owned(), bytes: text.clone().into_bytes() });
+    let shown = |finding: joblet::Finding| Finding {
+        severity: if finding.warning { Severity::Warning } else { Severity::Error },
+        message: finding.message,
+        place: Some(Place { text: Arc::clone(&source), start: finding.start, end: finding.end }),
+        trace: Vec::new(),
+        hint: finding.hint,
+    };
+    Ok(match joblet::read(&text) {
+        Err(findings) => Err(findings.into_iter().map(shown).collect()),
+        Ok((description, findings)) => {
+            let turned = joblet::expression(&description);
+            let mut findings: Vec<Finding> = findings.into_iter().map(shown).collect();
+            for (line, note) in &turned.notes {
+                let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1));
+                let start = line.and_then(|line| starts.into_iter().nth(line - 1));
+                let place = start.map(|start| {
+                    let end = start + text[start..].lines().next().unwrap_or_default().len();
+                    Place { text: Arc::clone(&source), start, end }
+                });
+                let message = format!("cannot be turned: {note}");
+                findings.push(Finding { severity: Severity::Warning, message, place, trace: Vec::new(), hint: None });
+            }
+            Ok((turned, findings))
+        }
+    })
+}
