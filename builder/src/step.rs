@@ -159,6 +159,15 @@ fn run(
     run_sandbox(builder, name, sandbox, place, log)
 }
 
+/// A time as people write it: `20m`, `1.5s`.
+fn duration(millis: u64) -> String {
+    match millis {
+        millis if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
+        millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+        millis => format!("{}s", millis as f64 / 1000.0),
+    }
+}
+
 /// What bounds every step.
 pub(crate) fn limits(timeout_millis: Option<u64>) -> Limits {
     Limits { pids: Some(MOST_PROCESSES), timeout_millis, ..Limits::default() }
@@ -189,7 +198,7 @@ pub(crate) fn run_sandbox(
         Ending::Exited(0) => return Ok(()),
         Ending::Exited(status) => format!("exit status {status}"),
         Ending::Signalled(signal) => format!("signal {signal}"),
-        Ending::TimedOut => "its time was over".to_owned(),
+        Ending::TimedOut => format!("timed out after {}", duration(sandbox.limits.timeout_millis.unwrap_or_default())),
         Ending::OutOfMemory => "it ran out of memory".to_owned(),
         Ending::TooMuchOutput => "it printed too much".to_owned(),
     };

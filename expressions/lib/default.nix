@@ -210,6 +210,7 @@ let
       layers ? null,
       environment ? { },
       directory ? "/",
+      timeout ? null,
     }:
     if (command == null) == (script == null) then
       fail arguments "script" "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
@@ -225,6 +226,8 @@ let
       wrong arguments "directory" "forge.run: `directory` is a string, for instance \"/app\""
     else if !(layers == null || isList layers) then
       wrong arguments "layers" "forge.run: `layers` is a list of layers"
+    else if timeout != null && parseDuration timeout == null then
+      wrong arguments "timeout" "forge.run: `timeout` is a time such as \"90s\" or \"20m\""
     else
       layer "run" {
         inherit
@@ -233,6 +236,7 @@ let
           layers
           environment
           directory
+          timeout
           ;
         command = if command != null then command else [ "/bin/sh" "-euc" script ];
       };
@@ -294,6 +298,8 @@ let
       layers,
       version ? "",
       variant ? "",
+      description ? "",
+      test ? [ ],
       environment ? { },
       entrypoint ? [ ],
       command ? [ ],
@@ -313,6 +319,11 @@ let
           value
         else
           wrong specification setting "formation ${name}: `${setting}` is a list of strings, for instance [ \"python3\" \"/app/main.py\" ]";
+      described =
+        if isString description then
+          description
+        else
+          wrong specification "description" "formation ${name}: `description` is a string";
     in
     {
       _type = "formation";
@@ -334,7 +345,10 @@ let
             capabilities
           else
             wrong specification "capabilities" "formation ${name}: `capabilities` is a list of names, for instance [ \"NET_RAW\" ]";
-        labels = mapAttrs (name: value: within labels name (toString value)) labels;
+        labels =
+          (if description == "" then { } else { "org.opencontainers.image.description" = described; })
+          // (if words "test" test == [ ] then { } else { "forge.test" = toJSON test; })
+          // mapAttrs (name: value: within labels name (toString value)) labels;
         ports =
           if isList ports && all (port: isInt port || isString port) ports then
             map toString ports
@@ -591,6 +605,7 @@ let
       layers,
       environment,
       directory,
+      timeout,
       arguments,
       ...
     }:
@@ -599,11 +614,14 @@ let
     in
     {
       label = "run ${name}";
-      drv = step "run" name {
-        inherit command directory;
-        environment = mapAttrs (name: value: within environment name (toString value)) environment;
-        layers = if layers == null then below else map (item: item.drv) given;
-      };
+      drv = step "run" name (
+        {
+          inherit command directory;
+          environment = mapAttrs (name: value: within environment name (toString value)) environment;
+          layers = if layers == null then below else map (item: item.drv) given;
+        }
+        // (if timeout == null then { } else { timeout = parseDuration timeout; })
+      );
     };
 
 in
@@ -621,4 +639,12 @@ in
     ;
   inherit (nodePart) node;
   inherit (ociPart) oci;
+  runtimes = part "runtimes" {
+    inherit
+      architecture
+      debian
+      formation
+      python
+      ;
+  };
 }

@@ -17,6 +17,7 @@ const LIBRARY: &str = include_str!("../lib/default.nix");
 const PARTS: &[(&str, &str, &str)] = &[
     ("node", "<forge library: node>", include_str!("../lib/node.nix")),
     ("oci", "<forge library: oci>", include_str!("../lib/oci.nix")),
+    ("runtimes", "<forge library: runtimes>", include_str!("../lib/runtimes.nix")),
     ("units", "<forge library: units>", include_str!("../lib/units.nix")),
 ];
 

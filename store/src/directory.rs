@@ -52,6 +52,7 @@ mod scratch;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verify;
+pub mod versioned;
 
 pub use building::{Begin, Building};
 pub use collect::{Collected, Keep};

@@ -11,7 +11,7 @@ use super::{Builtin, Job};
 use crate::Result;
 use crate::step::{Command, run_step};
 
-/// Parameters: `layers` (lowest first), `command`, `environment`, `directory`.
+/// Parameters: `layers` (lowest first), `command`, `environment`, `directory`, `timeout` (in milliseconds).
 pub struct Run;
 
 impl Builtin for Run {
@@ -30,6 +30,7 @@ impl Builtin for Run {
         let command = Command {
             environment: environment.into_iter().map(|(name, value)| (name.into(), OsString::from(value))).collect(),
             directory: PathBuf::from(job.parameter::<String>("directory")?),
+            timeout_millis: job.parameter("timeout")?,
             ..Command::new(&layers, job.parameter::<Vec<String>>("command")?)
         };
         Ok(Claim::Delta(run_step(job.builder, job.name, &command)?))

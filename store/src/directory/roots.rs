@@ -6,6 +6,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::lease::Use;
+use super::versioned::{is_root, split};
 use super::{Record, Store, failed, object_path};
 use crate::formation::is_name;
 use crate::{Error, Formation, FormationId, Result};
@@ -98,8 +99,13 @@ impl Store {
 
     fn look_up(&self, given: &str) -> Result<FormationId> {
         let not_found = || Error::NotFound { kind: "formation", id: given.to_owned() };
-        if is_name(given) {
-            return self.root(given)?.ok_or_else(not_found);
+        if is_root(given)
+            && let Some(id) = self.root(given)?
+        {
+            return Ok(id);
+        }
+        if is_name(given) || split(given).is_some() {
+            return self.find_version(given)?.ok_or_else(not_found);
         }
         if let Ok(id) = given.parse::<FormationId>() {
             return match self.has_formation(id) {
@@ -131,7 +137,7 @@ impl Store {
 
     /// Gives a formation a name, which keeps it from being collected. An earlier formation of that name loses it.
     pub fn set_root(&self, name: &str, id: FormationId) -> Result<()> {
-        if !is_name(name) {
+        if !is_root(name) {
             return Err(Error::Malformed { given: name.to_owned() });
         }
         if !self.has_formation(id) {
@@ -145,7 +151,7 @@ impl Store {
 
     /// Takes a name away; says whether it was there.
     pub fn remove_root(&self, name: &str) -> Result<bool> {
-        if !is_name(name) {
+        if !is_root(name) {
             return Err(Error::Malformed { given: name.to_owned() });
         }
         let relative = format!("roots/{name}");

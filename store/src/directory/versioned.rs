@@ -32,9 +32,13 @@ pub fn split(given: &str) -> Option<(&str, &str)> {
 /// Whether a version keeps a constraint: exact `1.2.3`, `1.2` (any 1.2.x), `1` (any 1.x), `latest` or nothing (any), `>=1.2`.
 pub fn keeps(version: &str, constraint: &str) -> bool {
     let constraint = constraint.trim();
-    for (sign, wanted) in [(">=", &[Ordering::Greater, Ordering::Equal][..]), ("<=", &[Ordering::Less, Ordering::Equal]),
-        (">", &[Ordering::Greater]), ("<", &[Ordering::Less]), ("=", &[Ordering::Equal])]
-    {
+    for (sign, wanted) in [
+        (">=", &[Ordering::Greater, Ordering::Equal][..]),
+        ("<=", &[Ordering::Less, Ordering::Equal]),
+        (">", &[Ordering::Greater]),
+        ("<", &[Ordering::Less]),
+        ("=", &[Ordering::Equal]),
+    ] {
         if let Some(bound) = constraint.strip_prefix(sign) {
             return wanted.contains(&compare(version, bound.trim()));
         }
