@@ -72,6 +72,7 @@ pub const ALL: &[&dyn Builtin] = &[
     &debian::configure::Configure,
     &crate::python::wheel::Wheel,
     &crate::python::environment::Environment,
+    &crate::python::source::Source,
     &crate::node::package::Package,
     &crate::node::modules::Modules,
     &crate::oci::Layer,

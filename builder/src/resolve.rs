@@ -22,6 +22,7 @@ pub const ALL: &[&dyn Resolver] = &[
     &debian::resolver::Index,
     &python::resolver::Python,
     &crate::oci::Image,
+    &python::lockfile::LockFile,
     &fetch::resolver::Url,
     &fetch::tree::Trees,
 ];

@@ -9,6 +9,8 @@
   system,
   # The library's file of a name.
   part,
+  # A path: its address as the lock has it, relative to the project.
+  relative,
   # set: name: message: fails where the user wrote the attribute.
   fail,
   # The same, and says what the attribute is instead.
@@ -180,18 +182,44 @@ let
           ;
       };
 
-  # Projects of the Python package index, as wheels. `requirements` as pip takes them.
+  # Projects of the Python package index. `requirements` as pip takes them; or `lock`: a uv.lock, pylock.toml, requirements.txt with
+  # hashes, or pyproject.toml.
   python =
     arguments@{
-      requirements,
+      requirements ? [ ],
+      lock ? null,
+      extras ? [ ],
+      groups ? [ ],
       python ? null,
     }:
-    if !(isList requirements && all isString requirements) then
+    let
+      isTexts = value: isList value && all isString value;
+    in
+    if !isTexts requirements then
       wrong arguments "requirements" "forge.python: `requirements` is a list of strings, for instance [ \"numpy\" \"pandas>=2\" ]"
     else if !(python == null || isString python) then
       wrong arguments "python" "forge.python: `python` is a string, for instance \"3.11\""
+    else if !(lock == null || isPath lock) then
+      wrong arguments "lock" "forge.python: `lock` is the path of a lock file, for instance ./uv.lock"
+    else if !isTexts extras then
+      wrong arguments "extras" "forge.python: `extras` is a list of strings"
+    else if !isTexts groups then
+      wrong arguments "groups" "forge.python: `groups` is a list of strings, for instance [ \"dev\" ]"
+    else if lock != null && requirements != [ ] then
+      fail arguments "requirements" "forge.python: give either `requirements` or `lock`"
+    else if lock == null && (arguments ? extras || arguments ? groups || !(arguments ? requirements)) then
+      fail arguments (if arguments ? extras then "extras" else "groups") "forge.python: `requirements` is missing, or a `lock` that has them"
     else
-      layer "python" { inherit arguments requirements python; };
+      layer "python" {
+        inherit
+          arguments
+          requirements
+          lock
+          extras
+          groups
+          python
+          ;
+      };
 
   # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
   files =
@@ -422,6 +450,7 @@ let
           fail (elemAt debians 1).arguments "suite" "formation ${name}: one Debian suite at a time, not ${concatStringsSep " and " debianSuites}"
         else
           head debianSuites;
+      pythonLocks = filter (item: item.lock != null) pythons;
       pythonWishes = unique (filter (wish: wish != null) (map (item: item.python) pythons));
       known =
         if debians == [ ] then
@@ -460,6 +489,13 @@ let
           below:
           pythonLayer below {
             requirements = sorted (concatLists (map (item: item.requirements) pythons));
+            file =
+              if pythonLocks == [ ] then
+                null
+              else if length pythons > 1 then
+                fail (head pythonLocks).arguments "lock" "formation ${name}: a lock file says everything itself: no other forge.python beside it"
+              else
+                head pythonLocks;
             python = pythonVersion;
             inherit (known) glibc;
           };
@@ -542,32 +578,61 @@ let
     below:
     {
       requirements,
+      file,
       python,
       glibc,
     }:
     let
-      records = lock "python" {
-        inherit requirements python glibc;
+      target = {
+        inherit python glibc;
         platform = "linux/${architecture}";
       };
+      records =
+        if file == null then
+          lock "python" (target // { inherit requirements; })
+        else
+          lock "python-lock" (
+            target
+            // {
+              url = relative file.lock;
+              sha256 = builtins.hashFile "sha256" file.lock;
+            }
+            // (if file.extras == [ ] then { } else { extras = sorted file.extras; })
+            // (if file.groups == [ ] then { } else { groups = sorted file.groups; })
+          );
+      fetched =
+        record:
+        download {
+          name = record.file;
+          url = "python:${record.name}/${record.file}";
+          inherit (record) sha256;
+          size = record.size or null;
+        };
       wheel =
         record:
         step "wheel" "${record.name}-${record.version}" {
           inherit (record) file;
           inherit python;
-          wheel = download {
-            name = record.file;
-            url = "python:${record.name}/${record.file}";
-            inherit (record) sha256;
-            size = record.size or null;
-          };
+          wheel = fetched record;
         };
+      # Built from its source, with what building needs.
+      built =
+        record:
+        step "python-source" "${record.name}-${record.version}" {
+          inherit (record) file;
+          inherit python;
+          layers = below;
+          source = fetched record;
+          wheels = map wheel (filter (other: other.for or null == record.name) records);
+        };
+      isWheel = record: match ".*[.]whl" record.file != null;
+      installed = filter (record: !(record ? for)) records;
     in
     {
       label = "python ${python}";
       drv = step "python-environment" "python-${python}" {
         layers = below;
-        wheels = map wheel records;
+        wheels = map (record: if isWheel record then wheel record else built record) installed;
         inherit python;
       };
     };

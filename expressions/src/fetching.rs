@@ -92,6 +92,18 @@ pub fn tree_request(attributes: &Attributes, project: &Path, uncommitted: bool) 
     LockRequest { kind: "tree".to_owned(), parameters }
 }
 
+/// The address of a file, told from the project's directory if it is in it.
+pub fn project_url(path: &Path, project: &Path) -> String {
+    let mut whole = String::from("file://");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => whole.push(*byte as char),
+            byte => whole.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    relative(&whole, project)
+}
+
 /// A lock names no path of the machine: what lies in the project is told from there.
 fn relative(url: &str, project: &Path) -> String {
     let path =

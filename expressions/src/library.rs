@@ -22,6 +22,7 @@ const PARTS: &[(&str, &str, &str)] = &[
 ];
 
 static PART: Builtin = Builtin { name: "part", arity: 1, strict: 0, traced: false, run: part };
+static RELATIVE: Builtin = Builtin { name: "relative", arity: 1, strict: 0, traced: false, run: relative };
 static LOCK: Builtin = Builtin { name: "lock", arity: 2, strict: 0, traced: false, run: lock };
 static FAIL: Builtin = Builtin { name: "fail", arity: 3, strict: 0, traced: false, run: fail };
 static WRONG: Builtin = Builtin { name: "wrong", arity: 3, strict: 0, traced: false, run: wrong };
@@ -39,6 +40,7 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
     };
     let primitives = Value::set(vec![
         Attribute::new(symbol("part"), Value::builtin(&PART)),
+        Attribute::new(symbol("relative"), Value::builtin(&RELATIVE)),
         Attribute::new(symbol("lock"), Value::builtin(&LOCK)),
         Attribute::new(symbol("fail"), Value::builtin(&FAIL)),
         Attribute::new(symbol("wrong"), Value::builtin(&WRONG)),
@@ -56,6 +58,14 @@ fn part(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Va
         Some((_, file, text)) => evaluator.internal(file, text),
         None => Err(Failure::new("the library has no such part")),
     }
+}
+
+/// `relative path`: the address of a file of the project that says nothing of where the project lies.
+fn relative(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    let value = evaluator.force(&arguments[0], place)?;
+    let View::Path(path) = value.view() else { return Err(Failure::new("a path is expected")) };
+    let path = std::path::PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&path));
+    Ok(Value::string(crate::fetching::project_url(&path, &evaluator.sources.project)))
 }
 
 /// An attribute of a set, by arguments of a function; none if the user did not write it.

@@ -1,12 +1,12 @@
-//! What a `pylock.toml` says (PEP 751), as far as wheels go: one record for every package, without any address.
+//! What a `pylock.toml` says (PEP 751), as far as files of an index go: one record for every package, without any address.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use crate::python::index::file_name;
+use crate::python::lockfile::{self, Choice, Pinned};
 use crate::python::normalise;
-use crate::python::tags::{Tags, Target};
 use crate::{Error, Result};
 
 #[derive(serde::Deserialize)]
@@ -21,12 +21,17 @@ struct Document {
 struct Package {
     name: String,
     version: Option<String>,
+    marker: Option<String>,
+    sdist: Option<File>,
     #[serde(default)]
-    wheels: Vec<Wheel>,
+    wheels: Vec<File>,
+    vcs: Option<toml::Value>,
+    directory: Option<toml::Value>,
+    archive: Option<toml::Value>,
 }
 
 #[derive(serde::Deserialize)]
-struct Wheel {
+struct File {
     name: Option<String>,
     url: Option<String>,
     path: Option<String>,
@@ -35,71 +40,71 @@ struct Wheel {
     hashes: BTreeMap<String, String>,
 }
 
-impl Wheel {
+impl File {
     fn file(&self) -> Option<String> {
         self.name.clone().or_else(|| file_name(self.url.as_deref().or(self.path.as_deref())?))
     }
 }
 
 /// The records of a lock: name, version, file, size where it is known, SHA-256.
-pub fn records(text: &str, target: &Target) -> Result<Vec<BTreeMap<String, Value>>> {
+pub fn records(text: &str, choice: &Choice<'_>) -> Result<Vec<BTreeMap<String, Value>>> {
     let bad = |reason: String| Error::Invalid { what: "lock", name: "pylock.toml".to_owned(), reason };
     let document: Document = toml::from_str(text).map_err(|error| bad(error.message().to_owned()))?;
     if document.lock_version.split('.').next() != Some("1") {
         return Err(bad(format!("it has version {}, and 1.x is understood", document.lock_version)));
     }
-    let tags = target.tags();
-    document.packages.iter().map(|package| record(package, target, &tags)).collect()
+    let mut packages = Vec::new();
+    for package in &document.packages {
+        if let Some(marker) = &package.marker
+            && !choice.holds("pylock.toml", marker, &choice.extras)?
+        {
+            continue;
+        }
+        packages.push(pinned(package)?);
+    }
+    lockfile::records(packages, choice.target)
 }
 
-fn record(package: &Package, target: &Target, tags: &Tags) -> Result<BTreeMap<String, Value>> {
+fn pinned(package: &Package) -> Result<Pinned> {
     let name = normalise(&package.name);
-    let ranked = package.wheels.iter().filter_map(|wheel| {
-        let file = wheel.file()?;
-        Some((tags.rank(&file)?, file, wheel))
-    });
-    let Some((_, file, wheel)) = ranked.min_by(|left, right| (&left.0, &left.1).cmp(&(&right.0, &right.1))) else {
-        let explanation = if package.wheels.is_empty() {
-            format!("`{name}` comes only as source distribution, and forge installs wheels")
-        } else {
-            format!("`{name}` has no wheel for {} with glibc 2.{}", target.machine, target.glibc_minor)
-        };
-        return Err(Error::Unsolvable { ecosystem: format!("Python {}", target.python), explanation });
-    };
-    let sha256 = wheel.hashes.get("sha256").filter(|digest| {
-        digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    });
-    let sha256 = sha256.ok_or_else(|| Error::Invalid {
-        what: "wheel",
-        name: file.clone(),
-        reason: "the index gives no SHA-256 for it".to_owned(),
-    })?;
-    let (written, version_written) = crate::python::wheel::name_and_version(&file).unwrap_or_default();
-    if written != name {
-        return Err(Error::Invalid { what: "wheel", name: file, reason: format!("it is listed for `{name}`") });
+    if package.vcs.is_some() || package.directory.is_some() || package.archive.is_some() {
+        let reason = format!("`{name}` is of no index, and only what an index has can be installed");
+        return Err(Error::Invalid { what: "lock", name: "pylock.toml".to_owned(), reason });
     }
-    let version = package.version.clone().unwrap_or(version_written);
-    let mut record = BTreeMap::from([
-        ("name".to_owned(), Value::from(name)),
-        ("version".to_owned(), Value::from(version)),
-        ("file".to_owned(), Value::from(file)),
-        ("sha256".to_owned(), Value::from(sha256.as_str())),
-    ]);
-    if let Some(size) = wheel.size {
-        record.insert("size".to_owned(), Value::from(size));
+    let mut files = Vec::new();
+    for file in package.wheels.iter().chain(&package.sdist) {
+        let Some(called) = file.file() else { continue };
+        let sha256 = file.hashes.get("sha256").filter(|digest| {
+            digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        });
+        let sha256 = sha256.ok_or_else(|| Error::Invalid {
+            what: "wheel",
+            name: called.clone(),
+            reason: "the index gives no SHA-256 for it".to_owned(),
+        })?;
+        if let Some((written, _)) = crate::python::wheel::name_and_version(&called)
+            && written != name
+        {
+            return Err(Error::Invalid { what: "wheel", name: called, reason: format!("it is listed for `{name}`") });
+        }
+        files.push((called, sha256.clone(), file.size));
     }
-    Ok(record)
+    let of_file = || files.iter().find_map(|(file, ..)| Some(crate::python::wheel::name_and_version(file)?.1));
+    let version = package.version.clone().or_else(of_file).unwrap_or_default();
+    Ok(Pinned { name, version, files })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::python::tags::Target;
 
     const DIGEST: &str = "ba0efaa9080b619ff2f3459d1d500c57bddea4a6b424b60a91141db6fd2f08bc";
 
     fn of(packages: &str) -> Result<String> {
         let text = format!("lock-version = \"1.0\"\ncreated-by = \"uv\"\n{}", packages.replace("DIGEST", DIGEST));
-        let records = records(&text, &Target::parse("3.11", "linux/amd64", "2.36")?)?;
+        let target = Target::parse("3.11", "linux/amd64", "2.36")?;
+        let records = records(&text, &Choice::of(&target)?)?;
         Ok(records.iter().map(|record| format!("{}\n", serde_json::to_string(record).unwrap())).collect())
     }
 
@@ -131,12 +136,14 @@ mod tests {
             Err(Error::Invalid { reason, .. }) => reason,
             other => panic!("{other:?}"),
         };
-        let sdist =
-            "[[packages]]\nname = \"docopt\"\nversion = \"1\"\nsdist = { url = \"https://host/docopt-1.tar.gz\" }";
-        insta::assert_snapshot!(error(sdist), @"`docopt` comes only as source distribution, and forge installs wheels");
+        let sdist = "[[packages]]\nname = \"docopt\"\nversion = \"1\"\n\
+                     sdist = { url = \"https://host/docopt-1.tar.gz\", hashes = { sha256 = \"DIGEST\" } }";
+        assert!(of(sdist).unwrap().contains("docopt-1.tar.gz"));
+        let elsewhere = "[[packages]]\nname = \"a\"\nvcs = { type = \"git\", url = \"https://h\" }";
+        insta::assert_snapshot!(error(elsewhere), @"`a` is of no index, and only what an index has can be installed");
         let windows =
-            "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-win32.whl\" }]";
-        insta::assert_snapshot!(error(windows), @"`a` has no wheel for x86_64 with glibc 2.36");
+            "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-win32.whl\", hashes = { sha256 = \"DIGEST\" } }]";
+        insta::assert_snapshot!(error(windows), @"`a` has no file for x86_64 with glibc 2.36");
         let bare =
             "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-any.whl\" }]";
         insta::assert_snapshot!(error(bare), @"the index gives no SHA-256 for it");

@@ -6,8 +6,9 @@ use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
 use serde_json::Value;
 use store::lock::{LockEntry, LockRequest};
 
+use crate::python::lockfile::{Choice, resolved};
+use crate::python::source;
 use crate::python::tags::Target;
-use crate::python::{index, pylock, uv};
 use crate::report::Span;
 use crate::resolve::Resolver;
 use crate::{Builder, Error, Result};
@@ -29,9 +30,10 @@ impl Resolver for Python {
         let requirements = requirements(request.parameters.get("requirements"))?;
         let mut records = Vec::new();
         if !requirements.is_empty() {
-            let indexes = index::indexes(builder)?;
             let _span = Span::start(builder.reporter, "resolve", requirements.join(" "), None);
-            records = pylock::records(&uv::resolve(builder, &indexes, &requirements, &target)?, &target)?;
+            let choice = Choice::of(&target)?;
+            let found = resolved(builder, &requirements, &choice)?;
+            records = source::with_build_requirements(builder, found, &choice)?;
         }
         Ok(LockEntry { request: request.clone(), records })
     }

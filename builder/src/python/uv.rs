@@ -38,7 +38,28 @@ const WHEELS: &[(&str, &str, &str)] = &[
 const REQUIREMENTS: &str = "/run/forge/requirements.in";
 
 /// Resolves requirements (checked already) to the text of a `pylock.toml`.
+///
+/// First with wheels alone; where something has none that fits, its source distribution may do. To know what that needs uv may
+/// have to run its build, here in the tool root.
 pub fn resolve(builder: &Builder<'_>, indexes: &Indexes, requirements: &[String], target: &Target) -> Result<String> {
+    match resolve_with(builder, indexes, requirements, target, true) {
+        Err(Error::Unsolvable { explanation, .. }) if explanation.contains(NO_WHEEL) => {
+            resolve_with(builder, indexes, requirements, target, false)
+        }
+        answer => answer,
+    }
+}
+
+/// In an explanation: that there would be a source distribution.
+const NO_WHEEL: &str = "only as source distribution";
+
+fn resolve_with(
+    builder: &Builder<'_>,
+    indexes: &Indexes,
+    requirements: &[String],
+    target: &Target,
+    wheels_only: bool,
+) -> Result<String> {
     let layers = [tool::root(builder)?, program(builder)?];
     let scratch = builder.store.scratch()?;
     let file = scratch.path().join("requirements.in");
@@ -59,7 +80,7 @@ pub fn resolve(builder: &Builder<'_>, indexes: &Indexes, requirements: &[String]
     set("UV_HTTP_RETRIES", "1");
     let python = target.python.to_string();
     let platform = target.uv_platform();
-    let words = [
+    let mut words = vec![
         "/usr/local/bin/uv",
         "pip",
         "compile",
@@ -68,8 +89,6 @@ pub fn resolve(builder: &Builder<'_>, indexes: &Indexes, requirements: &[String]
         &python,
         "--python-platform",
         &platform,
-        "--only-binary",
-        ":all:",
         "--format",
         "pylock.toml",
         "--no-header",
@@ -78,6 +97,9 @@ pub fn resolve(builder: &Builder<'_>, indexes: &Indexes, requirements: &[String]
         "--color",
         "never",
     ];
+    if wheels_only {
+        words.extend(["--only-binary", ":all:"]);
+    }
     let command = Command { binds, environment, network: Network::Host, ..Command::new(&layers, words) };
     match run_tool(builder, "uv", &command) {
         Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
@@ -129,10 +151,10 @@ fn failure(log: &str, indexes: &Indexes, target: &Target, scratch: &Path) -> Err
         let mut explanation = words(log, scratch);
         if let Some(name) = between(log, "Because all versions of ", " have no usable wheels") {
             explanation =
-                format!("`{name}` comes only as source distribution, and forge installs wheels\n{explanation}");
+                format!("`{name}` comes {NO_WHEEL} that could be built\n{explanation}");
         } else if let Some(name) = between(log, "Wheels are required for `", "`") {
             explanation = format!(
-                "versions of `{name}` come only as source distribution, and forge installs wheels\n{explanation}"
+                "versions of `{name}` come {NO_WHEEL} that could be built\n{explanation}"
             );
         }
         return Error::Unsolvable { ecosystem, explanation };
