@@ -13,6 +13,7 @@ use crate::{Builder, Error, Result, debian};
 pub mod closure;
 pub mod fetch;
 pub mod files;
+pub mod keep;
 pub mod run;
 
 /// One step to be made.
@@ -68,6 +69,7 @@ pub const ALL: &[&dyn Builtin] = &[
     &files::Files,
     &closure::Closure,
     &run::Run,
+    &keep::Keep,
     &debian::package::Package,
     &debian::configure::Configure,
     &crate::python::wheel::Wheel,
@@ -76,6 +78,9 @@ pub const ALL: &[&dyn Builtin] = &[
     &crate::node::package::Package,
     &crate::node::modules::Modules,
     &crate::oci::Layer,
+    &crate::rust::vendor::Crate,
+    &crate::rust::vendor::Vendor,
+    &crate::rust::vendor::Record,
 ];
 
 impl Job<'_> {

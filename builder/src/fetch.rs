@@ -8,6 +8,7 @@
 //! | `oci:HOST/REPOSITORY` | a layer of an image in that repository, by its SHA-256 |
 //! | `python:PROJECT/FILENAME` | wherever a Python index of this machine says that FILENAME of PROJECT lies |
 //! | `npm:NAME/-/FILENAME` | that path below the npm registry of this machine that NAME's scope has |
+//! | `cargo:NAME/VERSION` | where the crate registry of this machine says that its crates are |
 //!
 //! Bytes are hashed while they stream into the store; what has another digest than was asked for is never kept. A cut connection is
 //! taken up again where it was cut; what a server lied about then shows in the digest.
@@ -28,7 +29,7 @@ use store::BlobId;
 use store::digest::StepKey;
 use store::directory::Claim;
 
-use crate::{Builder, Error, Machine, Result, debian, node, python};
+use crate::{Builder, Error, Machine, Result, debian, node, python, rust};
 use store::http::{Failure, Patience};
 use transfer::Transfer;
 
@@ -255,7 +256,8 @@ fn places(builder: &Builder<'_>, url: &str) -> Result<Vec<Place>> {
             _ => Err(bad(url, "`python:PROJECT/FILENAME` is expected")),
         },
         "npm" => node::registry::places(builder, rest),
-        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `file:`, `debian:`, `python:`, `npm:`")),
+        "cargo" => rust::registry::places(builder, rest),
+        _ => Err(bad(url, "it begins with none of `https:`, `http:`, `file:`, `debian:`, `python:`, `npm:`, `cargo:`")),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod python;
 pub mod realise;
 pub mod report;
 pub mod resolve;
+pub mod rust;
 pub mod scan;
 pub mod schedule;
 pub mod step;

@@ -20,6 +20,8 @@ pub struct Machine {
     pub npm_registry: Option<String>,
     /// Who we are at registries of images, and which may be spoken to in plain HTTP.
     pub registries: store::registry::Settings,
+    /// An index of crates from forge's own configuration; overrides cargo's. `https://host/index/`.
+    pub cargo_index: Option<String>,
 }
 
 impl Machine {

@@ -54,6 +54,8 @@ pub struct Settings {
     pub python_index: Option<Setting<String>>,
     /// `npm.registry`: overrides npm's.
     pub npm_registry: Option<Setting<String>>,
+    /// `cargo.index`: overrides cargo's.
+    pub cargo_index: Option<Setting<String>>,
     /// `registries.insecure`: hosts that may be spoken to in plain HTTP.
     pub insecure_registries: Option<Setting<Vec<String>>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
@@ -71,6 +73,7 @@ struct File {
     python: PythonFile,
     registries: RegistriesFile,
     npm: NpmFile,
+    cargo: CargoFile,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -88,6 +91,12 @@ struct RegistriesFile {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct PythonFile {
+    index: Option<String>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CargoFile {
     index: Option<String>,
 }
 
@@ -194,6 +203,7 @@ impl Context {
             debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
             python_index: self.settings.python_index.clone().map(|setting| setting.value),
             registries: crate::registries::settings(self).unwrap_or_default(),
+            cargo_index: self.settings.cargo_index.clone().map(|setting| setting.value),
             npm_registry: self.settings.npm_registry.clone().map(|setting| setting.value),
         }
     }
@@ -245,6 +255,7 @@ impl Settings {
             Ok(Some(Setting { value: value.to_owned(), origin: format!("${name}") }))
         };
         settings.python_index = text("FORGE_PYTHON_INDEX")?;
+        settings.cargo_index = text("FORGE_CARGO_INDEX")?;
         settings.npm_registry = text("FORGE_NPM_REGISTRY")?;
         settings.insecure_registries = text("FORGE_INSECURE_REGISTRIES")?.map(|setting| Setting {
             value: setting.value.split([' ', ',']).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
@@ -297,6 +308,7 @@ impl Settings {
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
         fill(&mut self.insecure_registries, file.registries.insecure, &origin);
         fill(&mut self.python_index, file.python.index, &origin);
+        fill(&mut self.cargo_index, file.cargo.index, &origin);
         fill(&mut self.npm_registry, file.npm.registry, &origin);
         Ok(())
     }

@@ -250,9 +250,8 @@ impl From<store::Error> for Failure {
             Malformed { .. } => plain(code::USAGE, &error)
                 .hint("an expression's file is given with a slash or its suffix: ./runtime.expr"),
             Registry(error) => error.into(),
-            Mismatch { from, .. } if from.starts_with(store::registry::SCHEME) => {
-                plain(code::MISMATCH, &error).hint("the registry gives other bytes than it says: do not go on before you know why")
-            }
+            Mismatch { from, .. } if from.starts_with(store::registry::SCHEME) => plain(code::MISMATCH, &error)
+                .hint("the registry gives other bytes than it says: do not go on before you know why"),
             Mismatch { .. } | Decode { .. } => {
                 plain(code::DAMAGED, &error).hint("`forge verify` looks at the whole store")
             }

@@ -132,6 +132,29 @@ let
 
   inherit (part "units" { inherit fail wrong; }) parseBytes parseDuration parseLimits;
 
+  # A directory of the project without what its `.gitignore` leaves out.
+  source =
+    path:
+    if isPath path then
+      part "source" path
+    else
+      throw "forge.source: takes the path of a directory, for instance ./., not a ${typeOf path}";
+
+  rustPart = part "rust" {
+    inherit
+      baseName
+      debian
+      download
+      fail
+      files
+      layer
+      run
+      source
+      step
+      wrong
+      ;
+  };
+
   nodePart = part "node" {
     inherit
       architecture
@@ -221,6 +244,33 @@ let
           ;
       };
 
+  # OpenJDK of Debian, and jars by name: paths, or downloads (forge.fetchurl).
+  java =
+    arguments@{
+      version ? "17",
+      jdk ? false,
+      jars ? { },
+      directory ? "/app/lib",
+    }:
+    if !isString version then
+      wrong arguments "version" "forge.java: `version` is a string, for instance \"17\""
+    else if !isBool jdk then
+      wrong arguments "jdk" "forge.java: `jdk` is true or false"
+    else if !isAttrs jars then
+      wrong arguments "jars" "forge.java: `jars` is an attribute set, for instance { \"app.jar\" = ./app.jar; }"
+    else if !(isString directory && match "/.*" directory != null) then
+      wrong arguments "directory" "forge.java: `directory` is an absolute path"
+    else
+      layer "java" {
+        inherit
+          arguments
+          version
+          jars
+          directory
+          ;
+        flavour = if jdk then "jdk-headless" else "jre-headless";
+      };
+
   # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
   files =
     contents:
@@ -239,6 +289,7 @@ let
       environment ? { },
       directory ? "/",
       timeout ? null,
+      keep ? null,
     }:
     if (command == null) == (script == null) then
       fail arguments "script" "forge.run: give either `command` (a list of strings) or `script` (a text for /bin/sh)"
@@ -254,6 +305,8 @@ let
       wrong arguments "directory" "forge.run: `directory` is a string, for instance \"/app\""
     else if !(layers == null || isList layers) then
       wrong arguments "layers" "forge.run: `layers` is a list of layers"
+    else if !(keep == null || isList keep && all isString keep) then
+      wrong arguments "keep" "forge.run: `keep` is a list of paths, for instance [ \"/usr/local/bin\" ]"
     else if timeout != null && parseDuration timeout == null then
       wrong arguments "timeout" "forge.run: `timeout` is a time such as \"90s\" or \"20m\""
     else
@@ -265,6 +318,7 @@ let
           environment
           directory
           timeout
+          keep
           ;
         command = if command != null then command else [ "/bin/sh" "-euc" script ];
       };
@@ -444,6 +498,7 @@ let
       debians = ofKind "debian";
       pythons = ofKind "python";
       nodes = ofKind "node";
+      javas = ofKind "java";
       debianSuites = unique (map (item: item.suite) debians);
       suite =
         if length debianSuites > 1 then
@@ -477,7 +532,8 @@ let
               "libstdc++6"
             ]
         )
-        ++ (if nodes == [ ] then [ ] else [ "nodejs" ]);
+        ++ (if nodes == [ ] then [ ] else [ "nodejs" ])
+        ++ map (item: "openjdk-${item.version}-${item.flavour}") javas;
 
       merged = {
         debian = debianLayer {
@@ -523,6 +579,13 @@ let
                 fail description.arguments "lock" "formation ${name}: forge.node needs Node: add (forge.debian { packages = [ ]; }) to the layers"
               else
                 nodePart.layers state.below description
+            else if kind == "rust" then
+              rustPart.layers name (if debians == [ ] then null else suite) realiseLayers description
+            else if kind == "java" then
+              if debians == [ ] then
+                fail description.arguments "version" "formation ${name}: forge.java needs a root: add (forge.debian { packages = [ ]; }) to the layers"
+              else
+                javaLayers description
             else
               {
                 label = description.drv.name;
@@ -637,6 +700,24 @@ let
       };
     };
 
+  # The jars, and a record of them.
+  javaLayers =
+    { directory, jars, ... }:
+    if jars == { } then
+      [ ]
+    else
+      [
+        (
+          filesLayer (files (builtins.listToAttrs (map (name: {
+            name = "${directory}/${name}";
+            value = jars.${name};
+          }) (attrNames jars))))
+          // {
+            label = "java ${directory}";
+          }
+        )
+      ];
+
   filesLayer =
     { contents, ... }:
     let
@@ -671,22 +752,33 @@ let
       environment,
       directory,
       timeout,
+      keep,
       arguments,
       ...
     }:
     let
       given = realiseLayers name (flatten arguments layers);
+      # Of a step that builds only what it was for goes on.
+      kept =
+        drv:
+        if keep == null then
+          drv
+        else
+          step "keep" name {
+            layer = drv;
+            paths = keep;
+          };
     in
     {
       label = "run ${name}";
-      drv = step "run" name (
+      drv = kept (step "run" name (
         {
           inherit command directory;
           environment = mapAttrs (name: value: within environment name (toString value)) environment;
           layers = if layers == null then below else map (item: item.drv) given;
         }
         // (if timeout == null then { } else { timeout = parseDuration timeout; })
-      );
+      ));
     };
 
 in
@@ -699,11 +791,14 @@ in
     fetchurl
     files
     formation
+    java
     python
     run
+    source
     ;
   inherit (nodePart) node;
   inherit (ociPart) oci;
+  inherit (rustPart) rust;
   runtimes = part "runtimes" {
     inherit
       architecture

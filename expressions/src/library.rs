@@ -18,6 +18,8 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("node", "<forge library: node>", include_str!("../lib/node.nix")),
     ("oci", "<forge library: oci>", include_str!("../lib/oci.nix")),
     ("runtimes", "<forge library: runtimes>", include_str!("../lib/runtimes.nix")),
+    ("rust", "<forge library: rust>", include_str!("../lib/rust.nix")),
+    ("source", "<forge library: source>", include_str!("../lib/source.nix")),
     ("units", "<forge library: units>", include_str!("../lib/units.nix")),
 ];
 

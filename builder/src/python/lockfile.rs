@@ -129,8 +129,8 @@ impl<'a> Choice<'a> {
 
     /// Whether a marker holds, with these extras.
     pub fn holds(&self, name: &str, marker: &str, extras: &[String]) -> Result<bool> {
-        let tree = MarkerTree::from_str(marker)
-            .map_err(|error| bad(name, format!("marker `{marker}`: {}", error.message)))?;
+        let tree =
+            MarkerTree::from_str(marker).map_err(|error| bad(name, format!("marker `{marker}`: {}", error.message)))?;
         let extras: Vec<ExtraName> = extras.iter().filter_map(|extra| ExtraName::from_str(extra).ok()).collect();
         Ok(tree.evaluate(&self.environment, &extras))
     }
@@ -144,7 +144,8 @@ fn project_requirements(name: &str, table: &toml::Table, choice: &Choice<'_>) ->
             None => return Ok(Vec::new()),
             Some(value) => value.as_array().ok_or_else(|| bad(name, "dependencies are a list"))?,
         };
-        let text = |item: &toml::Value| item.as_str().map(str::to_owned).ok_or_else(|| bad(name, "a dependency is a text"));
+        let text =
+            |item: &toml::Value| item.as_str().map(str::to_owned).ok_or_else(|| bad(name, "a dependency is a text"));
         items.iter().map(text).collect()
     };
     let mut wanted = texts(project.and_then(|project| project.get("dependencies")))?;
@@ -181,7 +182,8 @@ pub fn records(packages: Vec<Pinned>, target: &Target) -> Result<Vec<BTreeMap<St
         let best = wheels.min_by(|one, other| (&one.0, &one.1.0).cmp(&(&other.0, &other.1.0))).map(|(_, file)| file);
         let source = || package.files.iter().find(|file| file.0.ends_with(".tar.gz") || file.0.ends_with(".zip"));
         let Some((file, sha256, size)) = best.or_else(source) else {
-            let explanation = format!("`{name}` has no file for {} with glibc 2.{}", target.machine, target.glibc_minor);
+            let explanation =
+                format!("`{name}` has no file for {} with glibc 2.{}", target.machine, target.glibc_minor);
             return Err(Error::Unsolvable { ecosystem: format!("Python {}", target.python), explanation });
         };
         if store::digest::from_hex(sha256).is_none_or(|digest| digest.len() != 32) {
@@ -200,7 +202,11 @@ pub fn records(packages: Vec<Pinned>, target: &Target) -> Result<Vec<BTreeMap<St
 }
 
 /// Resolves requirements with uv: wheels where there are any.
-pub(super) fn resolved(builder: &Builder<'_>, wanted: &[String], choice: &Choice<'_>) -> Result<Vec<BTreeMap<String, Value>>> {
+pub(super) fn resolved(
+    builder: &Builder<'_>,
+    wanted: &[String],
+    choice: &Choice<'_>,
+) -> Result<Vec<BTreeMap<String, Value>>> {
     let indexes = index::indexes(builder)?;
     pylock::records(&uv::resolve(builder, &indexes, wanted, choice.target)?, choice)
 }
@@ -269,7 +275,8 @@ mod tests {
         let text = "[project]\nname = \"x\"\ndependencies = [\"flask>=3\"]\n[project.optional-dependencies]\na = [\"more\"]\n\
                     [dependency-groups]\ndev = [\"pytest\", { include-group = \"lint\" }]\nlint = [\"ruff\", { include-group = \"dev\" }]\n";
         let table: toml::Table = toml::from_str(text).unwrap();
-        let wanted = |extras: &[&str], groups: &[&str]| project_requirements("p", &table, &choice(&target(), extras, groups));
+        let wanted =
+            |extras: &[&str], groups: &[&str]| project_requirements("p", &table, &choice(&target(), extras, groups));
         assert_eq!(wanted(&[], &[]).unwrap(), ["flask>=3"]);
         assert_eq!(wanted(&["a"], &["dev"]).unwrap(), ["flask>=3", "more", "pytest", "ruff"]);
         assert!(wanted(&["b"], &[]).is_err() && wanted(&[], &["b"]).is_err());
@@ -282,9 +289,17 @@ mod tests {
         let text = "# a comment\n-i https://host/simple\nflask[async]==3.0.0 ; python_version >= '3.8' \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n\
                     colorama==1 ; sys_platform == 'win32' --hash=sha256:cc\nclick==8.1.7 --hash=sha256:dd # why\n";
         let read = requirements::read("r.txt", text, &choice(&target(), &[], &[])).unwrap();
-        let short: Vec<_> = read.iter().map(|line| format!("{} {} {}", line.name, line.version, line.hashes.join(","))).collect();
+        let short: Vec<_> =
+            read.iter().map(|line| format!("{} {} {}", line.name, line.version, line.hashes.join(","))).collect();
         assert_eq!(short, ["flask 3.0.0 aa,bb", "click 8.1.7 dd"]);
-        for bad in ["flask>=3 --hash=sha256:aa", "flask==3", "-r other.txt", "-e .", "./x.whl --hash=sha256:aa", "flask==3 --hash=md5:aa"] {
+        for bad in [
+            "flask>=3 --hash=sha256:aa",
+            "flask==3",
+            "-r other.txt",
+            "-e .",
+            "./x.whl --hash=sha256:aa",
+            "flask==3 --hash=md5:aa",
+        ] {
             assert!(requirements::read("r.txt", bad, &choice(&target(), &[], &[])).is_err(), "{bad}");
         }
     }

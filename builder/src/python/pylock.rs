@@ -141,8 +141,7 @@ mod tests {
         assert!(of(sdist).unwrap().contains("docopt-1.tar.gz"));
         let elsewhere = "[[packages]]\nname = \"a\"\nvcs = { type = \"git\", url = \"https://h\" }";
         insta::assert_snapshot!(error(elsewhere), @"`a` is of no index, and only what an index has can be installed");
-        let windows =
-            "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-win32.whl\", hashes = { sha256 = \"DIGEST\" } }]";
+        let windows = "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-win32.whl\", hashes = { sha256 = \"DIGEST\" } }]";
         insta::assert_snapshot!(error(windows), @"`a` has no file for x86_64 with glibc 2.36");
         let bare =
             "[[packages]]\nname = \"a\"\nversion = \"1\"\nwheels = [{ url = \"https://h/a-1-py3-none-any.whl\" }]";

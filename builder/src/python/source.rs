@@ -92,9 +92,10 @@ pub fn with_build_requirements(
         let wanted = build_requirements(builder, name, file, text("sha256"), choice)?;
         if !known.contains_key(&wanted) {
             let found = if wanted.is_empty() { Vec::new() } else { resolved(builder, &wanted, choice)? };
-            if let Some(source) = found.iter().find(|record| {
-                record.get("file").and_then(Value::as_str).is_some_and(|file| !file.ends_with(".whl"))
-            }) {
+            if let Some(source) = found
+                .iter()
+                .find(|record| record.get("file").and_then(Value::as_str).is_some_and(|file| !file.ends_with(".whl")))
+            {
                 let needs = source.get("name").and_then(Value::as_str).unwrap_or_default();
                 let reason = format!("building it needs `{needs}`, which has no wheel");
                 return Err(Error::Invalid { what: "source distribution", name: file.to_owned(), reason });
@@ -112,7 +113,13 @@ pub fn with_build_requirements(
 }
 
 /// What a source distribution says that building it needs.
-fn build_requirements(builder: &Builder<'_>, name: &str, file: &str, sha256: &str, choice: &Choice<'_>) -> Result<Vec<String>> {
+fn build_requirements(
+    builder: &Builder<'_>,
+    name: &str,
+    file: &str,
+    sha256: &str,
+    choice: &Choice<'_>,
+) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Project {
         #[serde(rename = "build-system")]

@@ -150,12 +150,9 @@ fn failure(log: &str, indexes: &Indexes, target: &Target, scratch: &Path) -> Err
     if log.contains("No solution found") {
         let mut explanation = words(log, scratch);
         if let Some(name) = between(log, "Because all versions of ", " have no usable wheels") {
-            explanation =
-                format!("`{name}` comes {NO_WHEEL} that could be built\n{explanation}");
+            explanation = format!("`{name}` comes {NO_WHEEL} that could be built\n{explanation}");
         } else if let Some(name) = between(log, "Wheels are required for `", "`") {
-            explanation = format!(
-                "versions of `{name}` come {NO_WHEEL} that could be built\n{explanation}"
-            );
+            explanation = format!("versions of `{name}` come {NO_WHEEL} that could be built\n{explanation}");
         }
         return Error::Unsolvable { ecosystem, explanation };
     }

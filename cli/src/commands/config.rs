@@ -34,6 +34,16 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),
         ),
         (
+            "npm.registry",
+            "FORGE_NPM_REGISTRY",
+            shown(&settings.npm_registry, |index| without_password(index)).unwrap_or_else(unset),
+        ),
+        (
+            "cargo.index",
+            "FORGE_CARGO_INDEX",
+            shown(&settings.cargo_index, |index| without_password(index)).unwrap_or_else(unset),
+        ),
+        (
             "registries.insecure",
             "FORGE_INSECURE_REGISTRIES",
             shown(&settings.insecure_registries, |list| list.join(" ")).unwrap_or_else(unset),

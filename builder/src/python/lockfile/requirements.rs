@@ -30,13 +30,23 @@ pub fn read(name: &str, text: &str, choice: &Choice<'_>) -> Result<Vec<Line>> {
             continue;
         }
         if line.starts_with('-') {
-            let harmless = ["-i ", "--index-url", "--extra-index-url", "--require-hashes", "--only-binary", "--prefer-binary", "--trusted-host", "--no-binary"];
+            let harmless = [
+                "-i ",
+                "--index-url",
+                "--extra-index-url",
+                "--require-hashes",
+                "--only-binary",
+                "--prefer-binary",
+                "--trusted-host",
+                "--no-binary",
+            ];
             if harmless.iter().any(|option| line.starts_with(option)) {
                 continue;
             }
             return Err(bad(name, format!("`{line}` cannot be followed")));
         }
-        let (wanted, options) = line.split_once("--hash").map_or((line, ""), |(wanted, _)| (wanted, &line[wanted.len()..]));
+        let (wanted, options) =
+            line.split_once("--hash").map_or((line, ""), |(wanted, _)| (wanted, &line[wanted.len()..]));
         let requirement = Requirement::<VerbatimUrl>::from_str(wanted.trim())
             .map_err(|error| bad(name, format!("`{}`: {}", wanted.trim(), error.message)))?;
         if !requirement.marker.evaluate(&choice.environment, &[]) {
@@ -93,7 +103,9 @@ pub fn pinned(builder: &Builder<'_>, name: &str, text: &str, choice: &Choice<'_>
                 return Ok(Pinned { name: line.name.clone(), version: line.version.clone(), files });
             }
         }
-        Err(last.unwrap_or_else(|| bad(name, format!("no index has a file of `{} {}` with one of its hashes", line.name, line.version))))
+        Err(last.unwrap_or_else(|| {
+            bad(name, format!("no index has a file of `{} {}` with one of its hashes", line.name, line.version))
+        }))
     };
     lines.par_iter().map(find).collect()
 }

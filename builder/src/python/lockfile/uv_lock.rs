@@ -95,8 +95,12 @@ pub fn pinned(name: &str, table: &toml::Table, choice: &Choice<'_>) -> Result<Ve
                 continue;
             }
             let named = by_name.get(dependency.name.as_str()).map_or(&[][..], Vec::as_slice);
-            let suits = |index: &&usize| dependency.version.is_none() || packages[**index].version == dependency.version;
-            let found = *named.iter().find(suits).ok_or_else(|| bad(name, format!("it has no package `{}`", dependency.name)))?;
+            let suits =
+                |index: &&usize| dependency.version.is_none() || packages[**index].version == dependency.version;
+            let found = *named
+                .iter()
+                .find(suits)
+                .ok_or_else(|| bad(name, format!("it has no package `{}`", dependency.name)))?;
             open.push((found, None));
             open.extend(dependency.extra.iter().map(|extra| (found, Some(extra.clone()))));
         }
@@ -141,7 +145,10 @@ pub fn pinned(name: &str, table: &toml::Table, choice: &Choice<'_>) -> Result<Ve
         }
         if !package.source.contains_key("registry") {
             let kind = package.source.keys().next().map_or("nothing", String::as_str);
-            return Err(bad(name, format!("`{}` comes from {kind}: only what an index has can be installed", package.name)));
+            return Err(bad(
+                name,
+                format!("`{}` comes from {kind}: only what an index has can be installed", package.name),
+            ));
         }
         found.push(package.pinned(name)?);
     }
