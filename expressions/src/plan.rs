@@ -437,7 +437,7 @@ fn plain_goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
         Some((value, place)) => String::from_utf8_lossy(&fields.bytes(&value, "outputName", place)?).into_owned(),
         None => "out".to_owned(),
     };
-    let name = evaluator.registry.borrow().derivations.get(&derivation).map(|found| found.name.clone());
+    let name = evaluator.registry.borrow().derivation(&derivation).map(|found| found.name);
     let name = name.unwrap_or_default();
     let layer = GoalLayer { label: name.clone(), derivation, output };
     let (version, variant, platform) = (String::new(), String::new(), String::new());
