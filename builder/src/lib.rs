@@ -35,7 +35,7 @@ pub mod work;
 mod world;
 
 pub use error::{Error, Result};
-pub use machine::Machine;
+pub use machine::{Machine, NixCaches};
 pub use realise::{Built, Output, realise, realise_plain};
 pub use report::{Event, Reporter};
 

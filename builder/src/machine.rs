@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use store::signing::NamedPublicKey;
+
 /// Read once by `cli`; no library reads the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
@@ -18,10 +20,21 @@ pub struct Machine {
     pub python_index: Option<String>,
     /// An npm registry from forge's own configuration; overrides npm's. `https://host/npm`.
     pub npm_registry: Option<String>,
+    /// Nix binary caches that are asked, and whose word counts.
+    pub nix_caches: NixCaches,
     /// Who we are at registries of images, and which may be spoken to in plain HTTP.
     pub registries: store::registry::Settings,
     /// An index of crates from forge's own configuration; overrides cargo's. `https://host/index/`.
     pub cargo_index: Option<String>,
+}
+
+/// Nix binary caches that are asked before a derivation of Nix's is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NixCaches {
+    /// `https://…`, `http://…` or `file:///…`, in the order in which they are asked.
+    pub addresses: Vec<String>,
+    /// Keys that sign what is believed.
+    pub trusted: Vec<NamedPublicKey>,
 }
 
 impl Machine {

@@ -21,6 +21,7 @@ use crate::schedule::OutputKey;
 use crate::{Builder, Error, Result, check};
 
 mod builtins;
+pub(crate) mod caches;
 mod checks;
 mod environment;
 pub mod info;

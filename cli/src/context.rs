@@ -56,6 +56,10 @@ pub struct Settings {
     pub npm_registry: Option<Setting<String>>,
     /// `cargo.index`: overrides cargo's.
     pub cargo_index: Option<Setting<String>>,
+    /// `nix.caches`: Nix binary caches that are asked before a derivation of Nix's is made.
+    pub nix_caches: Option<Setting<Vec<String>>>,
+    /// `nix.trusted_keys`: keys of caches that are believed, `NAME:BASE64`.
+    pub nix_trusted_keys: Option<Setting<Vec<String>>>,
     /// `registries.insecure`: hosts that may be spoken to in plain HTTP.
     pub insecure_registries: Option<Setting<Vec<String>>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
@@ -72,6 +76,7 @@ struct File {
     debian: DebianFile,
     python: PythonFile,
     registries: RegistriesFile,
+    nix: NixFile,
     npm: NpmFile,
     cargo: CargoFile,
 }
@@ -80,6 +85,13 @@ struct File {
 #[serde(deny_unknown_fields, default)]
 struct DebianFile {
     mirrors: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NixFile {
+    caches: Option<Vec<String>>,
+    trusted_keys: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -202,9 +214,21 @@ impl Context {
             home: self.variable("HOME").map(PathBuf::from),
             debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
             python_index: self.settings.python_index.clone().map(|setting| setting.value),
+            nix_caches: self.nix_caches(),
             registries: crate::registries::settings(self).unwrap_or_default(),
             cargo_index: self.settings.cargo_index.clone().map(|setting| setting.value),
             npm_registry: self.settings.npm_registry.clone().map(|setting| setting.value),
+        }
+    }
+
+    /// Nix binary caches that are asked.
+    fn nix_caches(&self) -> builder::NixCaches {
+        let list =
+            |setting: &Option<Setting<Vec<String>>>| setting.clone().map(|setting| setting.value).unwrap_or_default();
+        let keys = list(&self.settings.nix_trusted_keys);
+        builder::NixCaches {
+            addresses: list(&self.settings.nix_caches),
+            trusted: keys.iter().filter_map(|key| store::signing::NamedPublicKey::parse(key)).collect(),
         }
     }
 
@@ -257,6 +281,12 @@ impl Settings {
         settings.python_index = text("FORGE_PYTHON_INDEX")?;
         settings.cargo_index = text("FORGE_CARGO_INDEX")?;
         settings.npm_registry = text("FORGE_NPM_REGISTRY")?;
+        let words = |setting: Setting<String>| Setting {
+            value: setting.value.split_whitespace().map(str::to_owned).collect(),
+            origin: setting.origin,
+        };
+        settings.nix_caches = text("FORGE_NIX_CACHES")?.map(words);
+        settings.nix_trusted_keys = text("FORGE_NIX_TRUSTED_KEYS")?.map(words);
         settings.insecure_registries = text("FORGE_INSECURE_REGISTRIES")?.map(|setting| Setting {
             value: setting.value.split([' ', ',']).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
             origin: setting.origin,
@@ -272,6 +302,14 @@ impl Settings {
         files.push(PathBuf::from("/etc/forge/config.toml"));
         for path in files {
             settings.read_file(&path)?;
+        }
+        for key in settings.nix_trusted_keys.iter().flat_map(|setting| &setting.value) {
+            if store::signing::NamedPublicKey::parse(key).is_none() {
+                let failure = Failure::new(code::USAGE, format!("`{key}` is not a key of a Nix binary cache"));
+                return Err(
+                    failure.hint("NAME:BASE64 is expected, as `nix-store --generate-binary-cache-key` writes it")
+                );
+            }
         }
         Ok(settings)
     }
@@ -306,6 +344,8 @@ impl Settings {
         fill(&mut self.jobs, file.jobs.filter(|jobs| *jobs > 0), &origin);
         fill(&mut self.evaluation_cache, file.evaluation_cache, &origin);
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
+        fill(&mut self.nix_caches, file.nix.caches, &origin);
+        fill(&mut self.nix_trusted_keys, file.nix.trusted_keys, &origin);
         fill(&mut self.insecure_registries, file.registries.insecure, &origin);
         fill(&mut self.python_index, file.python.index, &origin);
         fill(&mut self.cargo_index, file.cargo.index, &origin);

@@ -33,6 +33,12 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             "FORGE_PYTHON_INDEX",
             shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),
         ),
+        ("nix.caches", "FORGE_NIX_CACHES", shown(&settings.nix_caches, |list| list.join(" ")).unwrap_or_else(unset)),
+        (
+            "nix.trusted_keys",
+            "FORGE_NIX_TRUSTED_KEYS",
+            shown(&settings.nix_trusted_keys, |list| list.join(" ")).unwrap_or_else(unset),
+        ),
         (
             "npm.registry",
             "FORGE_NPM_REGISTRY",

@@ -85,7 +85,12 @@ impl Store {
 
     /// The delta that has what lies at a store path of Nix's, and what was noted of it.
     pub(crate) fn claim_of_path(&self, path: &StorePath) -> Result<Option<(DeltaId, String)>> {
-        let relative = store_path(path);
+        self.claim_of_digits(crate::nix::info::hash_part(path))
+    }
+
+    /// The same, by the 32 digits of the path alone: that is what binary caches are asked by.
+    pub(crate) fn claim_of_digits(&self, digits: &str) -> Result<Option<(DeltaId, String)>> {
+        let relative = digits_path(digits);
         let Some(text) = self.read_if_there(&relative)? else { return Ok(None) };
         let note = String::from_utf8_lossy(&text).lines().nth(1).unwrap_or_default().to_owned();
         let Some(result) = self.read_result(&relative)? else { return Ok(None) };
@@ -194,7 +199,12 @@ fn output_path(derivation: &StorePath, output: &str) -> String {
 }
 
 fn store_path(path: &StorePath) -> String {
-    claim_path("paths", &blake3::derive_key(CONTEXT, path.as_str().as_bytes()))
+    digits_path(crate::nix::info::hash_part(path))
+}
+
+/// No two paths have the same digits: they are the hash of what is below, and of the name.
+fn digits_path(digits: &str) -> String {
+    claim_path("paths", &blake3::derive_key(CONTEXT, format!("store path {digits}").as_bytes()))
 }
 
 fn sum_path(kind: &'static str, deltas: &[DeltaId]) -> String {

@@ -9,8 +9,12 @@
 //! A cache is not believed, only checked: what it says of a path counts if a trusted key has signed it, and the archive must have the
 //! hash that was signed. Fetching is `fetch.rs`; what is made here is given in the same form by `serve.rs`.
 
+mod fetch;
 mod narinfo;
+mod serve;
 mod unpack;
 
+pub use fetch::{Caches, Fetched};
 pub use narinfo::{CacheInfo, NarInfo, NarInfoError};
+pub use serve::{Body, Served, is_of_a_cache, serve};
 pub use unpack::{Unpacked, unpack};

@@ -45,6 +45,12 @@ impl Store {
         Ok(parse(&note).filter(|info| info.path == *path).map(|info| (delta, info)))
     }
 
+    /// The same of the path with these 32 digits.
+    pub fn store_path_of_digits(&self, digits: &str) -> Result<Option<(DeltaId, PathInfo)>> {
+        let Some((delta, note)) = self.claim_of_digits(digits)? else { return Ok(None) };
+        Ok(parse(&note).filter(|info| hash_part(&info.path) == digits).map(|info| (delta, info)))
+    }
+
     /// Everything that some store paths lead to, themselves included, sorted; none if something of it is not here.
     pub fn store_closure<'a>(
         &self,
