@@ -12,6 +12,7 @@ mod import;
 mod nix_instantiate;
 mod oci;
 mod pages;
+mod peers;
 mod repl;
 mod settings;
 mod signing;

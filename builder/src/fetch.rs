@@ -25,9 +25,9 @@ pub(crate) use store::http::percent_decode;
 pub use store::http::{Answer, Client, Parts, Place, join, percent_encode, redact, split};
 
 use sha2::{Digest, Sha256};
-use store::BlobId;
 use store::digest::StepKey;
 use store::directory::Claim;
+use store::{BlobId, Store};
 
 use crate::{Builder, Error, Machine, Result, debian, node, python, rust};
 use store::http::{Failure, Patience};
@@ -224,8 +224,13 @@ fn key(sha256: &[u8; 32]) -> StepKey {
 
 /// The blob with this SHA-256, if it is in the store.
 pub fn known(builder: &Builder<'_>, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
-    Ok(match builder.store.claim_of_step(&key(sha256))? {
-        Some(Claim::Blob(blob)) if builder.store.has_blob(blob) => Some(blob),
+    kept(builder.store, sha256)
+}
+
+/// The same, of a store alone.
+pub fn kept(store: &Store, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
+    Ok(match store.claim_of_step(&key(sha256))? {
+        Some(Claim::Blob(blob)) if store.has_blob(blob) => Some(blob),
         _ => None,
     })
 }

@@ -18,6 +18,11 @@ mod keeping;
 
 pub use building::BuildOptions;
 pub use keeping::{GcArguments, PinArguments, VerifyArguments};
+mod peers;
+
+pub use peers::{
+    CopyArguments, KeyArguments, KeyCommand, PullArguments, PushArguments, RemoteArguments, RemoteCommand,
+};
 
 /// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
 #[derive(Debug, Parser)]
@@ -121,6 +126,16 @@ pub enum Command {
     Import(ImportArguments),
     /// Says what an artifact is and which formation it holds, without unpacking; of a formation, what `info` does
     Inspect(InspectArguments),
+    /// Gives formations to a peer: what it has not got is sent
+    Push(PushArguments),
+    /// Takes a formation from the peers: what is not here is fetched, and everything is checked
+    Pull(PullArguments),
+    /// Takes a formation from one peer to another
+    Copy(CopyArguments),
+    /// Says which peers there are, adds and removes them, tests whether they answer
+    Remote(RemoteArguments),
+    /// Makes and lists keys that sign claims, and those that are trusted
+    Key(KeyArguments),
     /// Frees what no name, no pin and no running command needs
     Gc(GcArguments),
     /// Keeps a formation from `forge gc`, whatever its names stand for; lists what is kept so

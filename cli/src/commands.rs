@@ -12,6 +12,7 @@ mod check;
 mod commit;
 mod completions;
 mod config;
+mod copy;
 mod diff;
 mod doctor;
 mod document;
@@ -23,11 +24,15 @@ mod graph;
 pub mod import;
 mod info;
 mod inspect;
+mod key;
 mod list;
 mod lock;
 mod log;
 pub mod nix_instantiate;
 mod pin;
+mod pull;
+mod push;
+mod remote;
 mod repl;
 mod run;
 mod sign;
@@ -83,6 +88,11 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Export(arguments) => export::run(&arguments, context),
         Command::Import(arguments) => import::run(&arguments, context),
         Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Push(arguments) => push::run(&arguments, context),
+        Command::Pull(arguments) => pull::run(&arguments, context),
+        Command::Copy(arguments) => copy::run(&arguments, context),
+        Command::Remote(arguments) => remote::run(&arguments, context),
+        Command::Key(arguments) => key::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
         Command::Pin(arguments) => pin::run(&arguments, context),
         Command::Sign(arguments) => sign::run(&arguments, context),

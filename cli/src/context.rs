@@ -64,6 +64,28 @@ pub struct Settings {
     pub insecure_registries: Option<Setting<Vec<String>>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
     pub evaluation_cache: Option<Setting<bool>>,
+    /// `[remotes.NAME]`: the peers, by name.
+    pub remotes: BTreeMap<String, Setting<Remote>>,
+}
+
+/// A peer as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remote {
+    /// `file://DIR`, `https://HOST`, …
+    pub address: String,
+    /// Lower ones are asked first.
+    #[serde(default = "Remote::usual_priority")]
+    pub priority: u32,
+    /// A file with the token that lets us in. A project's `forge.toml` may not name one: it would send a file of the user's to whom it likes.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Remote {
+    /// Of a remote that says none.
+    pub fn usual_priority() -> u32 {
+        50
+    }
 }
 
 /// The shape of `forge.toml` and `config.toml`.
@@ -79,6 +101,7 @@ struct File {
     nix: NixFile,
     npm: NpmFile,
     cargo: CargoFile,
+    remotes: BTreeMap<String, Remote>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -164,6 +187,15 @@ impl Context {
         below("XDG_STATE_HOME", "forge")
             .or_else(|| below("HOME", ".local/state/forge"))
             .ok_or_else(|| Failure::new(code::USAGE, "no place for what is kept: HOME is not set"))
+    }
+
+    /// The user's own configuration: `config.toml`, keys and trusted keys lie in it.
+    pub fn configuration_path(&self) -> Result<PathBuf> {
+        let home = self.variable("XDG_CONFIG_HOME").map(PathBuf::from);
+        let home = home.or_else(|| self.variable("HOME").map(|home| Path::new(home).join(".config")));
+        home.filter(|home| home.is_absolute())
+            .map(|home| home.join("forge"))
+            .ok_or_else(|| Failure::new(code::USAGE, "no place for settings: HOME is not set"))
     }
 
     /// Whether bars are drawn: on a terminal, not in CI, and when something may be said at all.
@@ -297,11 +329,13 @@ impl Settings {
         });
         let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
         let home = home.or_else(|| variable("HOME").map(|home| Path::new(home).join(".config")));
-        let mut files = Vec::from_iter(project_file());
-        files.extend(home.map(|home| home.join("forge/config.toml")));
+        if let Some(path) = project_file() {
+            settings.read_file(&path, true)?;
+        }
+        let mut files = Vec::from_iter(home.map(|home| home.join("forge/config.toml")));
         files.push(PathBuf::from("/etc/forge/config.toml"));
         for path in files {
-            settings.read_file(&path)?;
+            settings.read_file(&path, false)?;
         }
         for key in settings.nix_trusted_keys.iter().flat_map(|setting| &setting.value) {
             if store::signing::NamedPublicKey::parse(key).is_none() {
@@ -315,7 +349,7 @@ impl Settings {
     }
 
     /// Takes from a file what nothing before it has set.
-    fn read_file(&mut self, path: &Path) -> Result<()> {
+    fn read_file(&mut self, path: &Path, of_project: bool) -> Result<()> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -350,12 +384,23 @@ impl Settings {
         fill(&mut self.python_index, file.python.index, &origin);
         fill(&mut self.cargo_index, file.cargo.index, &origin);
         fill(&mut self.npm_registry, file.npm.registry, &origin);
+        for (name, mut remote) in file.remotes {
+            if !store::formation::is_name(&name) {
+                return Err(Failure::new(code::USAGE, format!("`{origin}`: `{name}` is not a name for a remote")));
+            }
+            if of_project && remote.token_file.take().is_some() {
+                let failure = Failure::new(code::USAGE, format!("`{origin}` names a token for remote `{name}`"));
+                return Err(failure.hint("a project may name a peer; its token belongs into your own config.toml"));
+            }
+            remote.token_file = remote.token_file.map(|path| directory.join(path));
+            self.remotes.entry(name).or_insert(Setting { value: remote, origin: origin.clone() });
+        }
         Ok(())
     }
 }
 
 /// The project's `forge.toml`: in the current directory or the nearest one above it.
-fn project_file() -> Option<PathBuf> {
+pub fn project_file() -> Option<PathBuf> {
     let directory = std::env::current_dir().ok()?;
     directory.ancestors().map(|directory| directory.join("forge.toml")).find(|path| path.is_file())
 }

@@ -301,6 +301,28 @@ impl From<&store::registry::Error> for Failure {
     }
 }
 
+impl From<store::peer::Error> for Failure {
+    fn from(error: store::peer::Error) -> Self {
+        use store::peer::Error::*;
+        match error {
+            Store(error) => error.into(),
+            Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),
+            error @ Address { .. } => plain(code::USAGE, &error).hint("`forge remote add --help` says which there are"),
+            error @ Unreachable { .. } => plain(code::UNREACHABLE, &error).hint("`forge remote test` asks the peers"),
+            error @ Missing { .. } => {
+                plain(code::UNREACHABLE, &error).hint("`forge build` makes it again if you have its expression")
+            }
+            error @ Lie { .. } => plain(code::DAMAGED, &error)
+                .hint("nothing of it was kept; `forge verify` on the peer's machine says what is damaged there"),
+            error @ Refused { .. } => {
+                plain(code::REFUSED, &error).hint("a token lets in: forge remote add NAME ADDRESS --token-file FILE")
+            }
+            error @ Protocol { .. } => plain(code::UNREACHABLE, &error)
+                .hint("is it a peer of forge, and not much older or newer than this one?"),
+        }
+    }
+}
+
 impl From<executor::Error> for Failure {
     fn from(error: executor::Error) -> Self {
         use executor::Error::*;

@@ -9,6 +9,7 @@ mod interrupt;
 mod joblet;
 mod keys;
 mod outside;
+mod peers;
 mod plan;
 mod progress;
 mod registries;

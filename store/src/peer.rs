@@ -14,16 +14,19 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use crate::http::Patience;
 use crate::{BlobId, DeltaId, FormationId, Store, TreeId};
 
 pub mod closure;
 pub mod error;
 mod folder;
+mod group;
 mod incoming;
 mod realisation;
 
 pub use error::{Error, Result};
 pub use folder::Folder;
+pub use group::{Group, Nowhere};
 pub use realisation::{Realisation, Signature, Subject};
 
 /// Something that is named by the digest of its content, and so proves itself.
@@ -198,6 +201,8 @@ pub struct Settings {
     pub environment: BTreeMap<String, String>,
     /// The caller's home: registries' login files lie there.
     pub home: Option<PathBuf>,
+    /// How long it may take to answer.
+    pub patience: Patience,
 }
 
 impl Settings {

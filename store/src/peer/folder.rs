@@ -261,7 +261,15 @@ impl Peer for Folder {
             return Ok(self.has(ObjectId::Formation(id)).then_some(id));
         }
         if !is_name(given) {
-            return Ok(None);
+            // A prefix of a digest.
+            let digits = given.len() >= 6 && given.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            let names = digits.then(|| fs::read_dir(self.path.join("formations").join(&given[..2])).ok()).flatten();
+            let names = names.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+            let mut found = names.map(|name| format!("{}{name}", &given[..2])).filter(|name| name.starts_with(given));
+            return Ok(match (found.next(), found.next()) {
+                (Some(one), None) => one.parse().ok(),
+                _ => None,
+            });
         }
         let bytes = self.read(&format!("names/{given}"), 1024)?;
         Ok(bytes.and_then(|bytes| String::from_utf8_lossy(&bytes).trim_end().parse().ok()))

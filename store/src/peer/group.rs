@@ -1,0 +1,151 @@
+//! The configured peers together: all are asked in one round, and the best that has what is wanted gives it.
+//!
+//! One that does not answer, or lies, is asked nothing more for the length of a command, and one line says so.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::{Error, Moved, ObjectId, Peer, Realisation, Result, Subject, Watch};
+use crate::signing::NamedPublicKey;
+use crate::{BlobId, FormationId, Store};
+
+/// Peers in the order of their priority.
+pub struct Group<'a> {
+    peers: Vec<Member>,
+    trusted: Vec<NamedPublicKey>,
+    tell: Box<dyn Fn(&str) + Send + Sync + 'a>,
+}
+
+struct Member {
+    peer: Box<dyn Peer>,
+    /// Why it is asked nothing more.
+    gone: Mutex<Option<String>>,
+}
+
+/// What was not to be had, and what each peer said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nowhere {
+    /// Each peer's name and answer.
+    pub answers: Vec<(String, String)>,
+    /// Whether one of them sent wrong bytes.
+    pub lies: bool,
+}
+
+impl<'a> Group<'a> {
+    /// These peers; claims count if one of these keys has signed them. `tell` is given a line when a peer is dropped.
+    pub fn new(
+        peers: Vec<Box<dyn Peer>>,
+        trusted: Vec<NamedPublicKey>,
+        tell: impl Fn(&str) + Send + Sync + 'a,
+    ) -> Self {
+        let peers = peers.into_iter().map(|peer| Member { peer, gone: Mutex::default() }).collect();
+        Self { peers, trusted, tell: Box::new(tell) }
+    }
+
+    /// Whether there is anybody to ask.
+    pub fn is_empty(&self) -> bool {
+        self.living().next().is_none()
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Member> {
+        self.peers.iter().filter(|member| member.gone.lock().is_ok_and(|gone| gone.is_none()))
+    }
+
+    /// Takes note of a peer's failure. Our own is the caller's.
+    fn failed(&self, member: &Member, error: Error) -> Result<String> {
+        if !error.is_the_peers() {
+            return Err(error);
+        }
+        let text = error.to_string();
+        if error.ends_it()
+            && let Ok(mut gone) = member.gone.lock()
+            && gone.is_none()
+        {
+            (self.tell)(&format!("{text}; it is not asked again"));
+            *gone = Some(text.clone());
+        }
+        Ok(text)
+    }
+
+    /// Asks all at once; the answers are in the order of priority.
+    fn ask<T: Send>(&self, question: impl Fn(&dyn Peer) -> Result<T> + Sync) -> Result<Vec<(&Member, T)>> {
+        let living: Vec<&Member> = self.living().collect();
+        let answers: Vec<Result<T>> = match living.as_slice() {
+            [only] => vec![question(&*only.peer)],
+            many => std::thread::scope(|scope| {
+                let question = &question;
+                // A panic in one is a bug, and must not look like an answer.
+                let threads: Vec<_> =
+                    many.iter().copied().map(|member| scope.spawn(move || question(&*member.peer))).collect();
+                threads.into_iter().map(|thread| thread.join().expect("no thread panicked")).collect()
+            }),
+        };
+        let mut good = Vec::new();
+        for (member, answer) in living.into_iter().zip(answers) {
+            match answer {
+                Ok(answer) => good.push((member, answer)),
+                Err(error) => _ = self.failed(member, error)?,
+            }
+        }
+        Ok(good)
+    }
+
+    /// The formation that an id or a name stands for, by the first peer that knows it.
+    pub fn find(&self, given: &str) -> Result<Option<FormationId>> {
+        Ok(self.ask(|peer| peer.find(given))?.into_iter().find_map(|(_, id)| id))
+    }
+
+    /// Brings objects into the store from the first peer that gives them all. None of ours fails; what each said is told.
+    pub fn pull(
+        &self,
+        store: &Store,
+        wanted: &[ObjectId],
+        watch: &Watch<'_>,
+    ) -> Result<std::result::Result<(Moved, String), Nowhere>> {
+        let mut nowhere = Nowhere { answers: Vec::new(), lies: false };
+        for member in &self.peers {
+            if let Some(reason) = member.gone.lock().ok().and_then(|gone| gone.clone()) {
+                nowhere.answers.push((member.peer.name().to_owned(), reason));
+                continue;
+            }
+            match member.peer.pull(store, wanted, watch) {
+                Ok(moved) => return Ok(Ok((moved, member.peer.name().to_owned()))),
+                Err(error) => {
+                    nowhere.lies |= matches!(error, Error::Lie { .. });
+                    nowhere.answers.push((member.peer.name().to_owned(), self.failed(member, error)?));
+                }
+            }
+        }
+        Ok(Err(nowhere))
+    }
+
+    /// What came of these, as far as somebody says so whose key is trusted. Of several the first peer's counts.
+    pub fn realisations(&self, subjects: &[Subject]) -> Result<BTreeMap<Subject, Realisation>> {
+        let mut believed = BTreeMap::new();
+        if subjects.is_empty() || self.trusted.is_empty() {
+            return Ok(believed);
+        }
+        for (_, answer) in self.ask(|peer| peer.realisations(subjects))? {
+            for realisation in answer {
+                if subjects.contains(&realisation.subject) && realisation.signed_by(&self.trusted).is_some() {
+                    believed.entry(realisation.subject.clone()).or_insert(realisation);
+                }
+            }
+        }
+        Ok(believed)
+    }
+
+    /// Which blobs have these SHA-256 digests, as somebody says. It shows when they are here.
+    pub fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
+        let mut known = vec![None; sha256.len()];
+        if sha256.is_empty() {
+            return Ok(known);
+        }
+        for (_, answer) in self.ask(|peer| peer.fetched(sha256))? {
+            for (known, answer) in known.iter_mut().zip(answer) {
+                *known = known.or(answer);
+            }
+        }
+        Ok(known)
+    }
+}
