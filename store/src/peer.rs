@@ -17,16 +17,24 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use crate::http::Patience;
 use crate::{BlobId, DeltaId, FormationId, Store, TreeId};
 
+pub mod answer;
+pub mod arriving;
 pub mod closure;
 pub mod error;
 mod folder;
+mod frame;
 mod group;
+mod http;
 mod incoming;
+pub mod message;
+pub mod outgoing;
+mod pieces;
 mod realisation;
 
 pub use error::{Error, Result};
 pub use folder::Folder;
 pub use group::{Group, Nowhere};
+pub use http::Http;
 pub use realisation::{Realisation, Signature, Subject};
 
 /// Something that is named by the digest of its content, and so proves itself.
@@ -218,6 +226,10 @@ pub fn open(settings: &Settings) -> Result<Box<dyn Peer>> {
     match settings.address.split_once("://") {
         Some(("file", path)) => {
             Ok(Box::new(Folder::new(settings.shown(), path).ok_or_else(|| bad("its path is not absolute"))?))
+        }
+        Some(("http" | "https", _)) => {
+            let reason = "a host, a port and a path at most are expected; a token lets in";
+            Ok(Box::new(Http::new(settings).ok_or_else(|| bad(reason))?))
         }
         _ => Err(bad("it begins with none of `file://`, `http://`, `https://`")),
     }

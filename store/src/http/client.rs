@@ -148,13 +148,13 @@ pub enum Content<'a> {
 }
 
 /// One request.
-pub struct Call<'a> {
+pub struct Call<'a, 'c> {
     /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE`.
     pub method: &'a str,
     /// Header fields.
     pub headers: &'a [(&'a str, String)],
     /// What is sent.
-    pub content: Content<'a>,
+    pub content: Content<'c>,
 }
 
 /// Asks servers. Connections are kept and shared by all threads.
@@ -191,7 +191,7 @@ impl Client {
 
     /// Makes a request and gives the answer, whatever its status. Redirects are followed, except with a stream: what is sent
     /// along stays the same, and user name and password go to the same host only.
-    pub fn call(&self, place: &Place, mut call: Call<'_>) -> Result<Answer, Failure> {
+    pub fn call(&self, place: &Place, mut call: Call<'_, '_>) -> Result<Answer, Failure> {
         let mut url = place.url.clone();
         for _ in 0..=MOST_REDIRECTS {
             let response = self.ask_once(place, &url, &mut call)?;
@@ -213,13 +213,13 @@ impl Client {
     }
 
     /// Makes one request and gives the answer, whatever it is: for whoever must see where a redirect leads before anything goes there.
-    pub fn exchange(&self, place: &Place, mut call: Call<'_>) -> Result<Answer, Failure> {
+    pub fn exchange(&self, place: &Place, mut call: Call<'_, '_>) -> Result<Answer, Failure> {
         let (head, body) = self.ask_once(place, &place.url, &mut call)?.into_parts();
         let (url, status) = (place.url.clone(), head.status.as_u16());
         Ok(Answer { url, status, headers: head.headers, body: Box::new(body.into_reader()) })
     }
 
-    fn ask_once(&self, place: &Place, url: &str, call: &mut Call<'_>) -> Result<Response<Body>, Failure> {
+    fn ask_once(&self, place: &Place, url: &str, call: &mut Call<'_, '_>) -> Result<Response<Body>, Failure> {
         let parts = split(url).ok_or_else(|| Failure::lasting(format!("`{}` is not an address", redact(url))))?;
         let proxy = match place.proxy.as_deref() {
             Some("DIRECT" | "false") => None,

@@ -216,6 +216,11 @@ impl<'a> Incoming<'a> {
         Ok(answers)
     }
 
+    /// The name of the first formation that was asked for.
+    pub fn name(&self) -> Option<&str> {
+        self.formations.first().map(|(_, formation, _)| formation.name.as_str())
+    }
+
     /// The blobs that the store lacks. One that it has in another length than a tree says shows that the tree lies.
     pub fn lacking(&mut self) -> Result<Vec<BlobUse>> {
         let uses: Vec<BlobUse> = self.blobs.values().cloned().collect();
