@@ -25,9 +25,7 @@ pub(crate) use store::http::percent_decode;
 pub use store::http::{Answer, Client, Parts, Place, join, percent_encode, redact, split};
 
 use sha2::{Digest, Sha256};
-use store::digest::StepKey;
-use store::directory::Claim;
-use store::{BlobId, Store};
+use store::BlobId;
 
 use crate::{Builder, Error, Machine, Result, debian, node, python, rust};
 use store::http::{Failure, Patience};
@@ -105,7 +103,7 @@ impl Fetcher {
                 Ok(mut transfer) => match builder.store.put_blob_from(&mut transfer, false) {
                     Ok((blob, _)) => {
                         let sha256 = transfer.digest();
-                        builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+                        builder.store.put_blob_with_sha256(&sha256, blob)?;
                         return Ok((blob, sha256));
                     }
                     // Without a failure of the transfer it was the store's: a full disk is no matter of the next mirror.
@@ -199,7 +197,7 @@ fn local(builder: &Builder<'_>, wanted: &Wanted<'_>, path: &std::path::Path) -> 
         return Err(Error::Mismatch { what: wanted.url.to_owned(), actual: text(&sha256), expected: text(&expected) });
     }
     check_size(builder, wanted, blob)?;
-    builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+    builder.store.put_blob_with_sha256(&sha256, blob)?;
     Ok((blob, sha256))
 }
 
@@ -217,22 +215,9 @@ impl<R: std::io::Read> std::io::Read for Hashing<R> {
     }
 }
 
-/// Under which key the store remembers which blob has this SHA-256.
-fn key(sha256: &[u8; 32]) -> StepKey {
-    StepKey::of(&[b"blob with sha256 ".as_slice(), sha256].concat())
-}
-
 /// The blob with this SHA-256, if it is in the store.
 pub fn known(builder: &Builder<'_>, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
-    kept(builder.store, sha256)
-}
-
-/// The same, of a store alone.
-pub fn kept(store: &Store, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
-    Ok(match store.claim_of_step(&key(sha256))? {
-        Some(Claim::Blob(blob)) if store.has_blob(blob) => Some(blob),
-        _ => None,
-    })
+    Ok(builder.store.blob_with_sha256(sha256)?)
 }
 
 /// A size that the store's own copy contradicts is as wrong as one that a mirror contradicts.

@@ -22,6 +22,7 @@ mod peers;
 
 pub use peers::{
     CopyArguments, KeyArguments, KeyCommand, PullArguments, PushArguments, RemoteArguments, RemoteCommand,
+    ServeArguments,
 };
 
 /// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
@@ -132,6 +133,8 @@ pub enum Command {
     Pull(PullArguments),
     /// Takes a formation from one peer to another
     Copy(CopyArguments),
+    /// Offers the store to peers until it is told to end (SIGTERM, Ctrl-C); prints its address
+    Serve(ServeArguments),
     /// Says which peers there are, adds and removes them, tests whether they answer
     Remote(RemoteArguments),
     /// Makes and lists keys that sign claims, and those that are trusted

@@ -35,6 +35,7 @@ mod push;
 mod remote;
 mod repl;
 mod run;
+mod serve;
 mod sign;
 mod tag;
 mod test;
@@ -91,6 +92,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Push(arguments) => push::run(&arguments, context),
         Command::Pull(arguments) => pull::run(&arguments, context),
         Command::Copy(arguments) => copy::run(&arguments, context),
+        Command::Serve(arguments) => serve::run(&arguments, context),
         Command::Remote(arguments) => remote::run(&arguments, context),
         Command::Key(arguments) => key::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),

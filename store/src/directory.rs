@@ -49,6 +49,7 @@ mod objects;
 mod place;
 mod roots;
 mod scratch;
+mod shared;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verify;

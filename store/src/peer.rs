@@ -36,6 +36,7 @@ pub use folder::Folder;
 pub use group::{Group, Nowhere};
 pub use http::Http;
 pub use realisation::{Realisation, Signature, Subject};
+pub(crate) use realisation::{join as join_realisations, texts as realisation_texts};
 
 /// Something that is named by the digest of its content, and so proves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

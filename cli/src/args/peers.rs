@@ -49,6 +49,35 @@ pub struct CopyArguments {
     pub formation: String,
 }
 
+/// `forge serve`
+#[derive(Debug, Args)]
+pub struct ServeArguments {
+    /// Where to listen; port 0 is any that is free
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7467")]
+    pub listen: std::net::SocketAddr,
+    /// A file of tokens (`forge key token`); who has none may do nothing then
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// What may be done without a token: read, write [default: read, where there are no tokens]
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',', value_parser = ["read", "write"])]
+    pub anonymous: Option<Vec<String>>,
+    /// A certificate in PEM, with those that lead to an authority: TLS is spoken
+    #[arg(long, value_name = "FILE", requires = "certificate_key")]
+    pub certificate: Option<PathBuf>,
+    /// The certificate's key in PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub certificate_key: Option<PathBuf>,
+    /// A key of `forge key` that signs what this store's own steps gave
+    #[arg(long, value_name = "KEY")]
+    pub sign: Option<String>,
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub connections: usize,
+    /// How long a client may be silent [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub silence: Option<String>,
+}
+
 /// `forge remote`
 #[derive(Debug, Args)]
 pub struct RemoteArguments {

@@ -102,7 +102,7 @@ pub fn push_sources(
         for fetch in store.record(*id)?.fetched.iter().filter(|fetch| fetch.algorithm == "sha256") {
             let digest = store::digest::from_hex(&fetch.digest).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             let Some(digest) = digest else { continue };
-            match builder::fetch::kept(store, &digest)? {
+            match store.blob_with_sha256(&digest)? {
                 Some(blob) => fetched.push((digest, blob)),
                 None if !context.global.quiet => eprintln!("forge: `{}` is not here any more", fetch.name),
                 None => {}

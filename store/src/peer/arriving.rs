@@ -73,8 +73,7 @@ impl Reception<'_> {
         let taker = Mutex::new(taker);
         std::thread::scope(|scope| {
             let (taker, state, broken) = (&taker, &state, &broken);
-            let threads: Vec<_> =
-                (0..workers).map(|_| scope.spawn(move || self.work(taker, state, broken))).collect();
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(move || self.work(taker, state, broken))).collect();
             let result = self.read(input, state, &|frame| {
                 broken.lock().unwrap_or_else(PoisonError::into_inner).is_none() && giver.send(frame).is_ok()
             });
@@ -130,7 +129,8 @@ impl Reception<'_> {
                     let mut state = lock(state);
                     for entry in content.chunks(33) {
                         let (kind, digest) = entry.split_at(1);
-                        let kind = ["blob", "tree", "delta", "formation"].into_iter().find(|it| it.as_bytes()[0] == kind[0]);
+                        let kind =
+                            ["blob", "tree", "delta", "formation"].into_iter().find(|it| it.as_bytes()[0] == kind[0]);
                         let digest = <[u8; 32]>::try_from(digest).ok();
                         let id = kind.zip(digest).and_then(|(kind, digest)| ObjectId::from_parts(kind, digest));
                         state.missing.insert(id.ok_or_else(|| Broken::Line(bad("a missing object's id")))?);
@@ -241,7 +241,10 @@ impl Reception<'_> {
     }
 
     fn difference(&self, frame: &Frame, state: &Mutex<Arrived>) -> Result<(), Broken> {
-        let halves = frame.head.split_at_checked(32).and_then(|(one, other)| Some((one.try_into().ok()?, other.try_into().ok()?)));
+        let halves = frame
+            .head
+            .split_at_checked(32)
+            .and_then(|(one, other)| Some((one.try_into().ok()?, other.try_into().ok()?)));
         let (id, before): ([u8; 32], [u8; 32]) = halves.ok_or_else(|| Broken::Line(bad("the head of a difference")))?;
         let (id, before) = (BlobId::from_bytes(id), BlobId::from_bytes(before));
         let lie = || Broken::Lie(ObjectId::Blob(id));

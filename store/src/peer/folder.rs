@@ -368,8 +368,8 @@ impl Peer for Folder {
     fn put_realisations(&self, realisations: &[Realisation]) -> Result<()> {
         self.ensure()?;
         for realisation in realisations {
-            let known = super::realisation::join(self.realisations_of(&realisation.subject)?, realisation.clone());
-            self.write(&realisation_path(&realisation.subject), super::realisation::texts(&known).as_bytes())?;
+            let known = super::join_realisations(self.realisations_of(&realisation.subject)?, realisation.clone());
+            self.write(&realisation_path(&realisation.subject), super::realisation_texts(&known).as_bytes())?;
         }
         Ok(())
     }

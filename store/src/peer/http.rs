@@ -67,7 +67,8 @@ impl Http {
         // Why, in the server's own words; as far as they are words.
         let mut words = Vec::new();
         let _ = (&mut answer.body).take(512).read_to_end(&mut words);
-        let words: String = String::from_utf8_lossy(&words).trim().chars().filter(|letter| !letter.is_control()).collect();
+        let words: String =
+            String::from_utf8_lossy(&words).trim().chars().filter(|letter| !letter.is_control()).collect();
         let peer = self.name.clone();
         Err(match answer.status {
             401 | 403 => Error::Refused { peer, reason: if words.is_empty() { "no access".to_owned() } else { words } },
@@ -141,7 +142,12 @@ impl Http {
     }
 
     /// Brings blobs, and takes a cut line up again as long as something comes.
-    fn blobs(&self, store: &Store, lacking: Vec<(BlobUse, Option<BlobId>)>, watch: &Watch<'_>) -> Result<(HashSet<BlobId>, u64)> {
+    fn blobs(
+        &self,
+        store: &Store,
+        lacking: Vec<(BlobUse, Option<BlobId>)>,
+        watch: &Watch<'_>,
+    ) -> Result<(HashSet<BlobId>, u64)> {
         let total = lacking.iter().map(|(used, _)| used.size.unwrap_or_default()).sum();
         let wanted: HashMap<BlobId, bool> = lacking.iter().map(|(used, _)| (used.id, used.executable)).collect();
         let (mut came, mut differences, mut before, mut failures) = (HashSet::new(), 0, 0, 0);
@@ -152,7 +158,11 @@ impl Http {
             let item = |(used, earlier): &(BlobUse, Option<BlobId>)| Item {
                 id: ObjectId::Blob(used.id),
                 before: earlier.filter(|_| !plain.contains(&used.id)),
-                pieces: if used.size.is_none_or(|size| size > pieces::PIECE) { pieces::here(store, used.id) } else { 0 },
+                pieces: if used.size.is_none_or(|size| size > pieces::PIECE) {
+                    pieces::here(store, used.id)
+                } else {
+                    0
+                },
             };
             let items: Vec<Item> = left.map(item).collect();
             let tell = |bytes: u64| {
@@ -173,7 +183,9 @@ impl Http {
             plain.extend(arrived.without_base);
             came.extend(arrived.blobs);
             match broken {
-                None if !moved && came.len() < lacking.len() => return Err(self.protocol("it sent less than was asked for")),
+                None if !moved && came.len() < lacking.len() => {
+                    return Err(self.protocol("it sent less than was asked for"));
+                }
                 None => {}
                 Some(error @ Error::Unreachable { .. }) => self.again(error, moved, &mut failures, watch)?,
                 Some(error) => return Err(error),
@@ -313,8 +325,11 @@ impl Peer for Http {
             Self::earlier(store, &bases, incoming.name())
         };
         let pairs = Earlier::new(&earlier);
-        let lacking: Vec<_> =
-            lacking.into_iter().map(|used| (pairs.of(&used).map(|earlier| earlier.id), used)).map(|(earlier, used)| (used, earlier)).collect();
+        let lacking: Vec<_> = lacking
+            .into_iter()
+            .map(|used| (pairs.of(&used).map(|earlier| earlier.id), used))
+            .map(|(earlier, used)| (used, earlier))
+            .collect();
         let (came, differences) = self.blobs(store, lacking, watch)?;
         let moved = incoming.keep(&came)?;
         Ok(Moved { differences, wire: self.wire.load(Ordering::Relaxed) - start, ..moved })
@@ -325,7 +340,8 @@ impl Peer for Http {
         let mut moved = Moved::default();
         let mut failures = 0;
         let closure = Closure::of(store, given, &|_| false)?;
-        let name = closure.formations.first().map(|id| store.formation(*id)).transpose()?.map(|formation| formation.name);
+        let name =
+            closure.formations.first().map(|id| store.formation(*id)).transpose()?.map(|formation| formation.name);
         let mut bases = candidates(store, name.as_deref())?;
         bases.retain(|id| !closure.formations.contains(id));
         let first = match bases.first() {
@@ -334,7 +350,8 @@ impl Peer for Http {
             }
             _ => None,
         };
-        let mut without: HashSet<ObjectId> = first.map(|first| first.objects().into_iter().collect()).unwrap_or_default();
+        let mut without: HashSet<ObjectId> =
+            first.map(|first| first.objects().into_iter().collect()).unwrap_or_default();
         let uses: HashMap<BlobId, &BlobUse> = closure.blobs.iter().map(|used| (used.id, used)).collect();
         // What the other needs is written last: blobs, trees, deltas, formations.
         let mut everything = closure.objects();
@@ -371,11 +388,16 @@ impl Peer for Http {
                     _ => None,
                 };
                 total += used.and_then(|used| used.size).unwrap_or_default();
-                let before = used.filter(|_| !plain.contains(id)).and_then(|used| pairs.of(used)).map(|earlier| earlier.id);
+                let before =
+                    used.filter(|_| !plain.contains(id)).and_then(|used| pairs.of(used)).map(|earlier| earlier.id);
                 items.push(Item { id: *id, before, pieces: pieces.get(&(place as u32)).copied().unwrap_or_default() });
             }
             // What waits there in memory only is lost when the line is cut; a formation is sent again with its trees.
-            let sent = if items.is_empty() { Ok((0, Kept { missing: Vec::new() })) } else { self.send(store, &items, total, watch) };
+            let sent = if items.is_empty() {
+                Ok((0, Kept { missing: Vec::new() }))
+            } else {
+                self.send(store, &items, total, watch)
+            };
             let (differences, kept) = match sent {
                 Err(error @ Error::Unreachable { .. }) => {
                     self.again(error, false, &mut failures, watch)?;
@@ -394,7 +416,8 @@ impl Peer for Http {
             }
             // It said that it has them, or what they differ from, and has not: a crash may have taken them.
             let missing: HashSet<String> = kept.missing.into_iter().collect();
-            let named: Vec<ObjectId> = everything.iter().copied().filter(|id| missing.contains(&id.to_string())).collect();
+            let named: Vec<ObjectId> =
+                everything.iter().copied().filter(|id| missing.contains(&id.to_string())).collect();
             let before = forced.len();
             plain.extend(&named);
             forced.extend(&named);
@@ -439,7 +462,8 @@ impl Peer for Http {
     }
 
     fn put_fetched(&self, fetched: &[([u8; 32], BlobId)]) -> Result<()> {
-        let list: Vec<(String, String)> = fetched.iter().map(|(digest, blob)| (to_hex(digest), blob.to_string())).collect();
+        let list: Vec<(String, String)> =
+            fetched.iter().map(|(digest, blob)| (to_hex(digest), blob.to_string())).collect();
         let list = serde_json::to_vec(&list).expect("texts");
         self.answer("POST", "fetched/put", Content::Bytes(&list)).map(drop)
     }

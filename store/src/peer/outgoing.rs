@@ -172,7 +172,8 @@ fn make_all(store: &Store, jobs: &[&Job<'_>]) -> Result<Vec<Made>, SendError> {
 }
 
 fn make(store: &Store, job: &Job<'_>) -> Result<Vec<Made>, SendError> {
-    let packed = |frame: io::Result<Frame>, bytes| Ok::<_, SendError>(Made { frame: frame.map_err(SendError::Line)?, bytes });
+    let packed =
+        |frame: io::Result<Frame>, bytes| Ok::<_, SendError>(Made { frame: frame.map_err(SendError::Line)?, bytes });
     match job {
         Job::Batch(items) => {
             let (mut content, mut missing, mut made, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -267,12 +268,7 @@ fn encoded(store: &Store, id: ObjectId) -> Result<Option<Parts>, Error> {
 }
 
 /// A large blob: the hashes of its pieces, then those that the other side has not got.
-fn large(
-    store: &Store,
-    item: &Item,
-    size: u64,
-    give: &mut dyn FnMut(Vec<Made>) -> bool,
-) -> Result<(), SendError> {
+fn large(store: &Store, item: &Item, size: u64, give: &mut dyn FnMut(Vec<Made>) -> bool) -> Result<(), SendError> {
     let ObjectId::Blob(id) = item.id else { return Ok(()) };
     let missing = |give: &mut dyn FnMut(Vec<Made>) -> bool| {
         let content = [&[kind_byte(item.id)], id.as_bytes().as_slice()].concat();

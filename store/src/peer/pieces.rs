@@ -50,7 +50,11 @@ pub(super) fn id_of(hashes: &[ChainingValue], size: u64) -> Option<BlobId> {
 }
 
 /// The hashes of the pieces of what a reader gives; `tick` is called after each, for whoever must show a sign of life.
-pub(super) fn hashes(reader: &mut dyn Read, size: u64, tick: &mut dyn FnMut() -> io::Result<()>) -> io::Result<Vec<ChainingValue>> {
+pub(super) fn hashes(
+    reader: &mut dyn Read,
+    size: u64,
+    tick: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<Vec<ChainingValue>> {
     let mut piece = Vec::new();
     let mut hashes = Vec::new();
     for index in 0..count(size) {

@@ -138,7 +138,7 @@ impl Realisation {
 }
 
 /// What is known of one subject, and a further claim: signatures of the same claim are joined, another claim comes behind.
-pub(super) fn join(mut known: Vec<Realisation>, further: Realisation) -> Vec<Realisation> {
+pub(crate) fn join(mut known: Vec<Realisation>, further: Realisation) -> Vec<Realisation> {
     match known.iter().position(|other| other.claim == further.claim) {
         Some(place) => {
             let signatures = &mut known[place].signatures;
@@ -154,7 +154,7 @@ pub(super) fn join(mut known: Vec<Realisation>, further: Realisation) -> Vec<Rea
 }
 
 /// Several claims in one file, an empty line between them.
-pub(super) fn texts(realisations: &[Realisation]) -> String {
+pub(crate) fn texts(realisations: &[Realisation]) -> String {
     realisations.iter().map(Realisation::to_text).collect::<Vec<_>>().join("\n")
 }
 
