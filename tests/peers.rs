@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use crate::world::{Ran, World};
 
+mod faults;
 mod folder;
+mod http;
+mod trust;
 
 /// A project that needs no network, with a file of each kind of size.
 fn project(world: &World, version: &str) -> String {
@@ -62,4 +65,43 @@ fn whole(world: &World, id: &str) {
 fn refused(ran: &Ran, code: i32, words: &str) {
     assert_eq!(ran.code, Some(code), "{}{}", ran.stdout, ran.stderr);
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
+}
+
+/// A store that is served until dropped.
+struct Served {
+    child: std::process::Child,
+    address: String,
+}
+
+/// Serves the store of a world.
+fn serve(world: &World, more: &[&str]) -> Served {
+    use std::io::BufRead;
+    let mut arguments = vec!["serve", "--listen", "127.0.0.1:0"];
+    arguments.extend(more);
+    let mut command = world.command(arguments);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("forge starts");
+    let mut address = String::new();
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    std::io::BufReader::new(stdout).read_line(&mut address).expect("an address");
+    assert!(address.starts_with("http"), "{address}");
+    Served { child, address: address.trim().to_owned() }
+}
+
+impl Served {
+    fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).expect("the server lives");
+    }
+
+    /// The host and port.
+    fn host(&self) -> &str {
+        self.address.split_once("://").expect("an address").1
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
