@@ -20,3 +20,13 @@ bench-lang workloads nix="nix-instantiate" nixpkgs="":
 # Files and images over 4 GiB, in every format (20 GiB of disk, some minutes)
 large:
     cargo test --release -p store --test large -- --ignored
+
+# What a run takes against bubblewrap, crun, podman and Apptainer: `just bench-run FORMATION ROOT [SIF]`, ROOT being the same as a directory
+bench-run formation root sif="":
+    cargo build --release -p cli
+    python3 benchmarks/run/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "$FORGE_STORE" --formation "{{formation}}" --root "{{root}}" {{ if sif == "" { "" } else { "--sif " + sif } }}
+
+# Nothing is left behind by thousands of runs, 64 at a time, with `kill -9` at seeded moments: `just leftovers FORMATION [RUNS]`
+leftovers formation runs="5000":
+    cargo build --release -p cli
+    python3 benchmarks/run/leftovers.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "$FORGE_STORE" --formation "{{formation}}" --runs {{runs}}

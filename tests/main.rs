@@ -14,6 +14,7 @@ mod oci;
 mod pages;
 mod peers;
 mod repl;
+mod running;
 mod settings;
 mod signing;
 mod spine;

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 
 mod commit;
 mod run;
+mod runtime;
 
 pub use commit::CommitArguments;
 pub use run::{BoundOptions, HabitOptions, NetworkChoice, RunOptions};
+pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -86,6 +88,10 @@ pub enum Command {
     Test(test::TestArguments),
     /// Opens a shell in a formation; for one command: `forge run FORMATION -- CMD`
     Shell(ShellArguments),
+    /// Makes an OCI bundle of a formation, for other runtimes: crun, runc, youki
+    Bundle(BundleArguments),
+    /// Creates, starts, looks at, kills and deletes containers, as the OCI runtime specification has it
+    Runtime(RuntimeArguments),
     /// Makes a formation of what `forge run --writable DIR` kept; prints its id
     Commit(CommitArguments),
     /// Evaluates an expression and prints its value

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::error::{Failure, Result, code};
 
 pub mod build;
+mod bundle;
 mod check;
 mod commit;
 mod completions;
@@ -35,6 +36,7 @@ mod push;
 mod remote;
 mod repl;
 mod run;
+pub mod runtime;
 mod serve;
 mod sign;
 mod tag;
@@ -68,6 +70,8 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Build(arguments) => build::run(&arguments, context),
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Shell(arguments) => run::shell(&arguments, context),
+        Command::Bundle(arguments) => bundle::run(&arguments, context),
+        Command::Runtime(arguments) => runtime::run(&arguments, context),
         Command::Commit(arguments) => commit::run(&arguments, context),
         Command::Test(arguments) => test::run(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),

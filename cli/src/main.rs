@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             })
         });
     }
-    let arguments = match args::Arguments::try_parse() {
+    let arguments = match args::Arguments::try_parse_from(commands::runtime::arguments(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod bounds;
 pub mod error;
+pub mod oci;
 pub mod outcome;
 pub mod owners;
 pub mod published;

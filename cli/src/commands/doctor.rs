@@ -38,6 +38,8 @@ pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
             cure: capability.cure.filter(|_| !capability.available),
         })
         .collect();
+    checks.push(landlock());
+    checks.extend(engines(context));
     checks.extend(store(context));
     checks.extend(configuration(context));
     if arguments.network {
@@ -60,6 +62,33 @@ pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
         super::print(&text)?;
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
+}
+
+/// Whether the launcher's own file is kept from being executed inside by the kernel itself; without it each program is looked at.
+fn landlock() -> Check {
+    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let has = modules.split(',').any(|name| name.trim() == "landlock");
+    let detail =
+        if has { "execution is confined to the root" } else { "not told by this host: programs are looked at instead" };
+    Check::new("landlock", true, detail, None)
+}
+
+/// Docker and Podman: what else could run a formation here. Neither is needed.
+fn engines(context: &Context) -> Vec<Check> {
+    let path = context.variable("PATH").cloned().unwrap_or_default();
+    let find =
+        |name: &str| std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
+    let answers = |socket: &str| std::os::unix::net::UnixStream::connect(socket).is_ok();
+    let podman = match find("podman") {
+        Some(path) => path.display().to_string(),
+        None => "not found: not needed".to_owned(),
+    };
+    let docker = match (find("docker"), answers("/var/run/docker.sock")) {
+        (Some(path), true) => format!("{}, and its daemon answers", path.display()),
+        (Some(path), false) => format!("{}, and no daemon answers this user: not needed", path.display()),
+        (None, _) => "not found: not needed".to_owned(),
+    };
+    vec![Check::new("Docker", true, docker, None), Check::new("Podman", true, podman, None)]
 }
 
 fn store(context: &Context) -> Vec<Check> {

@@ -122,6 +122,22 @@ const ARTIFACTS: [&str; 4] = ["sif", "squashfs", "sqfs", "tar"];
 /// What a formation with these launch settings is to run.
 pub(super) type Choose<'a> = &'a dyn Fn(&Launch) -> Vec<OsString>;
 
+/// What a run would be: for others to carry out.
+pub fn described(
+    target: &Target,
+    entrypoint: Option<OsString>,
+    arguments: &[OsString],
+    context: &Context,
+) -> Result<(FormationId, Sandbox)> {
+    options::refuse_habits(&target.options.habits)?;
+    let words = Words { entrypoint, arguments: arguments.to_vec() };
+    let store = context.store()?;
+    let id = formation(&store, target, context)?;
+    let formation = store.formation(id)?;
+    let sandbox = prepare(&store, id, &formation, &target.options, &|launch| words.command(launch), context)?;
+    Ok((id, sandbox))
+}
+
 pub(super) fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
     options::refuse_habits(&target.options.habits)?;
     let store = context.store()?;

@@ -21,6 +21,7 @@ pub mod supervisor;
 
 mod cgroup;
 mod child;
+pub mod container;
 mod init;
 mod limits;
 mod message;
@@ -34,6 +35,7 @@ mod sys;
 mod terminal;
 mod userns;
 
+pub use seccomp::allowed_calls;
 pub use userns::has_every_user;
 
 use cgroup::Cgroups;

@@ -258,6 +258,45 @@ impl Hierarchies {
         Some(below(point, root, path))
     }
 
+    /// Our own cgroup in every hierarchy of version 1, by the name that its mount has.
+    pub fn directories_1(&self) -> Vec<(String, PathBuf)> {
+        let mut found = Vec::new();
+        for (point, root, options) in &self.mounts_1 {
+            let own = self.own.iter().find(|(controllers, _)| controllers.iter().any(|name| options.contains(name)));
+            let (Some(name), Some((_, path))) = (point.file_name(), own) else { continue };
+            found.push((name.to_string_lossy().into_owned(), below(point, root, path)));
+        }
+        found
+    }
+
+    /// Our own cgroup of version 2.
+    pub fn directory_2(&self) -> Option<PathBuf> {
+        let (point, root) = self.mount_2.as_ref()?;
+        let (_, path) = self.own.iter().find(|(controllers, _)| controllers.is_empty())?;
+        Some(below(point, root, path))
+    }
+
+    /// Where the hierarchies of version 1 that have controllers are mounted.
+    pub fn mounts_1(&self) -> impl Iterator<Item = &Path> {
+        let has_controllers = |options: &[String]| {
+            self.own
+                .iter()
+                .any(|(controllers, _)| controllers.iter().any(|name| options.contains(name) && !name.contains('=')))
+        };
+        self.mounts_1.iter().filter(move |(.., options)| has_controllers(options)).map(|(point, ..)| point.as_path())
+    }
+
+    /// Where the hierarchy of version 1 with this controller is mounted.
+    pub fn mount_of(&self, controller: &str) -> Option<&Path> {
+        let found = self.mounts_1.iter().find(|(.., options)| options.iter().any(|name| name == controller));
+        found.map(|(point, ..)| point.as_path())
+    }
+
+    /// Where version 2 is mounted.
+    pub fn mount_2(&self) -> Option<&Path> {
+        self.mount_2.as_ref().map(|(point, _)| point.as_path())
+    }
+
     /// The nearest cgroup of version 2, from our own upwards, in which a child with this controller may be made.
     pub fn version_2(&self, controller: &str) -> Result<PathBuf, String> {
         let Some((point, root)) = &self.mount_2 else { return Err("no cgroup file system is mounted".to_owned()) };

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::cgroup::Cgroups;
 use super::{sys, userns};
 use crate::Sandbox;
@@ -26,7 +28,53 @@ pub struct Capability {
 pub fn check() -> Vec<Capability> {
     let mut found = vec![kernel(), user_namespaces(), overlay(), overlay_in_memory(), seccomp(), notification()];
     found.extend(limits());
+    found.extend([fuse(), loop_devices(), kvm(), sub_ids()]);
     found
+}
+
+/// FUSE is asked for by nothing unless it is named: for an ordinary user who wants a SIF in place.
+fn fuse() -> Capability {
+    optional("FUSE", "/dev/fuse", "as root: modprobe fuse; chmod 666 /dev/fuse. Without it a SIF is unpacked once")
+}
+
+/// Loop devices are for root, who mounts a squashfs in place.
+fn loop_devices() -> Capability {
+    optional("loop devices", "/dev/loop-control", "run as root. Without them a SIF is unpacked once")
+}
+
+fn kvm() -> Capability {
+    optional("KVM", "/dev/kvm", "as root: add this user to the group `kvm`. Nothing of forge needs it yet")
+}
+
+/// A device that nothing depends on: that it is missing is said, and is no fault.
+fn optional(name: &'static str, path: &str, cure: &str) -> Capability {
+    let opened = rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let detail = match &opened {
+        Ok(_) => format!("`{path}` can be opened"),
+        Err(error) => format!("`{path}`: {} (nothing depends on it: {cure})", io::Error::from(*error)),
+    };
+    Capability { name, available: true, detail, cure: None }
+}
+
+/// Ranges of ids that an ordinary user may map: others need them, forge does not.
+fn sub_ids() -> Capability {
+    let user = rustix::process::getuid().as_raw();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(user)).then(|| name.to_owned())
+    });
+    let text = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let number = user.to_string();
+    let own = text
+        .lines()
+        .find(|line| line.split(':').next().is_some_and(|first| Some(first) == name.as_deref() || first == number));
+    let detail = match own {
+        Some(line) => format!("`{line}` in /etc/subuid"),
+        None => "none in /etc/subuid: not needed, one id is mapped".to_owned(),
+    };
+    Capability { name: "sub-ids", available: true, detail, cure: None }
 }
 
 fn kernel() -> Capability {

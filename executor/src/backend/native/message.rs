@@ -56,6 +56,8 @@ pub enum Report {
     Failed(Failure),
     /// The command ended with this raw wait status; what it and its children used.
     Ended(i32, Usage),
+    /// A container has come so far: 1 when its root is built, 2 when it waits for its start.
+    Ready(u8),
     /// Comes with the near end of the sandbox's terminal.
     Terminal,
     /// Comes with the user and the network namespace that the command will be in; the sender waits until somebody has joined them.
@@ -218,6 +220,7 @@ impl Report {
                 let counts = [usage.largest_process, usage.major_faults, usage.minor_faults];
                 times.iter().chain(&counts).for_each(|number| bytes.extend(number.to_le_bytes()));
             }
+            Self::Ready(stage) => bytes.extend([b'r', *stage]),
             Self::Terminal => bytes.push(b'y'),
             Self::Network => bytes.push(b'n'),
         }
@@ -253,6 +256,7 @@ impl Report {
                 };
                 Self::Ended(status, usage)
             }
+            b'r' => Self::Ready(*rest.first()?),
             b'y' => Self::Terminal,
             b'n' => Self::Network,
             _ => return None,

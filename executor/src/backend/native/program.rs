@@ -50,6 +50,21 @@ impl Program {
         })
     }
 
+    /// The same from words: of a container's configuration. The last `PATH` counts.
+    pub fn of(words: &[OsString], environment: &[OsString]) -> Result<Self, Error> {
+        let variable = |text: &OsString| {
+            let bytes = text.as_bytes();
+            let at = bytes.iter().position(|byte| *byte == b'=')?;
+            Some((OsStr::from_bytes(&bytes[..at]).to_owned(), OsStr::from_bytes(&bytes[at + 1..]).to_owned()))
+        };
+        let command = words.to_vec();
+        Self::new(&Sandbox {
+            command,
+            environment: environment.iter().filter_map(variable).collect(),
+            ..Sandbox::default()
+        })
+    }
+
     /// Refuses a program, or an interpreter of one, that is the launcher's own file under another name: `/proc/self/exe` still is, until
     /// the command is executed (CVE-2019-5736). For kernels that cannot be told so.
     pub fn refuse_ourselves(&self) -> Result<(), Failure> {

@@ -121,7 +121,8 @@ fn open_terminal(sandbox: &Sandbox, flags: MountAttrFlags) -> Option<OwnedFd> {
     (ours.st_rdev == theirs.st_rdev).then_some(mount)
 }
 
-fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result<OwnedFd> {
+/// A copy of a mount, or of a part of one, that is attached nowhere.
+pub fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result<OwnedFd> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = match rustix::mount::open_tree(
         CWD,
@@ -148,7 +149,7 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
     rustix::process::fchdir(&scratch).doing("enter the tmpfs")?;
 
     let root = overlay(sandbox, &sources, &scratch, namespace)?;
-    let mut builder = Root { kept: sources.kept.is_some(), root, made: Vec::new() };
+    let mut builder = Builder { kept: sources.kept.is_some(), root, made: Vec::new() };
     let (proc, kernel_settings) = builder.proc()?;
     let terminal = builder.dev(sandbox, &sources, namespace, size.as_deref())?;
     builder.sys(sandbox, namespace)?;
@@ -235,14 +236,65 @@ fn overlay(sandbox: &Sandbox, sources: &Sources, scratch: &OwnedFd, namespace: U
         .doing("open the root")
 }
 
-struct Root {
+/// A root while it is put together.
+pub struct Builder {
     root: OwnedFd,
     /// Mount points must be remembered, as the upper layer outlives the run.
     kept: bool,
     made: Vec<MountPoint>,
 }
 
-impl Root {
+impl Builder {
+    /// Of a mount that is attached somewhere.
+    pub fn new(root: OwnedFd) -> Self {
+        Self { root, kept: false, made: Vec::new() }
+    }
+
+    /// The root itself.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Whether nothing is at a path.
+    pub fn is_missing(&self, path: &Path) -> bool {
+        matches!(inside(&self.root, path), Err(Errno::NOENT))
+    }
+
+    /// Opens a path of the root; makes it if it is missing.
+    pub fn make(&mut self, path: &Path, kind: FileType) -> Result<OwnedFd> {
+        self.ensure(path, kind, 0)
+    }
+
+    /// Lets nobody write to what is at a path, if anything is.
+    pub fn make_read_only(&mut self, path: &Path) -> Result<()> {
+        let what = || format!("make `{}` read-only", path.display());
+        let target = match inside(&self.root, path) {
+            Ok(target) => target,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(error).doing(what()),
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let copy = rustix::mount::open_tree(&target, "", flags).doing(what())?;
+        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::mount_setattr(copy.as_fd(), read_only, 0, true).doing(what())?;
+        move_mount(&copy, &target).doing(what())
+    }
+
+    /// Lets nobody see what is at a path, if anything is: a file is the null device, a directory is empty.
+    pub fn mask(&mut self, path: &Path, masks: &mut Masks) -> Result<()> {
+        let what = || format!("mask `{}`", path.display());
+        let target = match inside(&self.root, path) {
+            Ok(target) => target,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(error).doing(what()),
+        };
+        let status = rustix::fs::fstat(&target).doing(what())?;
+        masks.put(&target, FileType::from_raw_mode(status.st_mode) == FileType::Directory).doing(what())
+    }
+
     /// Gives it, and what is below its cover of the kernel's settings.
     fn proc(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let closed =
@@ -254,12 +306,12 @@ impl Root {
         let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
         let empty = tmpfs("0555", Some("4096"), closed | read_only).doing("make an empty tmpfs")?;
         let null = open_tree("/dev/null", false).doing("open `/dev/null`")?;
+        let mut masks = Masks { empty, null, attached: [false; 2] };
         for name in MASKED {
             let Some(target) = below(&proc, name)? else { continue };
             let status = rustix::fs::fstat(&target).doing(format!("read the type of `/proc/{name}`"))?;
             let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-            let mask = clone_mount(if directory { &empty } else { &null }).doing("copy a mask")?;
-            move_mount(&mask, &target).doing(format!("mask `/proc/{name}`"))?;
+            masks.put(&target, directory).doing(format!("mask `/proc/{name}`"))?;
         }
         for name in READ_ONLY {
             let Some(target) = below(&proc, name)? else { continue };
@@ -374,7 +426,7 @@ impl Root {
     }
 
     /// Mounts onto a path of the root, which is made if it is missing.
-    fn attach(&mut self, mount: &OwnedFd, path: impl AsRef<Path>, kind: FileType) -> Result<()> {
+    pub fn attach(&mut self, mount: &OwnedFd, path: impl AsRef<Path>, kind: FileType) -> Result<()> {
         let path = path.as_ref();
         let target = self.ensure(path, kind, 0)?;
         move_mount(mount, &target).doing(format!("mount `{}`", path.display()))
@@ -427,20 +479,55 @@ impl Root {
 /// A terminal of this `/dev/pts`, mounted at `/dev/console` too. Everything goes by descriptor from mounts of our own making: no path
 /// of the root is followed, and what is mounted is the very terminal that was made (CVE-2025-52565).
 fn new_terminal(dev: &OwnedFd, pts: &OwnedFd, sandbox: &Sandbox) -> io::Result<Terminal> {
+    let terminal = terminal_of(pts, sandbox.user.0)?;
+    attach_new_file(dev, "console", &mount_of(&terminal.far)?)?;
+    Ok(terminal)
+}
+
+/// A new terminal of a file system of terminals, which it must be.
+pub fn terminal_of(pts: &OwnedFd, uid: u32) -> io::Result<Terminal> {
+    const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
+    if i64::from(rustix::fs::fstatfs(pts)?.f_type) != DEVPTS_SUPER_MAGIC {
+        return Err(io::Error::other("what is mounted at /dev/pts is no file system of terminals"));
+    }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let near = rustix::fs::openat(pts, "ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&near)?;
-    let far = rustix::pty::ioctl_tiocgptpeer(
-        &near,
-        rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC,
-    )?;
-    let (uid, _) = sandbox.user;
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    let far = rustix::pty::ioctl_tiocgptpeer(&near, flags)?;
     // An id that does not exist here cannot own it, and need not: then there is one user.
     let _ = rustix::fs::fchown(&far, Some(Uid::from_raw(uid)), None);
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let console = rustix::mount::open_tree(&far, "", clone)?;
-    attach_new_file(dev, "console", &console)?;
     Ok(Terminal { near, far })
+}
+
+/// An open file as a mount.
+pub fn mount_of(file: &OwnedFd) -> io::Result<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(file, "", clone)?)
+}
+
+/// What lies over what nobody is to see.
+pub struct Masks {
+    empty: OwnedFd,
+    null: OwnedFd,
+    /// A mount that is attached nowhere can be copied since Linux 6.15 only: so each is attached itself first, and then copied.
+    attached: [bool; 2],
+}
+
+impl Masks {
+    /// With this null device.
+    pub fn new(null: OwnedFd) -> io::Result<Self> {
+        let empty = tmpfs("0555", Some("4096"), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        Ok(Self { empty, null, attached: [false; 2] })
+    }
+
+    fn put(&mut self, target: &OwnedFd, directory: bool) -> io::Result<()> {
+        let mask = if directory { &self.empty } else { &self.null };
+        match std::mem::replace(&mut self.attached[usize::from(directory)], true) {
+            false => move_mount(mask, target),
+            true => move_mount(&clone_mount(mask)?, target),
+        }
+    }
 }
 
 fn name_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
@@ -470,7 +557,8 @@ fn below(mount: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> io::Result<OwnedFd> {
+/// A new file system.
+pub fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&context, *key, *value)?;
@@ -479,7 +567,22 @@ fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> io:
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
 }
 
-fn tmpfs(mode: &str, size: Option<&str>, flags: MountAttrFlags) -> io::Result<OwnedFd> {
+/// A new file system with options that somebody else wrote.
+pub fn new_mount_of(kind: &str, source: &str, options: &[(String, Option<String>)]) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "source", source)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(&context, key.as_str(), value.as_str())?,
+            None => rustix::mount::fsconfig_set_flag(&context, key.as_str())?,
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// A new file system in memory.
+pub fn tmpfs(mode: &str, size: Option<&str>, flags: MountAttrFlags) -> io::Result<OwnedFd> {
     let mut options = vec![("mode", mode)];
     options.extend(size.map(|size| ("size", size)));
     new_mount("tmpfs", &options, flags)
@@ -489,18 +592,20 @@ fn open_tree(path: &str, recursive: bool) -> io::Result<OwnedFd> {
     clone_tree(Path::new(path), MountAttrFlags::empty(), recursive)
 }
 
-fn clone_mount(mount: &OwnedFd) -> io::Result<OwnedFd> {
+/// A copy of a mount, as it is.
+pub fn clone_mount(mount: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     Ok(rustix::mount::open_tree(mount, "", flags)?)
 }
 
-fn move_mount(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+/// Attaches a mount.
+pub fn move_mount(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
 }
 
 /// Mounts onto a new directory.
-fn attach_new(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
+pub fn attach_new(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
     rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
     Ok(rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

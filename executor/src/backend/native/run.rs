@@ -194,6 +194,8 @@ impl<'a> Run<'a> {
                 self.failure.get_or_insert(error);
             }
             Report::Ended(status, usage) => self.ended = Some((status, usage)),
+            // Of containers only.
+            Report::Ready(_) => {}
             Report::Terminal => {
                 let terminal = fds.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
                 if let Some(relay) = &mut self.relay {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use libc::{c_long, sock_filter};
 
 mod names;
+pub mod profile;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +154,16 @@ const ARGUMENTS: u32 = 16;
 /// The filter for this machine's calls. Those of other machines (32-bit, x32) do not exist for the command.
 pub fn filter() -> Vec<sock_filter> {
     whole(search(&ranges(), &|rule| judge(*rule)))
+}
+
+/// The names of the calls that are allowed whatever their arguments are, and of those whose arguments decide.
+pub fn allowed_calls() -> (Vec<&'static str>, Vec<&'static str>) {
+    let rule = |number: u32| RULES.iter().find(|(listed, _)| *listed == c_long::from(number)).map(|(_, rule)| *rule);
+    let named = |wanted: fn(Option<Rule>) -> bool| {
+        names::NAMES.iter().filter(|(_, number)| wanted(rule(*number))).map(|(name, _)| *name).collect()
+    };
+    let is_limited = |rule: Option<Rule>| rule.is_some_and(|rule| !matches!(rule, Rule::Fail(_) | Rule::Allow));
+    (named(|rule| rule.is_none()), named(is_limited))
 }
 
 /// Rules over the whole range of numbers: each holds from its number up to the next one's.

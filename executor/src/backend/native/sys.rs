@@ -73,6 +73,12 @@ pub fn close_on_exec() -> io::Result<()> {
     close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
+/// Lets a descriptor stay open at the next `exec`.
+pub fn keep_at_exec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: fcntl takes integers here; a number that is no descriptor is an error.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}
+
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: only called in a child that owns a copy of the descriptor table; owners of closed descriptors in the copied memory are
     // never dropped there, as the child ends by `exec` or `_exit`.
@@ -81,7 +87,14 @@ fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
 
 /// Sets attributes (`MOUNT_ATTR_…`) and propagation of a mount given by descriptor, and of those below it.
 pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, propagation: u64, recursive: bool) -> io::Result<()> {
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    change_mount(mount, set, 0, propagation, recursive)
+}
+
+/// The same, and takes attributes away.
+pub fn change_mount(mount: BorrowedFd<'_>, set: u64, clear: u64, propagation: u64, recursive: bool) -> io::Result<()> {
+    // The times of access are one field of several bits: it must be cleared to be set.
+    let times = if set & libc::MOUNT_ATTR__ATIME != 0 { libc::MOUNT_ATTR__ATIME } else { 0 };
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear | times, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated string, the structure is valid and its true size is passed.
     check(unsafe {

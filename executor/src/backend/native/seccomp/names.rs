@@ -1,7 +1,6 @@
 //! Names of system calls and their numbers on this machine, as the kernel's headers have them; up to Linux 6.17.
 
 /// The number of a call. `None` for names of other machines and of newer kernels.
-#[cfg(test)]
 pub fn number(name: &str) -> Option<u32> {
     NAMES.binary_search_by_key(&name, |(known, _)| known).ok().map(|index| NAMES[index].1)
 }

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""What it takes to run /bin/true in a formation, against other ways to run it: medians of interleaved runs on one core, as ratios.
+
+    bench.py --forge FORGE --store STORE --formation ID --root DIR [--sif FILE] [--runs 50] [--launchers 8]
+
+DIR is the same root as a directory (`forge bundle` makes one: DIR/rootfs). What is not installed is left out and said. Each run is a cold
+process, with all of the default isolation; forge also sets a limit of memory and of processes. Pause between runs: the kernel takes
+network namespaces apart behind the answer, and would charge the next run for it.
+"""
+import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--forge", required=True)
+parser.add_argument("--store", required=True)
+parser.add_argument("--formation", required=True)
+parser.add_argument("--root", required=True)
+parser.add_argument("--sif")
+parser.add_argument("--runs", type=int, default=50)
+parser.add_argument("--launchers", type=int, default=8)
+parser.add_argument("--core", type=int, default=0)
+parser.add_argument("--pause", type=float, default=0.01)
+arguments = parser.parse_args()
+
+scratch = tempfile.mkdtemp(prefix="bench-run-")
+bundle = os.path.join(scratch, "bundle")
+os.makedirs(bundle)
+
+
+def configure(runtime):
+    """crun's own default configuration over the same root, with one command."""
+    subprocess.run([runtime, "spec"], cwd=bundle, check=True)
+    path = os.path.join(bundle, "config.json")
+    config = json.load(open(path))
+    config["root"] = {"path": arguments.root, "readonly": True}
+    config["process"].update(args=["/bin/true"], terminal=False)
+    config["process"].pop("rlimits", None)
+    config["linux"].pop("resources", None)
+    json.dump(config, open(path, "w"))
+
+
+forge = [arguments.forge, "run", arguments.formation, "--memory", "256M", "--pids", "64", "--", "/bin/true"]
+ways = {
+    "bare": ["/bin/true"],
+    "forge": forge,
+    "forge, no limits": [arguments.forge, "run", arguments.formation, "--", "/bin/true"],
+}
+if shutil.which("bwrap"):
+    bind = ["--ro-bind", arguments.root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    ways["bubblewrap --unshare-all"] = ["bwrap", "--unshare-all", "--die-with-parent", *bind, "/bin/true"]
+if shutil.which("crun"):
+    configure("crun")
+    state = os.path.join(scratch, "crun")
+    ways["crun, cgroups disabled"] = ["crun", "--root", state, "--cgroup-manager=disabled", "run", "-b", bundle, "NAME"]
+if shutil.which("podman"):
+    quiet = ["--cgroups=disabled", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    ways["podman"] = ["podman", "run", "--rm", *quiet, "--rootfs", arguments.root + ":O", "/bin/true"]
+if shutil.which("apptainer") and arguments.sif:
+    ways["Apptainer on the SIF"] = ["apptainer", "exec", "--no-privs", "--containall", arguments.sif, "/bin/true"]
+
+environment = {"PATH": os.environ["PATH"], "HOME": scratch, "FORGE_STORE": arguments.store}
+counter = 0
+
+
+def command(way):
+    global counter
+    counter += 1
+    return [word.replace("NAME", f"bench{os.getpid()}-{counter}") if word == "NAME" else word for word in way]
+
+
+def once(way):
+    """Wall and processor time of one run, and the most memory of any of its processes, in milliseconds and kB."""
+    before = time.perf_counter()
+    pid = os.posix_spawnp(way[0], way, environment)
+    _, status, usage = os.wait4(pid, 0)
+    wall = time.perf_counter() - before
+    return os.waitstatus_to_exitcode(status), wall * 1e3, (usage.ru_utime + usage.ru_stime) * 1e3, usage.ru_maxrss
+
+
+os.sched_setaffinity(0, {arguments.core})
+for name, way in list(ways.items()):
+    # Twice: the first may lay something out.
+    code = max(once(command(way))[0] for _ in range(2))
+    if code != 0:
+        print(f"left out: {name} exits with {code}", file=sys.stderr)
+        del ways[name]
+
+slow = {name for name in ways if name in ("podman", "Apptainer on the SIF")}
+walls, works, sizes = ({name: [] for name in ways} for _ in range(3))
+for number in range(arguments.runs):
+    for name, way in ways.items():
+        if name in slow and number % 5:
+            continue
+        code, wall, work, size = once(command(way))
+        assert code == 0, f"{name} exits with {code}"
+        walls[name].append(wall), works[name].append(work), sizes[name].append(size)
+        time.sleep(arguments.pause)
+
+own = statistics.median(walls["forge"])
+print(f"{'':28} {'ms':>8} {'p5':>8} {'cpu ms':>8} {'forge is':>9} {'kB':>8}")
+for name in ways:
+    ordered = sorted(walls[name])
+    median, low = statistics.median(ordered), ordered[len(ordered) // 20]
+    ratio = f"{own / median:.3f}"
+    print(f"{name:28} {median:8.2f} {low:8.2f} {statistics.median(works[name]):8.2f} {ratio:>9} {max(sizes[name]):8}")
+
+os.sched_setaffinity(0, set(range(os.cpu_count())))
+print(f"\nruns a second, {arguments.launchers} launchers at once on {os.cpu_count()} cores")
+rates = {}
+for name in [name for name in ways if name not in slow]:
+    until = time.perf_counter() + 3
+    children, done = {}, 0
+    started = time.perf_counter()
+    while time.perf_counter() < until or children:
+        while len(children) < arguments.launchers and time.perf_counter() < until:
+            way = command(ways[name])
+            children[os.posix_spawnp(way[0], way, environment)] = True
+        pid, status = os.wait()
+        if children.pop(pid, None):
+            done += os.waitstatus_to_exitcode(status) == 0
+    rates[name] = done / (time.perf_counter() - started)
+for name, rate in rates.items():
+    print(f"{name:28} {rate:8.0f}   forge does {rates['forge'] / rate:.2f} of it")
+shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,197 @@
+//! A sandbox as a configuration of the OCI runtime specification: what another runtime is to do, and what it leaves out.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+use crate::{Error, Network, Result, Sandbox, Streams, Writable};
+
+/// The configuration, with this directory as root. `own_user`: for an ordinary user, who needs a user namespace and can map one id.
+///
+/// Limits that the specification does not have (wall time, output) are whoever's runs the other runtime.
+pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) -> Result<Spec> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut environment: Vec<String> = sandbox
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{}={}", text(name.as_bytes()), text(value.as_bytes())))
+        .collect();
+    if !environment.iter().any(|variable| variable.starts_with("PATH=")) {
+        // Where our own launcher looks for programs too.
+        environment.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    }
+    let capabilities = sandbox.capabilities.names();
+    let mut namespaces = vec![
+        json!({ "type": "pid" }),
+        json!({ "type": "ipc" }),
+        json!({ "type": "uts" }),
+        json!({ "type": "mount" }),
+        json!({ "type": "cgroup" }),
+    ];
+    if sandbox.network == Network::None {
+        namespaces.push(json!({ "type": "network" }));
+    }
+    let (uid, gid) = sandbox.user;
+    let rlimits: Vec<Value> = sandbox
+        .bounds
+        .resources
+        .iter()
+        .map(|limit| {
+            let number = |value: Option<u64>| value.unwrap_or(u64::MAX);
+            let name = format!("RLIMIT_{}", limit.resource.name().to_uppercase());
+            json!({ "type": name, "soft": number(limit.soft), "hard": number(limit.hard) })
+        })
+        .collect();
+    let mut linux = json!({
+        "namespaces": [],
+        "resources": resources(sandbox),
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+        "seccomp": seccomp(),
+    });
+    if let Some((user, group)) = own_user {
+        namespaces.push(json!({ "type": "user" }));
+        linux["uidMappings"] = json!([{ "containerID": uid, "hostID": user, "size": 1 }]);
+        linux["gidMappings"] = json!([{ "containerID": gid, "hostID": group, "size": 1 }]);
+    }
+    linux["namespaces"] = Value::Array(namespaces);
+    let mut user = json!({ "uid": uid, "gid": gid });
+    if own_user.is_none() && !sandbox.groups.is_empty() {
+        user["additionalGids"] = json!(sandbox.groups);
+    }
+    let value = json!({
+        "ociVersion": "1.0.2",
+        "root": { "path": root, "readonly": matches!(sandbox.root.writable, Writable::No) },
+        "hostname": sandbox.hostname,
+        "process": {
+            "terminal": matches!(sandbox.streams, Streams::Terminal),
+            "user": user,
+            "args": sandbox.command.iter().map(|word| text(word.as_bytes())).collect::<Vec<_>>(),
+            "env": environment,
+            "cwd": sandbox.directory,
+            "noNewPrivileges": true,
+            "capabilities": {
+                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                "inheritable": capabilities, "ambient": capabilities,
+            },
+            "rlimits": rlimits,
+        },
+        "mounts": mounts(sandbox, own_user.is_some()),
+        "linux": linux,
+    });
+    serde_json::from_value(value).map_err(|error| Error::Setup {
+        action: "describe the sandbox for another runtime".to_owned(),
+        source: error.into(),
+    })
+}
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+fn mounts(sandbox: &Sandbox, is_ordinary: bool) -> Value {
+    let size = sandbox.bounds.memory_files.or(sandbox.limits.memory);
+    let memory = |target: &Path, mode: u32, size: Option<u64>| {
+        let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), format!("mode={mode:o}")];
+        options.extend(size.map(|size| format!("size={size}")));
+        json!({ "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options })
+    };
+    let mut pts = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+    if !is_ordinary {
+        pts.push("gid=5");
+    }
+    let mut mounts = vec![
+        json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
+        json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts }),
+        memory(Path::new("/dev/shm"), 0o1777, size),
+        memory(Path::new("/tmp"), 0o1777, size),
+    ];
+    if sandbox.network == Network::None {
+        let options = ["nosuid", "noexec", "nodev", "ro"];
+        mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options }));
+    }
+    mounts.extend(sandbox.memory_mounts.iter().map(|mount| memory(&mount.target, mount.mode, mount.size.or(size))));
+    for bind in &sandbox.binds {
+        let options = if bind.read_only {
+            json!(["rbind", "nosuid", "nodev", "ro"])
+        } else {
+            json!(["rbind", "nosuid", "nodev"])
+        };
+        mounts.push(json!({ "destination": bind.target, "type": "bind", "source": bind.source, "options": options }));
+    }
+    for device in &sandbox.devices {
+        mounts.push(json!({ "destination": device.target, "type": "bind", "source": device.source, "options": ["rbind", "nosuid", "noexec"] }));
+    }
+    Value::Array(mounts)
+}
+
+fn resources(sandbox: &Sandbox) -> Value {
+    let (limits, bounds) = (&sandbox.limits, &sandbox.bounds);
+    let mut resources = json!({});
+    if let Some(memory) = limits.memory {
+        resources["memory"] = json!({ "limit": memory, "swap": memory.saturating_add(bounds.swap.unwrap_or(0)) });
+    }
+    let mut cpu = json!({});
+    if let Some(millis) = limits.cpu_millis {
+        cpu["quota"] = (millis.saturating_mul(100)).max(1000).into();
+        cpu["period"] = 100_000.into();
+    }
+    if let Some(shares) = bounds.cpu_shares {
+        cpu["shares"] = shares.into();
+    }
+    if let Some(cores) = &bounds.cores {
+        cpu["cpus"] = cores.iter().map(u32::to_string).collect::<Vec<_>>().join(",").into();
+    }
+    if cpu != json!({}) {
+        resources["cpu"] = cpu;
+    }
+    if let Some(pids) = limits.pids {
+        resources["pids"] = json!({ "limit": pids });
+    }
+    resources
+}
+
+/// The calls that our own filter allows, by name; the conditions on arguments as it has them.
+fn seccomp() -> Value {
+    let (allowed, limited) = crate::backend::native::allowed_calls();
+    let mut calls = vec![json!({ "names": allowed, "action": "SCMP_ACT_ALLOW" })];
+    // Namespaces and terminals: what a command may not ask for with calls that it may make.
+    calls.push(json!({ "names": ["clone", "unshare"], "action": "SCMP_ACT_ALLOW",
+        "args": [{ "index": 0, "value": 0x7e02_0000u32, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }));
+    calls.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    for request in [0x5412u32, 0x541c] {
+        calls.push(json!({ "names": ["ioctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM,
+            "args": [{ "index": 1, "value": 0xffff_ffffu32, "valueTwo": request, "op": "SCMP_CMP_MASKED_EQ" }] }));
+    }
+    for family in [38, 40] {
+        calls.push(json!({ "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EAFNOSUPPORT,
+            "args": [{ "index": 0, "value": family, "op": "SCMP_CMP_EQ" }] }));
+    }
+    for persona in [0u32, 8, 0x20000, 0x20008, u32::MAX] {
+        calls.push(json!({ "names": ["personality"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 0, "value": persona, "op": "SCMP_CMP_EQ" }] }));
+    }
+    let plain: Vec<_> = limited.into_iter().filter(|name| ["ioctl", "socket"].contains(name)).collect();
+    calls.push(json!({ "names": plain, "action": "SCMP_ACT_ALLOW" }));
+    json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM, "architectures": architectures(), "syscalls": calls })
+}
+
+fn architectures() -> Value {
+    if cfg!(target_arch = "x86_64") { json!(["SCMP_ARCH_X86_64"]) } else { json!(["SCMP_ARCH_AARCH64"]) }
+}

@@ -1,0 +1,292 @@
+//! What a run is given and what it is held to, from the command line: flags, ports, limits, changes that are kept, other runtimes.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::world::{World, is_root, small};
+
+/// The JSON record of a run, which is the last line on stderr that looks like one.
+fn record(stderr: &str) -> serde_json::Value {
+    let line = stderr.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no record: {stderr}"));
+    serde_json::from_str(line).expect("a record is JSON")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
+}
+
+#[test]
+fn dockers_and_apptainers_letters_mean_what_they_mean_there() {
+    let (world, id) = small();
+    let here = world.path("out/shown");
+    fs::create_dir_all(&here).expect("a directory");
+    fs::write(here.join("file"), "of the host\n").expect("a file");
+    world.write("variables", "# a comment\nFROM_FILE=1\n\nTWICE=file\n");
+    let volume = format!("{}:/shown:ro", here.display());
+    let mount = format!("type=bind,source={},target=/mounted,readonly", here.display());
+    let script = "cat /shown/file /mounted/file; echo $FROM_FILE $TWICE; pwd; hostname; grep far /etc/hosts; \
+                  stat -c %a /run/own; head -c 3 /dev/nothing | wc -c; touch /shown/new 2>/dev/null || echo read-only";
+    let ran = world.forge([
+        "run",
+        id,
+        "--rm",
+        "-i",
+        "-v",
+        &volume,
+        "--mount",
+        &mount,
+        "--env-file",
+        "variables",
+        "-e",
+        "TWICE=flag",
+        "--pwd",
+        "/var",
+        "--hostname",
+        "other",
+        "--add-host",
+        "far:192.0.2.7",
+        "--tmpfs",
+        "/run/own:size=1M,mode=700",
+        "--device",
+        "/dev/zero:/dev/nothing",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(
+        ran.ok().stdout,
+        "of the host\nof the host\n1 flag\n/var\nother\n192.0.2.7\tfar\n700\n3\nread-only\n",
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_a_way_out() {
+    let (world, id) = small();
+    for (arguments, words) in [
+        (&["--privileged"][..], "--cap-add"),
+        (&["-d"], "systemd-run"),
+        (&["--name", "x"], "--hostname"),
+        (&["--network", "host", "-p", "80:81"], "--network none"),
+        (&["--swap", "1G"], "--memory"),
+        (&["-v", "named:/data"], "--tmpfs"),
+        (&["--cap-add", "MOON"], "MOON"),
+        (&["--ulimit", "moon=1"], "nofile"),
+        (&["--cpuset-cpus", "4095"], "this machine has none"),
+        (&["--tmpfs", "/a", "--tmpfs", "/a"], "mounted twice"),
+        (&["--add-host", "x"], "NAME:ADDRESS"),
+        (&["--hostname", "a b"], "letters"),
+        (&["--writable", "/tmp/w", "--read-only"], "--read-only"),
+        (&["--device", "/etc/passwd"], "--bind"),
+        (&["--max-output", "0"], "more than 0"),
+    ] {
+        let ran = world.forge([&["run", id.as_str()], arguments, &["--", "true"]].concat());
+        assert_eq!(ran.code, Some(125), "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("error: ") && ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_limit_that_ended_a_run_is_named() {
+    let (world, id) = small();
+    let ran = world.forge([
+        "run",
+        id,
+        "--json",
+        "--max-output",
+        "1000",
+        "--",
+        "sh",
+        "-c",
+        "while :; do echo 0123456789; done",
+    ]);
+    assert_eq!((ran.code, ran.stdout.len()), (Some(137), 1000), "{}", ran.stderr);
+    assert!(ran.stderr.contains("ended by the output limit of 1000 B"), "{}", ran.stderr);
+    let told = record(&ran.stderr);
+    assert_eq!((told["ended_by"].as_str(), told["exit"].as_u64()), (Some("output"), Some(137)));
+    let ran = world.forge(["run", id, "--json", "--timeout", "200ms", "--", "sleep", "100"]);
+    assert_eq!(record(&ran.stderr)["ended_by"], "time");
+    let ran = world.forge([
+        "run",
+        id,
+        "--json",
+        "--memory",
+        "64M",
+        "--",
+        "perl",
+        "-e",
+        "my @a; push @a, 'x' x 1000000 for 1 .. 1000",
+    ]);
+    let told = record(&ran.stderr);
+    if told["outcome"]["isolation"]["memory"] != "rlimit" {
+        assert_eq!((ran.code, told["ended_by"].as_str()), (Some(137), Some("memory")), "{}", ran.stderr);
+        assert!(ran.stderr.contains("ended by the memory limit of 64.0 MiB"), "{}", ran.stderr);
+        assert!(told["outcome"]["peak_memory"].as_u64().expect("a number") > 32 << 20);
+    }
+    let ran =
+        world.forge(["run", id, "--pids", "5", "--", "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait"]);
+    assert_ne!(ran.code, Some(0), "{}", ran.stderr);
+    let ran = world.forge(["run", id, "--ulimit", "nofile=8:9", "--", "sh", "-c", "ulimit -n; ulimit -Hn"]);
+    assert_eq!(ran.ok().stdout, "8\n9\n");
+    let ran = world.forge(["run", id, "--json", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(record(&ran.stderr)["signal"], 9);
+}
+
+#[test]
+fn a_closed_network_is_reached_where_a_port_is_published() {
+    let (world, id) = small();
+    let (tcp, udp) = (free_port(), free_port());
+    let script = "use Socket; \
+        socket(my $t, PF_INET, SOCK_STREAM, 0); bind($t, sockaddr_in(80, INADDR_ANY)) or die $!; listen($t, 5); \
+        socket(my $u, PF_INET, SOCK_DGRAM, 0); bind($u, sockaddr_in(53, INADDR_ANY)) or die $!; \
+        print STDERR \"ready\\n\"; \
+        accept(my $c, $t); my $line = <$c>; syswrite $c, \"heard $line\"; close $c; \
+        my $from = recv($u, my $word, 100, 0); send($u, \"and $word\", 0, $from); sleep 1";
+    let published = [format!("{tcp}:80"), format!("127.0.0.1:{udp}:53/udp")];
+    let mut command = world.command([
+        "run",
+        id,
+        "-p",
+        &published[0],
+        "-p",
+        &published[1],
+        "--timeout",
+        "60s",
+        "--",
+        "perl",
+        "-e",
+        script,
+    ]);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("forge starts");
+    let mut told = String::new();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().expect("a pipe"));
+    std::io::BufRead::read_line(&mut stderr, &mut told).expect("a line");
+    assert_eq!(told, "ready\n");
+    let mut stream = TcpStream::connect(("127.0.0.1", tcp)).expect("a connection");
+    stream.write_all(b"question\n").expect("it takes it");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert_eq!(answer, "heard question\n");
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a patience");
+    socket.send_to(b"datagram", ("127.0.0.1", udp)).expect("it is sent");
+    let mut buffer = [0; 100];
+    let length = socket.recv(&mut buffer).expect("an answer");
+    assert_eq!(&buffer[..length], b"and datagram");
+    assert!(child.wait().expect("an end").success());
+    // A port that somebody has.
+    let _taken = TcpListener::bind(("127.0.0.1", tcp)).expect("it is free again");
+    let ran = world.forge(["run", id, "-p", &published[0], "--", "true"]);
+    assert_eq!(ran.code, Some(125));
+    assert!(ran.stderr.contains("cannot listen on") && ran.stderr.contains("hint: "), "{}", ran.stderr);
+}
+
+#[test]
+fn capabilities_are_those_that_are_named() {
+    let world = World::new();
+    world.write(
+        "runtime.expr",
+        "{ forge }: forge.formation { name = \"capable\"; capabilities = [ \"chown\" ]; layers = [ (forge.debian { packages = [ ]; }) ]; command = [ \"grep\" \"^CapBnd\" \"/proc/self/status\" ]; }\n",
+    );
+    let id = world.build("runtime.expr");
+    assert_eq!(world.forge(["info", &id, "--json"]).json()["launch"]["capabilities"], serde_json::json!(["CAP_CHOWN"]));
+    let bounding = |arguments: &[&str]| world.forge([&["run", id.as_str()], arguments].concat()).ok().stdout.clone();
+    assert_eq!(bounding(&[]), "CapBnd:\t0000000000000001\n");
+    assert_eq!(bounding(&["--cap-add", "KILL"]), "CapBnd:\t0000000000000021\n");
+    assert_eq!(bounding(&["--cap-drop", "ALL", "--cap-add", "CAP_KILL"]), "CapBnd:\t0000000000000020\n");
+    assert_eq!(bounding(&["--cap-drop", "chown"]), "CapBnd:\t0000000000000000\n");
+    let refused = world.forge(["run", &id, "--require", "capabilities"]);
+    assert_eq!(refused.code, Some(125), "{}", refused.stderr);
+}
+
+#[test]
+fn changes_are_kept_and_become_a_formation() {
+    let (world, id) = small();
+    let kept = world.path("out/kept");
+    let kept = kept.to_str().expect("a path");
+    let script = "echo new > /etc/new; chown 5:6 /etc/new; rm /etc/greeting; id -u";
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "sh", "-c", script]).ok().stdout, "0\n");
+    let again = "stat -c %u:%g /etc/new; test ! -e /etc/greeting && echo gone";
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "sh", "-c", again]).ok().stdout, "5:6\ngone\n");
+    let other = world.forge(["commit", kept, "changed", "--version", "2"]);
+    let changed = other.id();
+    assert_eq!(
+        world.forge(["run", "changed", "--", "sh", "-c", again.split(';').nth(1).expect("two")]).ok().stdout,
+        "gone\n"
+    );
+    assert_ne!(&changed, id);
+    assert!(!std::path::Path::new(kept).exists());
+    assert_eq!(world.forge(["commit", kept]).code, Some(10));
+    // The record says which layer it was.
+    let info = world.forge(["info", "changed", "--json"]).json();
+    assert_eq!(info["layers"].as_array().expect("layers").last().expect("one")["label"], "changes of a run");
+}
+
+#[test]
+fn a_terminal_of_its_own_ends_with_its_program() {
+    let (world, id) = small();
+    let ran = world
+        .forge_with_input(["run", id, "-it", "--", "sh", "-c", "tty; read line; echo got $line; exit 4"], b"words\n");
+    assert_eq!(ran.code, Some(4), "{}", ran.stderr);
+    let shown = ran.stdout.replace('\r', "");
+    assert!(shown.starts_with("/dev/pts/0\n") && shown.ends_with("got words\n"), "{shown}");
+}
+
+#[test]
+fn a_bundle_is_a_container_for_the_operations_of_the_specification() {
+    let (world, id) = small();
+    if !is_root() {
+        eprintln!("skipped: an ordinary user's containers need cgroups of their own");
+        return;
+    }
+    let (bundle, state) = (world.path("out/bundle"), world.path("out/state"));
+    let (bundle, state) = (bundle.to_str().expect("a path"), state.to_str().expect("a path"));
+    let script = "echo inside $(hostname) $(id -u); grep -c . /proc/self/mountinfo > /dev/null; sleep 100";
+    world.forge(["bundle", id, bundle, "--hostname", "boxed", "--", "sh", "-c", script]).ok();
+    let config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(format!("{bundle}/config.json")).expect("a file")).expect("JSON");
+    assert_eq!(config["process"]["noNewPrivileges"], true);
+    // As orchestrators call a runtime: without the word `runtime`.
+    let operate = |arguments: &[&str]| world.forge([&["--root", state], arguments].concat());
+    let pid_file = world.path("out/pid");
+    let output = fs::File::create(world.path("out/printed")).expect("a file");
+    let mut create = world.command([
+        "--root",
+        state,
+        "create",
+        "--bundle",
+        bundle,
+        "--pid-file",
+        pid_file.to_str().expect("a path"),
+        "box",
+    ]);
+    assert!(create.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).status().expect("forge starts").success());
+    let shown = operate(&["state", "box"]).json();
+    assert_eq!((shown["status"].as_str(), shown["id"].as_str()), (Some("created"), Some("box")));
+    assert_eq!(shown["pid"].to_string(), fs::read_to_string(&pid_file).expect("a number"));
+    assert_eq!(fs::read_to_string(world.path("out/printed")).expect("a file"), "", "it has not begun");
+    assert_ne!(operate(&["create", "--bundle", bundle, "box"]).code, Some(0), "a name is had once");
+    operate(&["start", "box"]).ok();
+    assert_ne!(operate(&["start", "box"]).code, Some(0));
+    assert_eq!(operate(&["state", "box"]).json()["status"], "running");
+    assert_ne!(operate(&["delete", "box"]).code, Some(0), "what runs is not deleted");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while fs::read_to_string(world.path("out/printed")).expect("a file") != "inside boxed 0\n" {
+        assert!(Instant::now() < deadline, "it prints nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    operate(&["kill", "box", "KILL"]).ok();
+    while operate(&["state", "box"]).json()["status"] != "stopped" {
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    operate(&["delete", "box"]).ok();
+    assert_ne!(operate(&["state", "box"]).code, Some(0));
+    assert_eq!(fs::read_dir(state).expect("a directory").count(), 0, "nothing stays");
+    assert_eq!(operate(&["features"]).json()["linux"]["seccomp"]["enabled"], true);
+}
