@@ -13,6 +13,7 @@ mod nix_instantiate;
 mod oci;
 mod pages;
 mod peers;
+mod registries;
 mod repl;
 mod running;
 mod settings;

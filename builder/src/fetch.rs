@@ -83,7 +83,7 @@ impl Fetcher {
         if let Some(repository) = wanted.url.strip_prefix("oci:") {
             let blob = crate::oci::fetch(builder, wanted, repository)?;
             let sha256 = wanted.sha256.unwrap_or_default();
-            builder.store.put_claim_of_step(&key(&sha256), &Claim::Blob(blob))?;
+            builder.store.put_blob_with_sha256(&sha256, blob)?;
             return Ok((blob, sha256));
         }
         self.fetch_from(builder, wanted, &places(builder, wanted.url)?)

@@ -22,6 +22,7 @@ mod explain;
 mod export;
 mod gc;
 mod graph;
+mod image;
 pub mod import;
 mod info;
 mod inspect;

@@ -36,7 +36,7 @@ fn settings(context: &Context, name: &str, remote: &Remote, patience: Patience) 
         address: remote.address.clone(),
         token: token.transpose()?,
         environment: context.machine().environment,
-        home: context.variable("HOME").map(PathBuf::from),
+        registries: crate::registries::settings(context)?,
         patience,
     })
 }

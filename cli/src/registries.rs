@@ -146,6 +146,12 @@ pub fn is_meant(given: &str) -> bool {
     Reference::is_meant(given)
 }
 
+/// The registry's address that a peer's name or an address stands for; none if it is of another kind.
+pub fn address_of(given: &str, context: &Context) -> Option<String> {
+    let configured = context.settings.remotes.get(given).map(|setting| setting.value.address.as_str());
+    Some(configured.unwrap_or(given)).filter(|address| is_meant(address)).map(str::to_owned)
+}
+
 /// Reads a reference.
 pub fn reference(given: &str) -> Result<Reference> {
     Ok(given.parse().map_err(store::Error::Registry)?)

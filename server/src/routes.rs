@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use store::nix::cache;
 use store::formation::is_name;
 use store::peer::arriving::Broken;
 use store::peer::message::{Below, Lacks, decode_items, read_question};
@@ -75,6 +76,12 @@ pub fn respond<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Response<'a
 
 fn route<'a>(shared: &'a Shared, request: &mut Request<'_>, access: Access) -> Result<Response<'a>, Refused> {
     let path = request.path.clone();
+    if cache::is_of_a_cache(&path) && matches!(request.method.as_str(), "GET" | "HEAD") {
+        return match access.read {
+            true => nix_cache(shared, &path),
+            false => Err(refused(403, "a token that may read is needed")),
+        };
+    }
     let Some(path) = path.strip_prefix("/v1/") else { return Err(refused(404, "no such place")) };
     let read = || if access.read { Ok(()) } else { Err(refused(403, "a token that may read is needed")) };
     let write = || if access.write { Ok(()) } else { Err(refused(403, "a token that may write is needed")) };
@@ -129,6 +136,19 @@ fn route<'a>(shared: &'a Shared, request: &mut Request<'_>, access: Access) -> R
         ("POST", _) => Err(refused(404, "no such place")),
         _ => Err(refused(405, "no such method")),
     }
+}
+
+/// The store as a binary cache of Nix's.
+fn nix_cache<'a>(shared: &'a Shared, path: &str) -> Result<Response<'a>, Refused> {
+    let served = cache::serve(&shared.store, shared.options.key.as_ref(), path)?;
+    let served = served.ok_or_else(|| refused(404, "no such store path"))?;
+    Ok(match &served.body {
+        cache::Body::Text(text) => Response::Bytes(200, served.media_type, text.clone().into_bytes()),
+        cache::Body::Archive(_) => Response::Stream(
+            served.media_type,
+            Box::new(move |output| served.write(&shared.store, output).map_err(io::Error::other)),
+        ),
+    })
 }
 
 fn json<'a>(value: &serde_json::Value) -> Response<'a> {

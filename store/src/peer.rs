@@ -3,6 +3,7 @@
 //! | address | is | file |
 //! |---|---|---|
 //! | `file://DIR` | a directory of plain objects, on any file system | `peer/folder.rs` |
+//! | `oci://HOST[:PORT]/REPOSITORY` | a repository of an OCI registry, with formations as images | `peer/registry.rs` |
 //! | `http://HOST[:PORT]`, `https://…` | another forge: `forge serve` | `peer/http.rs` |
 //!
 //! A peer is not believed, only checked: every object is hashed before it is kept, and a peer that sends a wrong byte is asked nothing
@@ -11,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::http::Patience;
@@ -30,12 +30,14 @@ pub mod message;
 pub mod outgoing;
 mod pieces;
 mod realisation;
+mod registry;
 
 pub use error::{Error, Result};
 pub use folder::Folder;
 pub use group::{Group, Nowhere};
 pub use http::Http;
 pub use realisation::{Realisation, Signature, Subject};
+pub use registry::Registry;
 pub(crate) use realisation::{join as join_realisations, texts as realisation_texts};
 
 /// Something that is named by the digest of its content, and so proves itself.
@@ -208,8 +210,8 @@ pub struct Settings {
     pub token: Option<String>,
     /// The caller's environment: proxies, certificates.
     pub environment: BTreeMap<String, String>,
-    /// The caller's home: registries' login files lie there.
-    pub home: Option<PathBuf>,
+    /// Who the caller is at registries, and which may be spoken to in plain HTTP.
+    pub registries: crate::registry::Settings,
     /// How long it may take to answer.
     pub patience: Patience,
 }
@@ -232,7 +234,10 @@ pub fn open(settings: &Settings) -> Result<Box<dyn Peer>> {
             let reason = "a host, a port and a path at most are expected; a token lets in";
             Ok(Box::new(Http::new(settings).ok_or_else(|| bad(reason))?))
         }
-        _ => Err(bad("it begins with none of `file://`, `http://`, `https://`")),
+        Some(("oci", _)) => Ok(Box::new(Registry::new(settings).ok_or_else(|| {
+            bad("a host and a repository in lower case are expected: oci://HOST[:PORT]/REPOSITORY")
+        })?)),
+        _ => Err(bad("it begins with none of `file://`, `http://`, `https://`, `oci://`")),
     }
 }
 

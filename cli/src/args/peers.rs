@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::AttachChoice;
+
 /// `forge push`
 #[derive(Debug, Args)]
 pub struct PushArguments {
-    /// Formations (digests, prefixes or names), then the peer: its name (`forge remote`), or an address such as file:///srv/forge or https://HOST
+    /// Formations (digests, prefixes or names), then the peer: its name (`forge remote`), or an address such as file:///srv/forge, https://HOST or oci://HOST/REPOSITORY[:TAG]
     #[arg(value_names = ["FORMATION", "PEER"], num_args = 2.., required = true)]
     pub words: Vec<String>,
     /// Gives it this name there [default: the name that was typed, else the formation's own]
@@ -19,12 +21,18 @@ pub struct PushArguments {
     /// A key of `forge key` that signs what the steps gave [default: the only key there is]
     #[arg(long, value_name = "KEY")]
     pub sign: Option<String>,
+    /// To a registry: documents that go along with the image, as referrers
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub attach: Vec<AttachChoice>,
+    /// To a registry: how layers are compressed, `zstd` or `gzip`, with a level after a colon
+    #[arg(long, value_name = "METHOD[:LEVEL]", default_value = "zstd:3")]
+    pub compression: store::format::Compression,
 }
 
 /// `forge pull`
 #[derive(Debug, Args)]
 pub struct PullArguments {
-    /// A digest, a prefix of one or a name there
+    /// A digest, a prefix of one or a name there; or an image of a registry, oci://HOST/REPOSITORY[:TAG][@DIGEST]
     #[arg(value_name = "FORMATION")]
     pub formation: String,
     /// A peer's name or address [default: all that are configured, in one round]
@@ -93,7 +101,7 @@ pub enum RemoteCommand {
     Add {
         /// What it is called
         name: String,
-        /// file://DIR, http://HOST[:PORT] or https://HOST
+        /// file://DIR, http://HOST[:PORT], https://HOST or oci://HOST/REPOSITORY
         address: String,
         /// Lower ones are asked first
         #[arg(long, value_name = "NUMBER", default_value_t = 50)]

@@ -8,13 +8,16 @@ use store::{FormationId, Store};
 use crate::args::PullArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::peers;
+use crate::{peers, registries};
 
 /// `forge pull`
 pub fn run(arguments: &PullArguments, context: &Context) -> Result<ExitCode> {
     let given = arguments.formation.as_str();
     if let Some(tag) = &arguments.tag {
         super::tag::check_name(tag)?;
+    }
+    if registries::is_meant(given) && arguments.peer.is_none() {
+        return super::image::pull(given, arguments.tag.as_deref(), context);
     }
     let store = context.store()?;
     let (id, moved, from) = match &arguments.peer {

@@ -11,7 +11,7 @@ use store::{BlobId, FormationId, Store, StorePath};
 use crate::args::PushArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{peers, render};
+use crate::{peers, registries, render};
 
 /// `forge push`
 pub fn run(arguments: &PushArguments, context: &Context) -> Result<ExitCode> {
@@ -25,6 +25,13 @@ pub fn run(arguments: &PushArguments, context: &Context) -> Result<ExitCode> {
         }
     }
     let store = context.store()?;
+    if let Some(address) = registries::address_of(peer, context) {
+        return image(arguments, formations, &address, &store, context);
+    }
+    if !arguments.attach.is_empty() {
+        let failure = Failure::new(code::USAGE, "--attach: documents go along with images");
+        return Err(failure.hint("a peer of forge's own gets the record that they are made from"));
+    }
     let peer = peers::named(context, peer)?;
     let key = peers::signing_key(context, arguments.sign.as_deref())?;
     let mut ids = Vec::new();
@@ -50,6 +57,26 @@ pub fn run(arguments: &PushArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&receipt(&moved, peer.name(), "formations", ids.into()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// To a registry, where a formation is an image and its name a tag.
+fn image(
+    arguments: &PushArguments,
+    formations: &[String],
+    address: &str,
+    store: &Store,
+    context: &Context,
+) -> Result<ExitCode> {
+    if arguments.sources {
+        let failure = Failure::new(code::USAGE, "--sources: a registry keeps images and nothing else");
+        return Err(failure.hint("a file:// or https:// peer takes the fetched files"));
+    }
+    let ids = formations.iter().map(|given| Ok(store.find(given)?)).collect::<Result<Vec<FormationId>>>()?;
+    let address = match &arguments.name {
+        Some(name) => registries::reference(address)?.tagged(&store::registry::as_tag(name)).to_string(),
+        None => address.to_owned(),
+    };
+    super::image::push(store, &ids, &address, &arguments.attach, arguments.compression, context)
 }
 
 /// Gives formations to a peer, names them there, and leaves the claims behind them, signed.
