@@ -5,6 +5,7 @@
 mod arrows;
 mod bad_input;
 mod documents;
+mod ecosystems;
 mod errors;
 mod export;
 mod formatting;

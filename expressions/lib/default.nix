@@ -188,13 +188,23 @@ let
       packages ? [ ],
       suite ? "bookworm",
       recommends ? false,
+      components ? [ "main" ],
+      repositories ? [ ],
     }:
+    let
+      isRepository =
+        value: isAttrs value && all (name: isString (value.${name} or null)) [ "url" "suite" ] && isPath (value.key or null);
+    in
     if !(isList packages && all isString packages) then
       wrong arguments "packages" "forge.debian: `packages` is a list of strings, for instance [ \"python3\" \"git\" ]"
     else if !isString suite then
       wrong arguments "suite" "forge.debian: `suite` is a string, for instance \"bookworm\""
     else if !isBool recommends then
       wrong arguments "recommends" "forge.debian: `recommends` is true or false"
+    else if !(isList components && all isString components) then
+      wrong arguments "components" "forge.debian: `components` is a list of strings, for instance [ \"main\" \"contrib\" ]"
+    else if !(isList repositories && all isRepository repositories) then
+      wrong arguments "repositories" "forge.debian: `repositories` is a list of sets { url; suite; components; key; }, with the path of an armoured key"
     else
       layer "debian" {
         inherit
@@ -202,6 +212,8 @@ let
           packages
           suite
           recommends
+          components
+          repositories
           ;
       };
 
@@ -540,6 +552,8 @@ let
           inherit suite;
           packages = sorted debianPackages;
           recommends = builtins.any (item: item.recommends) debians;
+          components = sorted (concatLists (map (item: item.components) debians));
+          repositories = unique (concatLists (map (item: item.repositories) debians));
         };
         python =
           below:
@@ -614,17 +628,32 @@ let
       suite,
       packages,
       recommends,
+      components,
+      repositories,
     }:
     let
+      # A repository as apt has it behind `deb`.
+      line = item: concatStringsSep " " ([ item.url item.suite ] ++ item.components or [ "main" ]);
       records = lock "debian" (
-        { inherit suite packages architecture; } // (if recommends then { inherit recommends; } else { })
+        { inherit suite packages architecture; }
+        // (if recommends then { inherit recommends; } else { })
+        // (if components == [ "main" ] then { } else { inherit components; })
+        // (
+          if repositories == [ ] then
+            { }
+          else
+            {
+              repositories = map line repositories;
+              keys = map (item: builtins.readFile item.key) repositories;
+            }
+        )
       );
       package =
         record:
         step "debian-package" "${record.name}-${record.version}" {
           package = download {
             name = baseName record.file;
-            url = "debian:${record.suite}/${record.file}";
+            url = if record ? repository then "${record.repository}/${record.file}" else "debian:${record.suite}/${record.file}";
             inherit (record) sha256 size;
           };
         };

@@ -1,7 +1,7 @@
 //! Which packages a tree says it has: what the databases of package managers in it tell.
 //!
-//! Read are dpkg's status with the packages' copyright files, apk's database, Python's `*.dist-info`, and the `package.json`
-//! of `node_modules`. All of this is a function of the tree alone, so a formation that came from elsewhere has a list too.
+//! Read are dpkg's status with the packages' copyright files, apk's database, Python's `*.dist-info`, the `package.json`
+//! of `node_modules`, and what forge writes down of programs that are built from crates. All of this is a function of the tree alone, so a formation that came from elsewhere has a list too.
 //! What is unreadable is left out: a list of packages is no reason to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,8 @@ pub enum Ecosystem {
     Python,
     /// The npm registry.
     Node,
+    /// The registry of crates.
+    Rust,
 }
 
 impl Ecosystem {
@@ -33,6 +35,7 @@ impl Ecosystem {
             Self::Alpine => "apk",
             Self::Python => "pypi",
             Self::Node => "npm",
+            Self::Rust => "cargo",
         }
     }
 }
@@ -68,6 +71,7 @@ impl Store {
         self.debian_packages(root, &mut packages)?;
         self.alpine_packages(root, &mut packages)?;
         self.language_packages(root, &mut Vec::new(), &mut packages)?;
+        self.recorded_packages(root, &mut packages)?;
         Ok(packages.into_iter().collect())
     }
 
@@ -141,6 +145,42 @@ impl Store {
     }
 
     /// What lies anywhere in the tree: `NAME.dist-info/METADATA` and `node_modules/NAME/package.json`.
+    /// What a program was made of does not show in it; forge writes it down beside it.
+    fn recorded_packages(&self, root: TreeId, packages: &mut BTreeSet<Package>) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Recorded {
+            ecosystem: String,
+            name: String,
+            version: String,
+            #[serde(default)]
+            licence: String,
+            #[serde(default)]
+            homepage: String,
+        }
+        let Some(Node::Directory(directory)) = self.look(root, b"usr/local/share/forge/packages")? else {
+            return Ok(());
+        };
+        for (name, node) in &self.tree(directory)?.entries {
+            if !matches!(node, Node::File(_)) || !name.as_bytes().ends_with(b".json") {
+                continue;
+            }
+            let text = self.text_at(directory, name.as_bytes())?;
+            let recorded: Vec<Recorded> = serde_json::from_str(&text).unwrap_or_default();
+            packages.extend(recorded.into_iter().filter(|recorded| recorded.ecosystem == "cargo").map(|recorded| {
+                Package {
+                    ecosystem: Ecosystem::Rust,
+                    name: recorded.name,
+                    version: recorded.version,
+                    architecture: String::new(),
+                    supplier: String::new(),
+                    homepage: recorded.homepage,
+                    licences: one(&recorded.licence),
+                }
+            }));
+        }
+        Ok(())
+    }
+
     fn language_packages(
         &self,
         directory: TreeId,
@@ -283,6 +323,10 @@ mod tests {
             ("lib/apk/db/installed", file("P:musl\nV:1.2\nA:x86_64\nL:MIT\n\nP:busybox\nV:1\nL:GPL-2.0-only\n")),
             ("app/node_modules/@a/b/package.json", file(r#"{"name":"@a/b","version":"1.0.0","license":"ISC"}"#)),
             ("app/node_modules/c/package.json", file(r#"{"name":"c","version":1"#)),
+            (
+                "usr/local/share/forge/packages/rust-x.json",
+                file(r#"[{"ecosystem":"cargo","name":"serde","version":"1.0.0","licence":"MIT OR Apache-2.0"}]"#),
+            ),
         ]) else {
             unreachable!()
         };
@@ -298,7 +342,8 @@ mod tests {
                 "busybox 1 GPL-2.0-only",
                 "musl 1.2 MIT",
                 "numpy 2.0 BSD-3-Clause AND MIT",
-                "@a/b 1.0.0 ISC"
+                "@a/b 1.0.0 ISC",
+                "serde 1.0.0 MIT OR Apache-2.0"
             ]
         );
     }

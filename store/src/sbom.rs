@@ -161,11 +161,20 @@ fn is_of(fetch: &FetchRecord, package: &Package) -> bool {
                 || file == format!("{}_{}_{}.deb", package.name, package.version, package.architecture)
         }
         Ecosystem::Python => {
+            // A source distribution's name ends with its version.
+            if let Some((name, version)) = file.strip_suffix(".tar.gz").and_then(|file| file.rsplit_once('-')) {
+                return normal(name) == normal(&package.name) && version == package.version;
+            }
             let mut parts = file.strip_suffix(".whl").unwrap_or_default().split('-');
             let name = parts.next().unwrap_or_default();
             normal(name) == normal(&package.name) && parts.next() == Some(package.version.as_str())
         }
-        Ecosystem::Alpine | Ecosystem::Node => false,
+        Ecosystem::Node => {
+            let base = package.name.rsplit('/').next().unwrap_or_default();
+            fetch.url.ends_with(&format!("{}/-/{base}-{}.tgz", package.name, package.version))
+        }
+        Ecosystem::Rust => fetch.url == format!("cargo:{}/{}", package.name, package.version),
+        Ecosystem::Alpine => false,
     }
 }
 
@@ -204,6 +213,7 @@ fn purl(package: &Package, distribution: &str, release: &str) -> String {
             text
         }
         Ecosystem::Python => format!("pkg:{kind}/{}@{version}", escaped(&normal(name))),
+        Ecosystem::Rust => format!("pkg:{kind}/{}@{version}", escaped(name)),
         Ecosystem::Node => {
             let parts: Vec<String> = name.split('/').map(escaped).collect();
             format!("pkg:{kind}/{}@{version}", parts.join("/"))

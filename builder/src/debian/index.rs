@@ -73,10 +73,10 @@ pub fn fetch(builder: &Builder<'_>, release: &Release, component: &str, architec
 /// Fetches an index by its digest; a mirror without files by digest has it under its name.
 pub fn fetch_listed(builder: &Builder<'_>, release: &Release, listed: &Listed) -> Result<BlobId> {
     let (sha256, size) = (Some(listed.sha256), Some(listed.size));
-    let url = format!("debian:{}/{}", release.suite, listed.file);
+    let url = release.address(&listed.file);
     match builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size }) {
         Err(Error::Fetch { gone: true, .. }) if release.by_hash => {
-            let url = format!("debian:{0}/dists/{0}/{1}", release.suite, listed.path);
+            let url = release.address(&format!("dists/{}/{}", release.suite, listed.path));
             Ok(builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size })?.0)
         }
         fetched => Ok(fetched?.0),
@@ -94,6 +94,8 @@ pub struct Package<'a> {
     pub architecture: &'a str,
     /// The suite whose Release listed it.
     pub suite: &'a str,
+    /// Where a repository that is not this machine's own lies; empty for a suite of its mirrors.
+    pub repository: &'a str,
     /// Below the mirror's base.
     pub file: &'a str,
     /// Of the `.deb`.
@@ -143,6 +145,7 @@ fn package<'a>(paragraph: &'a str, suite: &'a str) -> Option<Package<'a>> {
         version: "",
         architecture: "",
         suite,
+        repository: "",
         file: "",
         size: 0,
         sha256: [0; 32],

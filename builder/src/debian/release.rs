@@ -24,6 +24,8 @@ pub struct Release {
     pub origin: String,
     /// Whether indexes lie below their digests too, where an update of the mirror does not take them away under our hands.
     pub by_hash: bool,
+    /// Where a repository that is not this machine's own lies: its files are asked for there, and nowhere else.
+    pub base: Option<String>,
     /// Size and SHA-256 by path below `dists/SUITE`.
     pub files: BTreeMap<String, (u64, [u8; 32])>,
 }
@@ -64,6 +66,26 @@ pub fn fetch(builder: &Builder<'_>, suite: &str) -> Result<Release> {
         (Some(release), _) => Ok(release),
         (None, Some(error)) => Err(error),
         (None, None) => Err(Error::Fetch { what: format!("index of suite {suite}"), tried, gone }),
+    }
+}
+
+/// The Release of a suite of a repository that an expression names, with the keys that may have signed it.
+pub fn fetch_of(builder: &Builder<'_>, suite: &str, base: &str, keys: &str) -> Result<Release> {
+    let source = Source::named(base, keys);
+    match fetch_from(builder, suite, &source) {
+        Ok(release) => Ok(Release { base: Some(source.base), ..release }),
+        Err(Refusal::Bad(error)) => Err(error),
+        Err(Refusal::Fetch(tried, gone)) => Err(Error::Fetch { what: format!("index of suite {suite}"), tried, gone }),
+    }
+}
+
+impl Release {
+    /// The address of a file below the archive's base.
+    pub fn address(&self, file: &str) -> String {
+        match &self.base {
+            Some(base) => format!("{base}/{file}"),
+            None => format!("debian:{}/{file}", self.suite),
+        }
     }
 }
 
@@ -160,6 +182,7 @@ fn parse(text: &str, suite: &str, source: &Source, now: i64) -> Result<Release> 
         return Err(invalid("it lists no files by SHA-256".to_owned()));
     }
     Ok(Release {
+        base: None,
         suite: suite.to_owned(),
         origin: field("Origin").to_owned(),
         by_hash: field("Acquire-By-Hash") == "yes",

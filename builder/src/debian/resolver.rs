@@ -15,7 +15,10 @@ use crate::report::{Event, Span};
 use crate::resolve::{Resolver, parameter, parameter_or};
 use crate::{Builder, Error, Result};
 
-/// `{suite, architecture, packages, recommends?, components?}` → a record per package.
+/// `{suite, architecture, packages, recommends?, components?, repositories?, keys?}` → a record per package.
+///
+/// A repository beside the suite is a text as apt has it behind `deb`, `URL SUITE COMPONENT…`, with its armoured keys at the same
+/// place in `keys`.
 pub struct Packages;
 
 /// `{suite, component, architecture}` → one record.
@@ -36,9 +39,21 @@ impl Resolver for Packages {
         let suites = suites(&suite);
         let texts: Vec<Vec<(String, String)>> =
             suites.par_iter().map(|suite| texts(builder, suite, &components, &architecture)).collect::<Result<_>>()?;
-        let texts: Vec<(String, String)> = texts.into_iter().flatten().collect();
-        let read: Vec<Vec<Package<'_>>> =
-            texts.par_iter().map(|(suite, text)| index::packages(text, suite).collect()).collect::<Result<_>>()?;
+        let mut texts: Vec<(String, String, String)> =
+            texts.into_iter().flatten().map(|(suite, text)| (suite, String::new(), text)).collect();
+        let repositories: Vec<String> = parameter_or(request, "repositories", Vec::new())?;
+        let keys: Vec<String> = parameter_or(request, "keys", Vec::new())?;
+        for (index, repository) in repositories.iter().enumerate() {
+            let keys = keys.get(index).map_or("", String::as_str);
+            texts.extend(repository_texts(builder, repository, keys, &architecture)?);
+        }
+        let read: Vec<Vec<Package<'_>>> = texts
+            .par_iter()
+            .map(|(suite, base, text)| {
+                let of_base = |package: Result<_>| package.map(|package| Package { repository: base, ..package });
+                index::packages(text, suite).map(of_base).collect()
+            })
+            .collect::<Result<_>>()?;
         let universe = Universe::new(read.into_iter().flatten(), &architecture);
         // A root is made with a merged /usr. Where a package says so, the one that would merge it later is not needed, nor its Perl.
         if !universe.named(MERGED).is_empty() && !packages.iter().any(|wish| wish.starts_with("usrmerge")) {
@@ -122,8 +137,36 @@ fn texts(
     components.iter().map(read).collect()
 }
 
+/// The indexes of a repository that an expression names: suite, where it lies, text.
+fn repository_texts(
+    builder: &Builder<'_>,
+    repository: &str,
+    keys: &str,
+    architecture: &str,
+) -> Result<Vec<(String, String, String)>> {
+    let bad = |reason: &str| Error::Invalid {
+        what: "repository",
+        name: crate::fetch::redact(repository),
+        reason: reason.to_owned(),
+    };
+    let words: Vec<&str> = repository.split_whitespace().collect();
+    let [base, suite, components @ ..] = words.as_slice() else { return Err(bad("`URL SUITE COMPONENT…` is expected")) };
+    if components.is_empty() || crate::fetch::split(base).is_none() {
+        return Err(bad("`URL SUITE COMPONENT…` is expected, with an address that begins with `https://` or `http://`"));
+    }
+    if !keys.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
+        return Err(bad("its key is no armoured OpenPGP key"));
+    }
+    let release = release::fetch_of(builder, suite, base, keys)?;
+    let read = |component: &&str| {
+        let text = index::fetch(builder, &release, component, architecture)?;
+        Ok(((*suite).to_owned(), base.trim_end_matches('/').to_owned(), text))
+    };
+    components.iter().map(read).collect()
+}
+
 fn record(package: &Package<'_>) -> BTreeMap<String, Value> {
-    BTreeMap::from([
+    let mut record = BTreeMap::from([
         ("name".to_owned(), Value::from(package.name)),
         ("version".to_owned(), Value::from(package.version)),
         ("architecture".to_owned(), Value::from(package.architecture)),
@@ -131,9 +174,12 @@ fn record(package: &Package<'_>) -> BTreeMap<String, Value> {
         ("file".to_owned(), Value::from(package.file)),
         ("size".to_owned(), Value::from(package.size)),
         ("sha256".to_owned(), Value::from(to_hex(&package.sha256))),
-    ])
+    ]);
+    if !package.repository.is_empty() {
+        record.insert("repository".to_owned(), Value::from(package.repository));
+    }
+    record
 }
 
-#[cfg(test)]
 #[cfg(test)]
 mod tests;

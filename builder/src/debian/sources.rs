@@ -57,6 +57,11 @@ impl Source {
         Place { proxy: self.proxy.clone(), ..Place::new(format!("{}/{file}", self.base)) }
     }
 
+    /// A repository that is signed by these keys, armoured.
+    pub fn named(base: &str, keys: &str) -> Self {
+        Self { signed_by: SignedBy::Inline(keys.to_owned()), suite: Some(String::new()), ..Self::mirror(base) }
+    }
+
     fn mirror(base: &str) -> Self {
         Self {
             base: base.trim_end_matches('/').to_owned(),

@@ -1,0 +1,321 @@
+//! What the ecosystems' own files become, and runtimes by name and version.
+//!
+//! What needs real packages in numbers takes minutes, and is run by `just ecosystems` (`--ignored`).
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::world::{World, have};
+
+/// A formation of one file, with a version.
+fn tiny(version: &str) -> String {
+    format!(
+        "{{ forge }}:\nforge.formation {{\n  name = \"app\";\n  version = \"{version}\";\n  description = \"Version {version}\";\n  \
+         layers = [ (forge.files {{ \"/version\" = \"{version}\"; }}) ];\n}}\n"
+    )
+}
+
+#[test]
+fn runtimes_are_found_by_name_version_and_constraint() {
+    let world = World::new();
+    let mut ids = Vec::new();
+    for version in ["1.2.0", "1.10.3", "2.0.0"] {
+        world.write("runtime.expr", &tiny(version));
+        ids.push(world.build("runtime.expr"));
+    }
+    let found =
+        |given: &str| world.forge(["info", given, "--json"]).json()["id"].as_str().unwrap_or_default().to_owned();
+    for (given, expected) in [
+        ("app", 2),
+        ("app@latest", 2),
+        ("app@2.0.0", 2),
+        ("app@1", 1),
+        ("app@1.2", 0),
+        ("app@1.2.0", 0),
+        ("app@>=1.3", 2),
+        ("app@<2", 1),
+        ("app:1", 1),
+    ] {
+        assert_eq!(found(given), ids[expected], "{given}");
+    }
+    let list = world.forge(["list"]);
+    let list = list.ok();
+    assert!(list.stdout.starts_with("RUNTIME"), "{}", list.stdout);
+    assert!(list.stdout.contains("Version 1.10.3") && list.stdout.ends_with("Total runtimes: 3\n"), "{}", list.stdout);
+
+    // The name goes on to the version before; the whole name goes with its versions.
+    world.forge(["rm", "app@2.0.0"]).ok();
+    assert_eq!(found("app"), ids[1]);
+    world.forge(["rm", "app"]).ok();
+    let gone = world.forge(["info", "app@1"]);
+    assert_eq!(gone.code, Some(10));
+    assert!(gone.stderr.contains("not found: app@1") && gone.stderr.contains("hint: `forge list`"), "{}", gone.stderr);
+}
+
+#[test]
+fn a_runtime_that_is_not_there_names_the_command_that_makes_it() {
+    let world = World::new();
+    for (given, name) in [("python-3.11-ml", "python-3.11-ml"), ("java:17", "openjdk-17"), ("nodejs-20@1", "nodejs-20")]
+    {
+        let ran = world.forge(["run", given]);
+        assert_eq!(ran.code, Some(125));
+        let wanted = format!("hint: `forge build {name}` makes it");
+        assert!(ran.stderr.contains(&format!("not found: {given}")) && ran.stderr.contains(&wanted), "{}", ran.stderr);
+    }
+    // Every name is one of the library's, and the library has no other.
+    let names = world.forge(["eval", "--json", "-E", "{ forge }: builtins.attrNames forge.runtimes"]);
+    assert_eq!(
+        names.json(),
+        serde_json::json!(["nodejs-20", "openjdk-17", "openjdk-21", "python-3.11", "python-3.11-ml"])
+    );
+    // A test is part of a formation; one without says so.
+    world.write("runtime.expr", &tiny("1.0.0"));
+    world.build("runtime.expr");
+    let untested = world.forge(["test", "app"]);
+    assert!(untested.code != Some(0) && untested.stderr.contains("has no test"), "{}", untested.stderr);
+}
+
+#[test]
+fn a_description_of_joblet_is_checked_whole_and_becomes_an_expression() {
+    let world = World::new();
+    world.write("bad.yaml", "name: Bad Name\nversion: \"1\"\nbase:\n  language: cobol\n  version: \"3\"\npip: numpy\n");
+    let checked = world.forge(["validate", "bad.yaml"]);
+    assert_eq!(checked.code, Some(1));
+    for (place, word) in [("2", "three numbers"), ("4", "cobol"), ("6", "a list")] {
+        assert!(
+            checked.stderr.contains(word) && checked.stderr.contains(&format!("bad.yaml:{place}:")),
+            "{}",
+            checked.stderr
+        );
+    }
+    let built = world.forge(["build", "bad.yaml"]);
+    assert!(built.code == Some(1) && built.stderr.contains("cobol"), "{}", built.stderr);
+
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/joblet/runtime.yaml");
+    world.write("good/runtime.yaml", &fs::read_to_string(example).unwrap());
+    world.forge(["validate", "good"]).ok();
+    let turned = world.forge(["import", "joblet", "good/runtime.yaml"]);
+    let expression = turned.ok().stdout.clone();
+    assert!(
+        expression.contains("\"less\"") && expression.contains("mkdir -p /data") && !expression.contains("apt-get")
+    );
+    world.write("turned.expr", &expression);
+    world.forge(["check", "turned.expr"]).ok();
+
+    world.write("net.yaml", "name: a\nversion: 1.0.0\nbase: { language: go, version: \"1.19\" }\nhooks:\n  post_install: |\n    curl -O https://host.example/x\n");
+    let said = world.forge(["import", "joblet", "net.yaml"]);
+    assert!(said.ok().stderr.contains("cannot be turned") && said.stderr.contains("net.yaml:6"), "{}", said.stderr);
+}
+
+#[test]
+fn lock_files_that_cannot_be_followed_are_refused_at_their_place() {
+    let world = World::new();
+    let formation = |layer: &str| {
+        format!(
+            "{{ forge }}:\nforge.formation {{\n  name = \"x\";\n  layers = [\n    (forge.debian {{ }})\n    ({layer})\n  ];\n}}\n"
+        )
+    };
+    world.write("old.json", r#"{ "lockfileVersion": 1, "dependencies": {} }"#);
+    world.write("bare.json", r#"{ "lockfileVersion": 3, "packages": { "node_modules/a": { "version": "1.0.0" } } }"#);
+    world.write(
+        "mac.json",
+        r#"{ "lockfileVersion": 3, "packages": { "node_modules/a": { "version": "1.0.0", "os": ["darwin"] } } }"#,
+    );
+    world.write(
+        "Cargo.lock",
+        "version = 3\n[[package]]\nname = \"a\"\nversion = \"1\"\nsource = \"git+https://host.example/a#1\"\n",
+    );
+    for (layer, said) in [
+        ("forge.node { lock = ./old.json; }", "version 2 or 3"),
+        ("forge.node { lock = ./bare.json; }", "has no `integrity`"),
+        ("forge.node { lock = ./mac.json; }", "is not for linux-"),
+        ("forge.node { lock = \"x\"; }", "the path of a package-lock.json"),
+        ("forge.rust { source = ./.; }", "is of no registry with checksums"),
+        ("forge.python { requirements = [ \"six\" ]; lock = ./uv.lock; }", "either `requirements` or `lock`"),
+        ("forge.python { }", "`requirements` is missing"),
+        ("forge.run { script = \"\"; timeout = \"soon\"; }", "`timeout` is a time"),
+        ("forge.java { version = 17; }", "`version` is a string"),
+    ] {
+        world.write("runtime.expr", &formation(layer));
+        let ran = world.forge(["eval", "--strict", "runtime.expr", "-A", "layers"]);
+        assert!(ran.code != Some(0) && ran.stderr.contains(said), "{layer}: {}", ran.stderr);
+        assert!(ran.stderr.contains("runtime.expr:"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn sources_are_taken_without_what_git_ignores() {
+    let world = World::new();
+    for (name, content) in [
+        (".gitignore", "target/\n*.log\n!keep.log\n/top\n# words\ndoc/**/draft-?.txt\n"),
+        ("a.log", ""),
+        ("keep.log", ""),
+        ("top", ""),
+        ("sub/top", ""),
+        ("target/x", ""),
+        ("sub/target/y", ""),
+        ("sub/.gitignore", "*.tmp\n"),
+        ("sub/b.tmp", ""),
+        ("b.tmp", ""),
+        ("doc/a/b/draft-1.txt", ""),
+        ("doc/draft-10.txt", ""),
+        (".git/HEAD", "ref"),
+    ] {
+        world.write(&format!("src/{name}"), content);
+    }
+    world.write(
+        "runtime.expr",
+        "{ forge }:\nforge.formation {\n  name = \"s\";\n  layers = [ (forge.files { \"/src\" = forge.source ./src; }) ];\n}\n",
+    );
+    world.build("runtime.expr");
+    world.forge(["export", "s", "--format", "tar", "-o", "s.tar"]).ok();
+    let mut archive = tar_names(&fs::read(world.path("project/s.tar")).unwrap());
+    archive.retain(|name| name.contains("src/") && !name.ends_with('/'));
+    archive.sort();
+    assert_eq!(
+        archive.join(" "),
+        "src/.gitignore src/b.tmp src/doc/draft-10.txt src/keep.log src/sub/.gitignore src/sub/top"
+    );
+}
+
+/// The names in a tar archive.
+fn tar_names(bytes: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut at = 0;
+    while at + 512 <= bytes.len() && bytes[at] != 0 {
+        let text = |from: usize, to: usize| {
+            String::from_utf8_lossy(&bytes[at + from..at + to]).trim_end_matches(['\0', ' ']).to_owned()
+        };
+        let size = u64::from_str_radix(text(124, 136).trim(), 8).unwrap_or(0) as usize;
+        if matches!(bytes[at + 156], b'0' | b'5' | 0) {
+            names.push(text(0, 100).trim_start_matches("./").to_owned());
+        }
+        at += 512 + size.div_ceil(512) * 512;
+    }
+    names
+}
+
+// ---- with real packages: `just ecosystems` ------------------------------------------------------------------------------
+
+/// Builds an example of the documentation; gives its id.
+fn example(world: &World, name: &str) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name);
+    let mut open = vec![source.clone()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            let below = path.strip_prefix(&source).unwrap().display().to_string();
+            if path.is_dir() {
+                open.push(path);
+            } else if below != "forge.lock" {
+                world.write(&below, &fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let built = world.forge(["build", "."]);
+    built.ok();
+    built.id()
+}
+
+/// The same lock and fetched files give the same id again where nothing else is known, and no network.
+fn rebuilds_offline(world: &World, id: &str) {
+    if !have("unshare") || !crate::world::is_root() {
+        return;
+    }
+    fs::remove_dir_all(world.store().join("roots")).unwrap();
+    let again = world.wrapped(&["unshare", "-n"], ["build", "--locked", "."]).output().unwrap();
+    assert_eq!(crate::world::Ran::of(again).id(), id);
+}
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn the_examples_build_run_and_are_tested() {
+    for (name, runtime, said) in
+        [("web", "web", "{\"hello\":\"test\"}"), ("joblet", "python-report", "3.11"), ("program", "count", "1 000")]
+    {
+        let world = World::new();
+        let id = example(&world, name);
+        let tested = world.forge(["test", runtime]);
+        assert!(tested.ok().stdout.contains(said), "{name}: {}", tested.stdout);
+        assert!(tested.stderr.contains("passed"), "{}", tested.stderr);
+        rebuilds_offline(&world, &id);
+    }
+    let world = World::new();
+    let id = example(&world, "service");
+    assert_eq!(world.forge(["run", &id]).ok().stdout, "hello from Java 17\n");
+}
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn node_modules_are_what_npm_makes_of_the_same_lock() {
+    if !have("npm") {
+        return;
+    }
+    let world = World::new();
+    let id = example(&world, "web");
+    let npm = world.path("out");
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(world.path("project").join(name), npm.join(name)).unwrap();
+    }
+    let installed =
+        Command::new("npm").args(["ci", "--ignore-scripts", "--omit=dev"]).current_dir(&npm).output().unwrap();
+    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+    let bind = format!("{}:/npm:ro", npm.display());
+    let compared = world.forge([
+        "run",
+        &id,
+        "--bind",
+        &bind,
+        "--",
+        "diff",
+        "-r",
+        "--no-dereference",
+        "/app/node_modules",
+        "/npm/node_modules",
+    ]);
+    assert!(compared.code == Some(0), "{}{}", compared.stdout, compared.stderr);
+}
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn python_s_lock_files_are_followed_and_sources_built() {
+    let world = World::new();
+    let formation = |layer: &str| {
+        format!(
+            "{{ forge }}:\nforge.formation {{\n  name = \"p\";\n  layers = [\n    (forge.debian {{ packages = [ \"python3\" ]; }})\n    ({layer})\n  ];\n}}\n"
+        )
+    };
+    // docopt comes only as a source distribution.
+    world.write("runtime.expr", &formation("forge.python { requirements = [ \"docopt\" \"click==8.1.7\" ]; }"));
+    let id = world.build("runtime.expr");
+    let ran = world.forge([
+        "run",
+        &id,
+        "--",
+        "python3",
+        "-c",
+        "import docopt, click; print(docopt.__version__, click.__version__)",
+    ]);
+    assert_eq!(ran.ok().stdout, "0.6.2 8.1.7\n");
+    rebuilds_offline(&world, &id);
+    world.write("pyproject.toml", "[project]\nname = \"x\"\nversion = \"1\"\ndependencies = [\"six\"]\n[project.optional-dependencies]\ncli = [\"click==8.1.7\"]\n");
+    world.write("runtime.expr", &formation("forge.python { lock = ./pyproject.toml; extras = [ \"cli\" ]; }"));
+    let id = world.build("runtime.expr");
+    world.forge(["run", &id, "--", "python3", "-c", "import six, click"]).ok();
+}
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn every_runtime_that_comes_with_forge_passes_its_test() {
+    let world = World::new();
+    for name in ["python-3.11", "openjdk-17", "nodejs-20", "openjdk-21", "python-3.11-ml"] {
+        world.forge(["build", name]).ok();
+        let tested = world.forge(["test", name]);
+        assert!(tested.ok().stderr.contains("passed"), "{name}: {}", tested.stderr);
+    }
+    let list: Value = world.forge(["list", "--json"]).json();
+    assert_eq!(list["total"], 5);
+}
