@@ -33,3 +33,8 @@ leftovers formation runs="5000":
 # The ecosystems on real packages: examples, lock files, curated runtimes; minutes, and the network
 ecosystems:
     cargo test -p cli --test promises ecosystems -- --ignored --test-threads 1
+
+# Boots Debian 12's own kernel (6.1, cgroup v2) under QEMU and runs forge there, as root and as an ordinary user
+vm:
+    cargo build --release -p cli
+    benchmarks/vm/run.sh "${CARGO_TARGET_DIR:-target}/release/forge"

@@ -17,6 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub mod building;
 mod keeping;
+pub mod parity;
+pub mod runner;
 
 pub use building::BuildOptions;
 pub use keeping::{GcArguments, PinArguments, VerifyArguments};
@@ -94,6 +96,10 @@ pub enum Command {
     Runtime(RuntimeArguments),
     /// Makes a formation of what `forge run --writable DIR` kept; prints its id
     Commit(CommitArguments),
+    /// Runs a formation on every backend of this host and states every difference; exits with 1 if there is one
+    Parity(parity::ParityArguments),
+    /// Makes the image in which formations run where there is no Linux, or in a container by choice
+    Runner(runner::RunnerArguments),
     /// Evaluates an expression and prints its value
     Eval(EvalArguments),
     /// Evaluates what is typed in, line by line

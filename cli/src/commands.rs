@@ -31,12 +31,14 @@ mod list;
 mod lock;
 mod log;
 pub mod nix_instantiate;
+pub mod parity;
 mod pin;
 mod pull;
 mod push;
 mod remote;
 mod repl;
 mod run;
+pub mod runner;
 pub mod runtime;
 mod serve;
 mod sign;
@@ -75,6 +77,8 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Runtime(arguments) => runtime::run(&arguments, context),
         Command::Commit(arguments) => commit::run(&arguments, context),
         Command::Test(arguments) => test::run(&arguments, context),
+        Command::Parity(arguments) => parity::run(&arguments, context),
+        Command::Runner(arguments) => runner::run(&arguments, context),
         Command::Eval(arguments) => eval::run(&arguments, context),
         Command::Repl(arguments) => repl::run(&arguments, context),
         Command::NixInstantiate(arguments) => nix_instantiate::run(arguments.arguments),

@@ -64,6 +64,12 @@ pub struct Settings {
     pub insecure_registries: Option<Setting<Vec<String>>>,
     /// `evaluation_cache`: whether what evaluations gave is kept.
     pub evaluation_cache: Option<Setting<bool>>,
+    /// `runner.image`: an image that somebody pushed, instead of one made of this program.
+    pub runner_image: Option<Setting<String>>,
+    /// `runner.engine`: how the engine is called, for instance `sudo docker`.
+    pub runner_engine: Option<Setting<String>>,
+    /// `runner.options`: what is added to every `run` of the engine's.
+    pub runner_options: Option<Setting<String>>,
     /// `[remotes.NAME]`: the peers, by name.
     pub remotes: BTreeMap<String, Setting<Remote>>,
 }
@@ -102,6 +108,15 @@ struct File {
     npm: NpmFile,
     cargo: CargoFile,
     remotes: BTreeMap<String, Remote>,
+    runner: RunnerFile,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RunnerFile {
+    image: Option<String>,
+    engine: Option<String>,
+    options: Option<String>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -323,6 +338,9 @@ impl Settings {
             value: setting.value.split([' ', ',']).filter(|host| !host.is_empty()).map(str::to_owned).collect(),
             origin: setting.origin,
         });
+        settings.runner_image = text("FORGE_RUNNER_IMAGE")?;
+        settings.runner_engine = text("FORGE_RUNNER_ENGINE")?;
+        settings.runner_options = text("FORGE_RUNNER_OPTIONS")?;
         settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(|setting| Setting {
             value: setting.value.split_whitespace().map(str::to_owned).collect(),
             origin: setting.origin,
@@ -395,6 +413,14 @@ impl Settings {
             remote.token_file = remote.token_file.map(|path| directory.join(path));
             self.remotes.entry(name).or_insert(Setting { value: remote, origin: origin.clone() });
         }
+        let runner = &file.runner;
+        if of_project && (runner.image.is_some() || runner.engine.is_some() || runner.options.is_some()) {
+            let failure = Failure::new(code::USAGE, format!("`{origin}` says how containers are started"));
+            return Err(failure.hint("a project does not choose which programs this machine starts: [runner] belongs into your own config.toml"));
+        }
+        fill(&mut self.runner_image, file.runner.image, &origin);
+        fill(&mut self.runner_engine, file.runner.engine, &origin);
+        fill(&mut self.runner_options, file.runner.options, &origin);
         Ok(())
     }
 }

@@ -142,6 +142,11 @@ impl Failure {
         self
     }
 
+    /// Its first line.
+    pub fn headline(&self) -> &str {
+        &self.headline
+    }
+
     /// The text for stderr.
     pub fn render(&self, color: bool, show_trace: bool) -> String {
         let paint = render::Paint::new(color);
@@ -370,6 +375,32 @@ impl From<executor::Error> for Failure {
                 }
             }
             Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
+        }
+    }
+}
+
+impl From<executor::backend::runner::Error> for Failure {
+    fn from(error: executor::backend::runner::Error) -> Self {
+        use executor::backend::runner::Error::*;
+        match &error {
+            Missing { .. } => plain(code::NOT_FOUND, &error).hint(crate::commands::runner::install_hint()),
+            Silent { engine, said } => {
+                let start = match (*engine, std::env::consts::OS) {
+                    ("docker", "linux") => "systemctl start docker",
+                    ("docker", _) => "start Docker Desktop, and wait until it says that it runs",
+                    (_, "linux") => "systemctl --user start podman.socket",
+                    _ => "podman machine start",
+                };
+                Self::new(code::UNREACHABLE, error.to_string()).cause(said.clone()).hint(start)
+            }
+            Refused { said, .. } => Self::new(code::REFUSED, error.to_string()).cause(said.clone()).hint(
+                "join its group (`usermod -aG docker $USER`, which is as good as root), or use podman: --backend runner:podman",
+            ),
+            Platform { found, .. } => plain(code::CANNOT_EXECUTE, &error).hint(format!(
+                "`forge runner build --binary FILE` takes a `forge` of that architecture; a formation for {found} runs as it is"
+            )),
+            Failed { said, .. } => Self::new(code::BUILD_FAILED, error.to_string()).cause(said.clone()),
+            Start { .. } => plain(code::BUILD_FAILED, &error),
         }
     }
 }

@@ -14,6 +14,7 @@ mod plan;
 mod progress;
 mod registries;
 mod render;
+mod runner_image;
 mod runtimes;
 mod settings;
 mod units;
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
                 ExitCode::from(failure.code)
             })
         });
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == commands::parity::probe::WORD) {
+        println!("{}", commands::parity::probe::record());
+        return ExitCode::SUCCESS;
     }
     let arguments = match args::Arguments::try_parse_from(commands::runtime::arguments(std::env::args_os())) {
         Ok(arguments) => arguments,

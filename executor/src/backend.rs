@@ -3,6 +3,7 @@
 use crate::{Outcome, Result, Sandbox};
 
 pub mod native;
+pub mod runner;
 
 pub use native::Native;
 

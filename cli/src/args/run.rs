@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::runner::WhereOptions;
+
 /// How a run differs from what the formation says.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunOptions {
@@ -70,6 +72,9 @@ pub struct RunOptions {
     /// Keeps what is written to the root in this directory, and goes on from there the next time: `forge commit DIR` makes a formation of it
     #[arg(long, value_name = "DIR")]
     pub writable: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub whereabouts: WhereOptions,
     /// Bounds, and what must be had.
     #[command(flatten)]
     pub bounds: BoundOptions,

@@ -14,6 +14,10 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
     fn shown<T>(setting: &Option<Setting<T>>, text: impl Fn(&T) -> String) -> Option<(String, String)> {
         setting.as_ref().map(|setting| (text(&setting.value), setting.origin.clone()))
     }
+    let runner = |name: &'static str, variable: &'static str, setting: &Option<Setting<String>>, otherwise: &str| {
+        let unset = || (otherwise.to_owned(), "built in".to_owned());
+        (name, variable, shown(setting, String::clone).unwrap_or_else(unset))
+    };
     let store = context.store_path()?;
     let jobs = shown(&settings.jobs, usize::to_string);
     let rows = [
@@ -60,6 +64,9 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             shown(&settings.evaluation_cache, bool::to_string)
                 .unwrap_or_else(|| ("true".to_owned(), "built in".to_owned())),
         ),
+        runner("runner.image", "FORGE_RUNNER_IMAGE", &settings.runner_image, "made of this program"),
+        runner("runner.engine", "FORGE_RUNNER_ENGINE", &settings.runner_engine, "podman, else docker"),
+        runner("runner.options", "FORGE_RUNNER_OPTIONS", &settings.runner_options, "none"),
     ];
     if context.global.json {
         let record = |(name, variable, (value, origin)): &(&str, &str, (String, String))| serde_json::json!({ "name": name, "variable": variable, "value": value, "origin": origin });

@@ -12,11 +12,15 @@ use store::directory::Ownership;
 use store::formation::Identity;
 use store::{Formation, FormationId, Launch, Port, Store};
 
+use crate::args::runner::BackendChoice;
 use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::render;
 
+mod elsewhere;
+mod exchange;
+mod in_place;
 mod mounts;
 mod network;
 mod options;
@@ -27,7 +31,17 @@ pub use writable::OF as KEPT_OF;
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
     let words = Words { entrypoint: arguments.entrypoint.clone(), arguments: arguments.command.clone() };
-    execute(&arguments.target, &|launch| words.command(launch), context)
+    execute(&arguments.target, &|launch| words.command(launch), &Verb::Run(arguments), context)
+}
+
+/// Which command was typed: in a container, it is typed again.
+pub(super) enum Verb<'a> {
+    /// `forge run`
+    Run(&'a RunArguments),
+    /// `forge run` of these words and no others.
+    Words(&'a [OsString]),
+    /// `forge shell`
+    Shell,
 }
 
 /// What the command line says is to be run.
@@ -61,7 +75,7 @@ pub fn shell(arguments: &ShellArguments, context: &Context) -> Result<ExitCode> 
     }
     let command =
         vec!["/bin/sh".into(), "-c".into(), "if command -v bash >/dev/null; then exec bash; else exec sh; fi".into()];
-    execute(&arguments.target, &|_| command.clone(), context)
+    execute(&arguments.target, &|_| command.clone(), &Verb::Shell, context)
 }
 
 /// Enters the directory of a failed step, as its command saw it and left it.
@@ -138,29 +152,67 @@ pub fn described(
     Ok((id, sandbox))
 }
 
-pub(super) fn execute(target: &Target, command: Choose<'_>, context: &Context) -> Result<ExitCode> {
+pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, context: &Context) -> Result<ExitCode> {
     options::refuse_habits(&target.options.habits)?;
     let store = context.store()?;
+    if let Some(code) = in_place::run(&store, target, command, context)? {
+        return Ok(code);
+    }
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
     check_platform(&formation)?;
-    let sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
+    let whereabouts = &target.options.whereabouts;
+    if whereabouts.require_parity {
+        super::parity::require(id, context)?;
+    }
+    let choice = whereabouts.backend.unwrap_or_default();
+    if choice != BackendChoice::Native {
+        return elsewhere::run(&store, (id, &formation), &target.options, verb, choice, context);
+    }
+    let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
+    let exchange = exchange::Exchange::new(&store, &target.options)?;
+    exchange.show(&mut sandbox);
     // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
-    let _lease = store.hold(&[formation.root])?;
+    let _lease = elsewhere::lease(&store, formation.root)?;
+    if whereabouts.measure {
+        elsewhere::measure(&store, formation.root, ownership())?;
+    }
     drop(store);
-    let outcome = context.backend.run(&sandbox)?;
+    let outcome = match whereabouts.contained {
+        true => elsewhere::run_contained(&mut sandbox, &context.backend)?,
+        false => context.backend.run(&sandbox)?,
+    };
     for missing in &outcome.missing {
         if !context.global.quiet {
             eprintln!("forge: {missing}");
         }
     }
+    exchange.bring_back(context)?;
     Ok(report(&outcome, &sandbox, &network::ports(&formation, &target.options)?, context))
 }
 
-/// The sandbox of a run: the formation's launch settings, with what the command line changes.
+/// The sandbox of a run, with its root.
 fn prepare(
     store: &Store,
     id: FormationId,
+    formation: &Formation,
+    options: &RunOptions,
+    command: Choose<'_>,
+    context: &Context,
+) -> Result<Sandbox> {
+    // What is wrong with the options is said before anything is laid out on disk.
+    let sandbox = describe(store, formation, options, command, context)?;
+    if let Some(directory) = &options.writable {
+        return writable::keep(store, id, formation, options, directory, sandbox);
+    }
+    let checkout = store.checkout(formation.root, ownership())?;
+    let writable = if options.read_only { Writable::No } else { Writable::Temporary };
+    Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
+}
+
+/// The sandbox of a run without its root: the formation's launch settings, with what the command line changes.
+fn describe(
+    store: &Store,
     formation: &Formation,
     options: &RunOptions,
     command: Choose<'_>,
@@ -179,7 +231,7 @@ fn prepare(
     let capabilities = options::capabilities(launch, options)?;
     let directory = options.workdir.clone();
     let directory = directory.or_else(|| launch.directory.as_ref().map(|path| PathBuf::from(OsStr::from_bytes(path))));
-    let sandbox = Sandbox {
+    Ok(Sandbox {
         binds: mounts.binds,
         memory_mounts: mounts.memory,
         devices: mounts.devices,
@@ -204,15 +256,12 @@ fn prepare(
         require: options.bounds.require.clone(),
         interrupt: Some(Arc::clone(&context.interrupt)),
         ..Sandbox::default()
-    };
-    // What is wrong with the options is said before anything is laid out on disk.
-    if let Some(directory) = &options.writable {
-        return writable::keep(store, id, formation, options, directory, sandbox);
-    }
-    let exact = executor::backend::native::has_every_user();
-    let checkout = store.checkout(formation.root, if exact { Ownership::Exact } else { Ownership::Caller })?;
-    let writable = if options.read_only { Writable::No } else { Writable::Temporary };
-    Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
+    })
+}
+
+/// Whether a checkout's files have the owners that the tree says.
+fn ownership() -> Ownership {
+    if executor::backend::native::has_every_user() { Ownership::Exact } else { Ownership::Caller }
 }
 
 /// The ids to run with, by the formation's own `/etc/passwd` and `/etc/group`.

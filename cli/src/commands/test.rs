@@ -25,7 +25,7 @@ pub fn run(arguments: &TestArguments, context: &Context) -> Result<ExitCode> {
     };
     let target = Target { formation: id.to_string(), attribute: None, ..arguments.target.clone() };
     let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-    let ended = super::run::execute(&target, &|_| words.clone(), context)?;
+    let ended = super::run::execute(&target, &|_| words.clone(), &super::run::Verb::Words(&words), context)?;
     let passed = ended == ExitCode::SUCCESS;
     let name = &formation.name;
     if context.global.json {

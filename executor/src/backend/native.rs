@@ -17,6 +17,7 @@ use crate::owners::Owners;
 use crate::{Error, Outcome, Result, Sandbox, Streams, Writable};
 
 pub mod check;
+pub mod image;
 pub mod supervisor;
 
 mod cgroup;

@@ -219,6 +219,15 @@ fn primary<'a>(artifact: &Artifact, image: &'a Image) -> Result<&'a Descriptor> 
     }
 }
 
+/// Where the root file system of an image lies in its file, and how long it is, if it is a squashfs.
+pub fn partition(artifact: &Artifact) -> Result<(u64, u64)> {
+    let image = Image::read(artifact)?;
+    let primary = primary(artifact, &image)?;
+    // What does not begin as a squashfs does is said here rather than by the kernel.
+    open(artifact, primary)?;
+    Ok((primary.start(), primary.length()))
+}
+
 /// What of an image decides how its parts are shown.
 struct Whole {
     signatures: usize,

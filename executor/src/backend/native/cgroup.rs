@@ -325,10 +325,20 @@ fn is_usable(parent: &Path, controller: &str) -> bool {
     if !writable(parent) || !writable(&parent.join("cgroup.procs")) {
         return false;
     }
-    // A cgroup with processes of its own cannot hand controllers on, unless it is the root; then this fails with EBUSY.
-    has("cgroup.subtree_control")
-        || (has("cgroup.controllers")
-            && fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")).is_ok())
+    // The root has no type. Any other that is not a plain domain has children that no process can join (EOPNOTSUPP).
+    let kind = fs::read_to_string(parent.join("cgroup.type"));
+    if kind.as_ref().is_ok_and(|kind| kind.trim() != "domain") {
+        return false;
+    }
+    if has("cgroup.subtree_control") {
+        return true;
+    }
+    // A cgroup with processes of its own cannot hand controllers on, unless it is the root. For memory the kernel says EBUSY; for
+    // processes and processors it makes the cgroup a threaded one, which spoils it for everybody: cgroups(7), threaded mode.
+    let has_processes = || fs::read_to_string(parent.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
+    has("cgroup.controllers")
+        && !(kind.is_ok() && has_processes())
+        && fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")).is_ok()
 }
 
 fn below(point: &Path, root: &str, path: &str) -> PathBuf {

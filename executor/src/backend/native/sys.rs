@@ -388,6 +388,33 @@ pub fn join_namespace(namespace: BorrowedFd<'_>, kind: libc::c_int) -> io::Resul
     check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }).map(drop)
 }
 
+/// Gives this thread a mount namespace of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
+}
+
+/// The number of a loop device that nothing is attached to.
+pub fn free_loop_device(control: BorrowedFd<'_>) -> io::Result<u32> {
+    const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4c82;
+    // SAFETY: the request takes nothing.
+    check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) }).map(|number| number as u32)
+}
+
+/// Attaches a part of a file to a loop device, read-only; it clears itself when nobody has it open or mounted any more.
+pub fn configure_loop_device(device: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::c_ulong = 0x4c0a;
+    const READ_ONLY_AND_AUTOCLEAR: u32 = 1 | 4;
+    // struct loop_config of <linux/loop.h>: two numbers, then struct loop_info64, then 64 bytes that are reserved.
+    let mut config = [0u8; 304];
+    config[..4].copy_from_slice(&file.as_raw_fd().to_ne_bytes());
+    config[8 + 24..8 + 32].copy_from_slice(&offset.to_ne_bytes());
+    config[8 + 32..8 + 40].copy_from_slice(&length.to_ne_bytes());
+    config[8 + 52..8 + 56].copy_from_slice(&READ_ONLY_AND_AUTOCLEAR.to_ne_bytes());
+    // SAFETY: the kernel reads 304 bytes, which live for the call.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, config.as_ptr()) }).map(drop)
+}
+
 /// Makes this terminal the controlling one of this process's session, which must have none.
 pub fn take_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the request takes an integer.

@@ -1,0 +1,327 @@
+//! `forge parity`: one formation on every backend of this host, and every difference between them.
+//!
+//! Each backend runs it twice, as a process of its own, as a user would start it: once with forge's own program as a probe that
+//! writes down what it sees from inside, once with the command itself. Before both, every byte of the formation is hashed where it
+//! runs. A difference is anything that differs from the first backend.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use serde_json::{Value, json};
+use store::signing::SecretKey;
+use store::{FormationId, Store};
+
+use crate::args::parity::ParityArguments;
+use crate::context::Context;
+use crate::error::{Failure, Result, code};
+use crate::{keys, runner_image};
+
+pub mod probe;
+
+/// Where the probe is inside.
+const PROBE: &str = "/.forge-probe";
+
+/// One way to run it here.
+struct Way {
+    name: &'static str,
+    /// Before forge's own words, for instance what gives root's power up.
+    wrapper: &'static [&'static str],
+    backend: &'static str,
+}
+
+/// All that there are.
+const WAYS: [Way; 4] = [
+    Way { name: "native", wrapper: &[], backend: "native" },
+    // Root without root's power is an ordinary user to the kernel, and reads root's store.
+    Way { name: "native:user", wrapper: &["unshare", "--user", "--map-root-user", "--"], backend: "native" },
+    Way { name: "runner:podman", wrapper: &[], backend: "runner:podman" },
+    Way { name: "runner:docker", wrapper: &[], backend: "runner:docker" },
+];
+
+/// What came of it on one backend.
+struct Case {
+    name: &'static str,
+    /// What was seen, flat: `limits.Max open files` and so on.
+    seen: BTreeMap<String, String>,
+}
+
+/// `forge parity`
+pub fn run(arguments: &ParityArguments, context: &Context) -> Result<ExitCode> {
+    for given in &arguments.on {
+        if WAYS.iter().all(|way| way.name != given) {
+            let names: Vec<&str> = WAYS.iter().map(|way| way.name).collect();
+            return Err(Failure::new(code::USAGE, format!("--on `{given}`: one of {} is expected", names.join(", "))));
+        }
+    }
+    let store = context.store()?;
+    let id = store.find(&arguments.formation)?;
+    let formation = store.formation(id)?;
+    let key = arguments.sign.as_ref().map(|key| keys::secret(key, &arguments.passphrase, context)).transpose()?;
+    let (mut cases, mut skipped) = (Vec::new(), Vec::new());
+    for way in &WAYS {
+        let asked_for = arguments.on.iter().any(|name| name == way.name);
+        if !arguments.on.is_empty() && !asked_for {
+            continue;
+        }
+        match reason_to_skip(way, &store, &formation.platform, context)? {
+            Some(reason) if asked_for => {
+                return Err(Failure::new(code::NOT_FOUND, format!("backend {} is not here: {reason}", way.name)));
+            }
+            Some(reason) => skipped.push((way.name, reason)),
+            None => cases.push(case(way, &store, id, &arguments.command, context)?),
+        }
+    }
+    let differences = differences(&cases);
+    let is_same = differences.is_empty();
+    let command: Vec<String> = arguments.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let report = json!({
+        "schema": 1,
+        "formation": id.to_string(),
+        "root": formation.root.to_string(),
+        "command": command,
+        "forge": env!("CARGO_PKG_VERSION"),
+        "same": is_same,
+        "backends": cases.iter().map(|case| json!({ "name": case.name, "seen": case.seen })).collect::<Vec<_>>(),
+        "skipped": skipped.iter().map(|(name, reason)| json!({ "name": name, "reason": reason })).collect::<Vec<_>>(),
+        "differences": differences,
+    });
+    let text = format!("{}\n", serde_json::to_string_pretty(&report).expect("a JSON value has a text"));
+    if let Some(path) = &arguments.output {
+        write(path, text.as_bytes())?;
+        if let Some(key) = &key {
+            sign(path, &text, key)?;
+        }
+    }
+    let passed = record(id, context)?;
+    if is_same {
+        write(&passed, text.as_bytes())?;
+    } else {
+        let _ = std::fs::remove_file(&passed);
+    }
+    if context.global.json {
+        super::print(&text)?;
+    } else {
+        super::print(&table(id, &cases, &skipped, &report))?;
+    }
+    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
+}
+
+/// Refuses a formation that has not passed on this host.
+pub fn require(id: FormationId, context: &Context) -> Result<()> {
+    let text = std::fs::read(record(id, context)?).unwrap_or_default();
+    let report: Value = serde_json::from_slice(&text).unwrap_or_default();
+    if report["same"] == true && report["formation"] == id.to_string() {
+        return Ok(());
+    }
+    let failure = Failure::new(code::REFUSED, format!("formation {id} has not passed `forge parity` here"));
+    Err(failure.hint(format!("forge parity {id}")))
+}
+
+/// Where it is kept that a formation has passed.
+fn record(id: FormationId, context: &Context) -> Result<PathBuf> {
+    Ok(context.state_path()?.join(format!("parity/{id}.json")))
+}
+
+fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    directory.map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(path, bytes)).map_err(|error| {
+        Failure::new(code::REFUSED, format!("cannot write `{}`", path.display())).cause(error.to_string())
+    })
+}
+
+/// An OpenPGP key signs in the cleartext form (`gpg --verify FILE.asc`), an ed25519 key beside it (`openssl pkeyutl -verify -rawin`).
+fn sign(path: &std::path::Path, text: &str, key: &SecretKey) -> Result<()> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    match key {
+        SecretKey::Ed25519(key) => write(&beside(".sig"), &key.sign(text.as_bytes())),
+        SecretKey::Pgp(key) => {
+            let signed = key.sign_text(text, keys::now()).map_err(|error| {
+                Failure::new(code::USAGE, "the key does not sign the report").cause(error.to_string())
+            })?;
+            write(&beside(".asc"), signed.as_bytes())
+        }
+    }
+}
+
+/// Why a way is none here.
+fn reason_to_skip(way: &Way, store: &Store, platform: &str, context: &Context) -> Result<Option<String>> {
+    let is_root = executor::backend::native::has_every_user();
+    if let Some(program) = way.wrapper.first() {
+        if !is_root {
+            return Ok(Some("`native` is an ordinary user's already".to_owned()));
+        }
+        let path = context.variable("PATH").cloned().unwrap_or_default();
+        let is_here = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+        return Ok((!is_here).then(|| format!("`{program}` is not installed here")));
+    }
+    let Ok(choice) = way.backend.parse() else { return Ok(Some("it is not known".to_owned())) };
+    if choice == crate::args::runner::BackendChoice::Native {
+        return Ok(None);
+    }
+    let engine = super::runner::engine(choice, context)?;
+    // The image is made or fetched before anything is compared.
+    let ready = engine.version().map_err(Failure::from);
+    Ok(match ready.and_then(|_| runner_image::ensure(store, &engine, platform, context)) {
+        Ok(_) => None,
+        Err(failure) => Some(failure.headline().to_owned()),
+    })
+}
+
+fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context: &Context) -> Result<Case> {
+    if !context.global.quiet {
+        eprintln!("  measure {} …", way.name);
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(code::NOT_FOUND, "cannot find this program's own file").caused_by(&error))?;
+    let start = |more: &[OsString]| -> Result<Ran> {
+        let mut words: Vec<OsString> = way.wrapper.iter().map(OsString::from).collect();
+        words.push(program.clone().into());
+        words.extend(["run", "--quiet", "--measure", "--backend", way.backend, "--store"].map(OsString::from));
+        words.push(store.path().into());
+        words.extend(more.iter().cloned());
+        ran(&words)
+    };
+    let mut bind = OsString::from("--bind=");
+    bind.push(&program);
+    bind.push(format!(":{PROBE}:ro"));
+    let entrypoint = OsString::from(format!("--entrypoint={PROBE}"));
+    let id_word = OsString::from(id.to_string());
+    let probed = start(&[bind, entrypoint, id_word.clone(), "--".into(), probe::WORD.into()])?;
+    let mut seen = BTreeMap::new();
+    seen.insert("digest.asked".to_owned(), id.to_string());
+    let measured = |ran: &Ran| match ran.status {
+        // Whatever else happened, it was hashed before, and a difference would have been refused.
+        status if status != i32::from(code::RUN_FAILED) => id.to_string(),
+        _ => format!("refused: {}", ran.last_error()),
+    };
+    seen.insert("digest.measured".to_owned(), measured(&probed));
+    match serde_json::from_slice::<BTreeMap<String, String>>(&probed.stdout) {
+        Ok(facts) => seen.extend(facts),
+        Err(_) => _ = seen.insert("probe".to_owned(), format!("status {}: {}", probed.status, probed.last_error())),
+    }
+    let mut words = vec![id_word];
+    if !command.is_empty() {
+        words.push("--".into());
+        words.extend(command.iter().cloned());
+    }
+    let output = start(&words)?;
+    seen.insert("output.status".to_owned(), output.status.to_string());
+    seen.insert("output.stdout".to_owned(), output.digest());
+    seen.insert("output.bytes".to_owned(), output.length.to_string());
+    Ok(Case { name: way.name, seen })
+}
+
+/// What a process gave.
+struct Ran {
+    status: i32,
+    /// As much as is looked at.
+    stdout: Vec<u8>,
+    length: u64,
+    hash: blake3::Hash,
+    stderr: String,
+}
+
+/// A probe writes less.
+const MOST_KEPT: usize = 4 << 20;
+
+impl Ran {
+    fn digest(&self) -> String {
+        self.hash.to_string()
+    }
+
+    fn last_error(&self) -> String {
+        self.stderr
+            .lines()
+            .find(|line| line.starts_with("error:"))
+            .or(self.stderr.lines().last())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+fn ran(words: &[OsString]) -> Result<Ran> {
+    use std::io::Read;
+    let failed = |error: std::io::Error| Failure::new(code::RUN_FAILED, "cannot run forge").cause(error.to_string());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let (mut stdout, stderr) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
+    // Read to its end whatever it writes, so that it does not wait for us; kept is what could be an error of forge's.
+    let errors = std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut stderr = stderr;
+        let _ = Read::by_ref(&mut stderr).take(MOST_KEPT as u64).read_to_end(&mut kept);
+        let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+        String::from_utf8_lossy(&kept).into_owned()
+    });
+    let (mut hasher, mut kept, mut length, mut buffer) = (blake3::Hasher::new(), Vec::new(), 0, vec![0; 64 * 1024]);
+    loop {
+        let count = stdout.read(&mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        length += count as u64;
+        let room = MOST_KEPT - kept.len();
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    let status = child.wait().map_err(failed)?;
+    let stderr = errors.join().unwrap_or_default();
+    use std::os::unix::process::ExitStatusExt;
+    let status = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or_default();
+    Ok(Ran { status, stdout: kept, length, hash: hasher.finalize(), stderr })
+}
+
+/// What is not the same everywhere, with what each backend has.
+fn differences(cases: &[Case]) -> Vec<Value> {
+    let mut names: Vec<&String> = cases.iter().flat_map(|case| case.seen.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut found = Vec::new();
+    for name in names {
+        let values: Vec<Option<&String>> = cases.iter().map(|case| case.seen.get(name)).collect();
+        let measured_wrong =
+            name == "digest.measured" && cases.iter().any(|case| case.seen[name] != case.seen["digest.asked"]);
+        if measured_wrong || values.windows(2).any(|pair| pair[0] != pair[1]) {
+            let values: BTreeMap<&str, Option<&String>> = cases.iter().map(|case| case.name).zip(values).collect();
+            found.push(json!({ "what": name, "values": values }));
+        }
+    }
+    found
+}
+
+fn table(id: FormationId, cases: &[Case], skipped: &[(&str, String)], report: &Value) -> String {
+    let mut text = format!("formation {id}\n");
+    for case in cases {
+        let value = |name: &str| case.seen.get(name).map_or("?", String::as_str);
+        let measured = if value("digest.measured") == value("digest.asked") {
+            "measured, the same"
+        } else {
+            value("digest.measured")
+        };
+        let output = value("output.stdout");
+        text.push_str(&format!(
+            "{:<14} {measured}; exit status {}, output {}\n",
+            case.name,
+            value("output.status"),
+            &output[..output.len().min(16)]
+        ));
+    }
+    for (name, reason) in skipped {
+        text.push_str(&format!("{name:<14} skipped: {reason}\n"));
+    }
+    for difference in report["differences"].as_array().into_iter().flatten() {
+        text.push_str(&format!("differs: {}\n", difference["what"].as_str().unwrap_or_default()));
+        for (backend, value) in difference["values"].as_object().into_iter().flatten() {
+            text.push_str(&format!("  {backend:<14} {}\n", value.as_str().unwrap_or("(nothing)")));
+        }
+    }
+    text.push_str(if report["same"] == true { "no difference\n" } else { "" });
+    text
+}

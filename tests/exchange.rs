@@ -1,0 +1,165 @@
+//! Files go into a run and come back; an artifact runs where it lies; what has not passed everywhere is refused.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::World;
+
+/// A world with a formation of busybox.
+fn boxed(world: World) -> Option<World> {
+    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file()) else {
+        eprintln!("skipped: no busybox");
+        return None;
+    };
+    let tree = world.path("project/tree");
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    fs::copy(busybox, tree.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "ls", "mkdir", "ln", "mkfifo", "chmod", "dd", "echo", "grep", "sleep"] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
+    }
+    world.forge(["import", "--name", "box", tree.to_str().unwrap()]).id();
+    Some(world)
+}
+
+fn worlds() -> Vec<World> {
+    [Some(World::new()), World::of_ordinary_user()].into_iter().flatten().filter_map(boxed).collect()
+}
+
+#[test]
+fn input_is_shown_and_output_comes_back() {
+    for world in worlds() {
+        world.write("table.csv", "a,b\n");
+        let script = "cat /input/table.csv; mkdir -p /output/below; echo result > /output/below/x; echo run > /output/run; \
+                      chmod 711 /output/run; chmod 0 /output/below/x; ! echo z > /input/table.csv 2>/dev/null";
+        let ran =
+            world.forge(["run", "--input", "table.csv", "--output", "../out/result", "box", "--", "sh", "-c", script]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "a,b\n"), "{}", ran.stderr);
+        let out = world.path("out/result");
+        assert_eq!(fs::read_to_string(out.join("below/x")).unwrap(), "result\n");
+        assert_eq!(fs::metadata(out.join("run")).unwrap().permissions().mode() & 0o7777, 0o755);
+        // What is there is not replaced.
+        let again = world.forge(["run", "--output", "../out/result", "box", "--", "ls"]);
+        assert!(again.code == Some(125) && again.stderr.contains("is not empty"), "{}", again.stderr);
+        // The program's status stays its own, and its output comes back all the same.
+        let failed =
+            world.forge(["run", "--output", "../out/failed", "box", "--", "sh", "-c", "echo 1 > /output/log; exit 9"]);
+        assert_eq!(failed.code, Some(9), "{}", failed.stderr);
+        assert!(world.path("out/failed/log").is_file());
+    }
+}
+
+#[test]
+fn output_that_would_do_harm_does_not_come_back() {
+    for world in worlds() {
+        let run = |script: &str, more: &[&str]| {
+            let _ = fs::remove_dir_all(world.path("out/o"));
+            let start = ["run", "--output", "../out/o"];
+            world.forge([&start[..], more, &["box", "--", "sh", "-c", script]].concat())
+        };
+        let links = run("ln -s /etc/passwd /output/link; mkfifo /output/pipe; echo ok > /output/file", &[]);
+        assert_eq!(links.code, Some(0), "{}", links.stderr);
+        assert!(links.stderr.contains("`link`") && links.stderr.contains("`pipe`"), "{}", links.stderr);
+        let names: Vec<_> =
+            fs::read_dir(world.path("out/o")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["file"]);
+        let large = run(
+            "for n in 1 2 3; do dd if=/dev/zero of=/output/$n bs=64k count=10 2>/dev/null; done; true",
+            &["--output-size", "1M"],
+        );
+        // Root's is full before; an ordinary user's is counted.
+        let size = |path: &str| fs::metadata(world.path("out/o").join(path)).map_or(0, |metadata| metadata.len());
+        let came = size("1") + size("2") + size("3");
+        assert!(came <= 1 << 20, "{came}");
+        assert!(large.code == Some(0) || large.stderr.contains("the program's output is refused"), "{}", large.stderr);
+        let deep = run("d=/output; for n in $(busybox seq 80); do d=$d/d; done; mkdir -p $d", &[]);
+        assert!(deep.code == Some(125) && deep.stderr.contains("nested"), "{}", deep.stderr);
+    }
+}
+
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn an_artifact_whose_author_is_trusted_runs_where_it_lies() {
+    if !rustix_is_root() {
+        eprintln!("skipped: only root mounts");
+        return;
+    }
+    if !Path::new("/dev/loop-control").exists() {
+        eprintln!("skipped: no loop devices");
+        return;
+    }
+    let Some(world) = boxed(World::new()) else { return };
+    for format in ["sif", "squashfs"] {
+        let file = format!("box.{format}");
+        world.forge(["export", "box", "--format", format, "-o", &file]).ok();
+        let empty = world.path(format!("empty-{format}"));
+        let run = |arguments: &[&str]| {
+            let mut command = world.command([&["run", "--trust", &format!("./{file}")], arguments].concat());
+            command.env("FORGE_STORE", &empty);
+            crate::world::Ran::of(command.output().unwrap())
+        };
+        let ran = run(&["--", "sh", "-c", "echo here; ! echo x > /bin/x; exit 3"]);
+        if ran.stderr.contains("loop device") {
+            eprintln!("skipped: no loop device to be had: {}", ran.stderr);
+            return;
+        }
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(3), "here\n"), "{}", ran.stderr);
+        // Nothing went into the store, and nothing stays mounted.
+        assert!(!empty.join("checkouts").exists() || fs::read_dir(empty.join("checkouts")).unwrap().next().is_none());
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(empty.to_str().unwrap()));
+        let attached = || {
+            let blocks = fs::read_dir("/sys/block").unwrap().flatten();
+            let files = blocks.filter_map(|block| fs::read_to_string(block.path().join("loop/backing_file")).ok());
+            files.filter(|backing| backing.contains(world.path("project").to_str().unwrap())).count()
+        };
+        assert_eq!(attached(), 0);
+        // Also if it is killed.
+        let mut command = world.command(["run", "--trust", &format!("./{file}"), "--", "sleep", "60"]);
+        let mut child = command.env("FORGE_STORE", &empty).spawn().unwrap();
+        let soon = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while attached() == 0 && std::time::Instant::now() < soon {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(attached(), 1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while attached() != 0 && std::time::Instant::now() < soon {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(attached(), 0, "the loop device stayed");
+    }
+}
+
+fn rustix_is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
+#[test]
+fn what_has_not_passed_parity_is_refused_where_that_is_required() {
+    let Some(world) = boxed(World::new()) else { return };
+    let run = || world.forge(["run", "--require-parity", "box", "--", "echo", "ran"]);
+    let before = run();
+    assert!(before.code == Some(125) && before.stderr.contains("hint: forge parity"), "{}", before.stderr);
+    let parity = world.forge(["parity", "--on", "native", "-o", "../out/report.json", "box", "--", "echo", "same"]);
+    assert_eq!(parity.code, Some(0), "{}\n{}", parity.stdout, parity.stderr);
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(world.path("out/report.json")).unwrap()).unwrap();
+    let seen = &report["backends"][0]["seen"];
+    assert_eq!(seen["digest.measured"], report["formation"]);
+    assert_eq!(seen["output.bytes"], "5");
+    assert_eq!(seen["process.CapEff"], "0000000000000000", "{seen:#}");
+    assert!(seen["files.content"].as_str().unwrap().len() == 64);
+    let after = run();
+    assert_eq!((after.code, after.stdout.as_str()), (Some(0), "ran\n"), "{}", after.stderr);
+    // A formation that was changed on the disk is a difference, and is not accepted any more.
+    for kind in ["exact", "caller"] {
+        let Ok(checkouts) = fs::read_dir(world.store().join("checkouts").join(kind)) else { continue };
+        for checkout in checkouts {
+            fs::write(checkout.unwrap().path().join("root/bin/more"), "evil").unwrap();
+        }
+    }
+    let changed = world.forge(["parity", "--on", "native", "box", "--", "echo", "same"]);
+    assert_eq!(changed.code, Some(1), "{}", changed.stdout);
+    assert!(changed.stdout.contains("differs: digest.measured"), "{}", changed.stdout);
+    assert_eq!(run().code, Some(125));
+}

@@ -1,0 +1,225 @@
+//! A run in a container: the same words, the same result. With podman where it is installed; docker's part with a program of its name
+//! that writes down how it was called.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::{Ran, World};
+
+/// A machine whose control groups are not podman's runs it all the same.
+const OPTIONS: &str = "--cgroups=disabled";
+
+/// A world with a formation of busybox, if podman can run anything at all.
+fn world() -> Option<World> {
+    if !Command::new("podman").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no podman");
+        return None;
+    }
+    let world = World::new();
+    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).is_file()) else {
+        eprintln!("skipped: no busybox");
+        return None;
+    };
+    let tree = world.path("tree");
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    fs::copy(busybox, tree.join("bin/busybox")).unwrap();
+    for applet in ["sh", "cat", "id", "env", "ls", "sleep", "echo"] {
+        std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
+    }
+    world.forge(["import", "--name", "box", tree.to_str().unwrap()]).id();
+    let image = forge(&world, &["runner", "build"]);
+    if image.code != Some(0) {
+        eprintln!("skipped: podman cannot load the runner image here: {}", image.stderr);
+        return None;
+    }
+    let first = forge(&world, &["run", "--backend", "runner:podman", "box", "--", "echo", "ready"]);
+    if matches!(first.code, Some(125 | 126)) && first.stderr.starts_with("Error:") {
+        eprintln!("skipped: podman runs nothing here: {}", first.stderr);
+        return None;
+    }
+    assert_eq!((first.code, first.stdout.as_str()), (Some(0), "ready\n"), "{}", first.stderr);
+    Some(world)
+}
+
+/// With a podman of this world's own: nothing stays in the machine's.
+fn forge(world: &World, arguments: &[&str]) -> Ran {
+    let mut command = world.command(arguments);
+    settle(world, &mut command);
+    Ran::of(command.output().unwrap())
+}
+
+fn settle(world: &World, command: &mut Command) {
+    let (root, run) = (world.path("podman"), world.path("podman-run"));
+    command.env(
+        "FORGE_RUNNER_ENGINE",
+        format!("podman --root={} --runroot={} --storage-driver=vfs", root.display(), run.display()),
+    );
+    command.env("FORGE_RUNNER_OPTIONS", OPTIONS);
+}
+
+#[test]
+fn a_run_in_a_container_gives_what_a_run_here_gives() {
+    let Some(world) = world() else { return };
+    let here = |arguments: &[&str]| world.forge(["run"].iter().chain(arguments));
+    let there = |arguments: &[&str]| forge(&world, &[&["run", "--backend", "runner:podman"], arguments].concat());
+    fs::write(world.path("out/from"), "content").unwrap();
+    let bind = format!("{}:/out", world.path("out").display());
+    for arguments in [
+        &["box", "--", "sh", "-c", "echo out; echo err >&2; exit 7"][..],
+        &["-e", "A=1", "box", "--", "env"],
+        &["--user", "12:34", "--workdir", "/bin", "box", "--", "sh", "-c", "id -u; id -g; pwd; ls /"],
+        &["--read-only", "box", "--", "sh", "-c", "echo x > /x"],
+        &["-B", &bind, "box", "--", "sh", "-c", "cat /out/from; echo back > /out/to"],
+        &["box", "--", "sh", "-c", "kill -9 $$"],
+        &["box", "--", "/nonexistent"],
+        &["--timeout", "1s", "box", "--", "sleep", "20"],
+    ] {
+        let (here, there) = (here(arguments), there(arguments));
+        assert_eq!((there.code, &there.stdout), (here.code, &here.stdout), "{arguments:?}: {}", there.stderr);
+    }
+    assert_eq!(fs::read_to_string(world.path("out/to")).unwrap(), "back\n");
+    fs::write(world.path("project/x"), "in").unwrap();
+    let exchanged =
+        there(&["--input", "x", "--output", "../out/o", "box", "--", "sh", "-c", "cat /input/x > /output/y"]);
+    assert_eq!(exchanged.code, Some(0), "{}", exchanged.stderr);
+    assert_eq!(fs::read_to_string(world.path("out/o/y")).unwrap(), "in");
+    let parity = forge(&world, &["parity", "--on", "native,runner:podman", "--json", "box", "--", "echo", "same"]);
+    let report: serde_json::Value = serde_json::from_str(&parity.stdout).expect(&parity.stderr);
+    assert_eq!(
+        (parity.code, &report["same"]),
+        (Some(0), &serde_json::Value::Bool(true)),
+        "{:#}",
+        report["differences"]
+    );
+    forge_inside_refuses_a_formation_that_was_changed_on_the_disk(&world);
+}
+
+fn forge_inside_refuses_a_formation_that_was_changed_on_the_disk(world: &World) {
+    let run = |more: &[&str]| {
+        forge(&world, &[&["run", "--backend", "runner:podman"], more, &["box", "--", "echo", "ran"]].concat())
+    };
+    let measured = run(&["--measure"]);
+    assert_eq!((measured.code, measured.stdout.as_str()), (Some(0), "ran\n"), "{}", measured.stderr);
+    for kind in ["exact", "caller"] {
+        let Ok(checkouts) = fs::read_dir(world.store().join("checkouts").join(kind)) else { continue };
+        for checkout in checkouts {
+            let bin = checkout.unwrap().path().join("root/bin");
+            if bin.is_dir() {
+                fs::write(bin.join("more"), "evil").unwrap();
+            }
+        }
+    }
+    let refused = run(&["--measure"]);
+    assert_eq!(refused.code, Some(125), "{}", refused.stderr);
+    assert!(refused.stdout.is_empty() && refused.stderr.contains("/bin/more"), "{}", refused.stderr);
+    // Here too.
+    let here = world.forge(["run", "--measure", "box", "--", "echo", "ran"]);
+    assert!(here.code == Some(125) && here.stderr.contains("/bin/more"), "{}", here.stderr);
+}
+
+#[test]
+fn an_engine_that_is_not_there_or_does_not_answer_is_said_with_its_cure() {
+    let world = World::new();
+    fs::create_dir_all(world.path("tree/bin")).unwrap();
+    world.forge(["import", "--name", "box", world.path("tree").to_str().unwrap()]).id();
+    let run = |engine: &str, script: &str| {
+        let directory = world.path("engines");
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        if !script.is_empty() {
+            let path = directory.join(engine);
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = world.command(["run", "--backend", &format!("runner:{engine}"), "box", "--", "x"]);
+        Ran::of(command.env("PATH", directory).output().unwrap())
+    };
+    let missing = run("docker", "");
+    assert!(
+        missing.stderr.contains("`docker` is not installed here") && missing.stderr.contains("hint:"),
+        "{missing:?}"
+    );
+    let silent = run(
+        "docker",
+        "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1",
+    );
+    assert!(silent.stderr.contains("docker is installed and does not answer"), "{silent:?}");
+    assert!(silent.stderr.contains("hint: systemctl start docker"), "{silent:?}");
+    let refused =
+        run("docker", "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1");
+    assert!(
+        refused.stderr.contains("docker does not serve this user") && refused.stderr.contains("podman"),
+        "{refused:?}"
+    );
+    for ran in [missing, silent, refused] {
+        assert_eq!(ran.code, Some(125));
+    }
+    let wrong = world.forge(["run", "--backend", "vm", "box"]);
+    assert!(wrong.code == Some(125) && wrong.stderr.contains("runner:docker"), "{wrong:?}");
+}
+
+/// No Docker here: a program of its name keeps what it was called with, has no image until one is loaded, and says which one it loaded.
+const DOCKER: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+printf '%s\n' "$*" >> "$here/calls"
+case "$1" in
+image) if [ -f "$here/id" ]; then cat "$here/id"; else echo "Error: No such image: $5" >&2; exit 1; fi ;;
+load) tar -xOf "$4" manifest.json | sed 's,.*"Config":"blobs/sha256/\([0-9a-f]*\)".*,sha256:\1 linux/'"$ARCH"',' > "$here/id" ;;
+run) echo from docker; exit 9 ;;
+esac
+"#;
+
+#[test]
+fn docker_is_told_the_same_as_podman_in_its_own_words() {
+    let world = World::new();
+    fs::create_dir_all(world.path("tree/bin")).unwrap();
+    world.forge(["import", "--name", "box", world.path("tree").to_str().unwrap()]).id();
+    let directory = world.path("engines");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join("docker"), DOCKER).unwrap();
+    fs::set_permissions(directory.join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
+    let run = || {
+        let mut command = world.command([
+            "run",
+            "--backend",
+            "runner:docker",
+            "-e",
+            "SECRET",
+            "--memory",
+            "64M",
+            "box",
+            "--",
+            "x",
+            "y",
+        ]);
+        command.env("PATH", &path).env("SECRET", "hidden");
+        command.env("ARCH", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        Ran::of(command.output().unwrap())
+    };
+    let (first, second) = (run(), run());
+    assert_eq!((first.code, first.stdout.as_str()), (Some(9), "from docker\n"), "{}", first.stderr);
+    assert!(
+        first.stderr.contains("the first time only") && !second.stderr.contains("the first time only"),
+        "{second:?}"
+    );
+    let calls = fs::read_to_string(directory.join("calls")).unwrap();
+    let calls: Vec<&str> = calls.lines().collect();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("load")).count(), 1, "{calls:#?}");
+    // The second time it is only run.
+    let last = calls.last().unwrap();
+    assert!(calls[calls.len() - 2].starts_with("run "), "{calls:#?}");
+    for word in [
+        "--cap-drop=ALL",
+        "--memory=67108864b",
+        "systempaths=unconfined",
+        "--env SECRET",
+        "--backend native",
+        "readonly",
+    ] {
+        assert!(last.contains(word), "{word} in {last}");
+    }
+    assert!(!last.contains("hidden") && !last.contains("privileged") && last.ends_with("-- x y"), "{last}");
+}
