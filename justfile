@@ -38,3 +38,12 @@ ecosystems:
 vm:
     cargo build --release -p cli
     benchmarks/vm/run.sh "${CARGO_TARGET_DIR:-target}/release/forge"
+# Taking in a tree against nix-store, ostree, git and cp, as ratios; `just bench-store --collect 1000000` for collection
+bench-store *words:
+    cargo build --release -p cli
+    python3 benchmarks/store/bench.py --forge target/release/forge {{words}}
+
+# Breaks a store's surroundings at 1,000 seeded points: `just faults kill|power|full|flip|crowd [--seed N]`
+faults what *words:
+    cargo build --release -p cli
+    python3 benchmarks/store/faults.py {{what}} --forge target/release/forge {{words}}

@@ -22,4 +22,5 @@ mod running;
 mod settings;
 mod signing;
 mod spine;
+mod store;
 mod world;

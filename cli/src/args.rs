@@ -324,6 +324,9 @@ pub struct CheckArguments {
     /// Expressions' files
     #[arg(value_name = "FILE", default_value = "runtime.expr")]
     pub files: Vec<PathBuf>,
+    /// Refuses files that look like private keys or tokens, and that the expressions name
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// `forge lock`

@@ -16,6 +16,7 @@ mod registries;
 mod render;
 mod runner_image;
 mod runtimes;
+mod secrets;
 mod settings;
 mod units;
 

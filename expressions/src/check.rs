@@ -21,12 +21,18 @@ use crate::{Sources, paths, report, stack};
 
 /// Everything that is wrong or doubtful about a file and what it imports, in order of files and places.
 pub fn check(file: &Path, sources: &Sources) -> Vec<Finding> {
+    check_and_list(file, sources).0
+}
+
+/// The same, and every path that the texts name and do not import: what may become a layer.
+pub fn check_and_list(file: &Path, sources: &Sources) -> (Vec<Finding>, BTreeSet<PathBuf>) {
     let sources = sources.clone();
     stack::deep(move || {
         let evaluator = Evaluator::new(sources, crate::settings::Settings::forge(), Some(String::new()), None);
         let mut waiting = vec![paths::normal(file.as_os_str().as_bytes())];
         let mut seen = BTreeSet::new();
         let mut findings = Vec::new();
+        let mut named: BTreeSet<Vec<u8>> = BTreeSet::new();
         while let Some(path) = waiting.pop() {
             let bytes = evaluator.resolve_expression(&path).and_then(|path| {
                 let bytes = evaluator.sources.read(Path::new(OsStr::from_bytes(&path)))?;
@@ -37,14 +43,16 @@ pub fn check(file: &Path, sources: &Sources) -> Vec<Finding> {
                 Ok((path, bytes)) if seen.insert(path.clone()) => {
                     let directory = paths::directory(&path).to_vec();
                     let text = Arc::new(SourceText { name: PathBuf::from(OsString::from_vec(path)), bytes });
-                    let mut imports = check_one(&evaluator, &text, &directory, &mut findings);
+                    let (mut imports, paths) = check_one(&evaluator, &text, &directory, &mut findings);
+                    named.extend(paths.into_iter().filter(|path| !imports.contains(path)));
                     imports.reverse();
                     waiting.extend(imports);
                 }
                 Ok(_) => {}
             }
         }
-        findings
+        let named = named.into_iter().map(|path| PathBuf::from(OsString::from_vec(path)));
+        (findings, named.collect())
     })
 }
 
@@ -60,18 +68,18 @@ pub fn check_text(name: PathBuf, bytes: Vec<u8>, directory: &Path, sources: &Sou
     })
 }
 
-/// Gives the paths that the text imports.
+/// Gives the paths that the text imports, and all that it names.
 fn check_one(
     evaluator: &Evaluator,
     text: &Arc<SourceText>,
     directory: &[u8],
     findings: &mut Vec<Finding>,
-) -> Vec<Vec<u8>> {
+) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     let mut found = Vec::new();
     let (tree, repairs) = read(evaluator, text, directory, &mut found);
     let Some(tree) = tree else {
         findings.append(&mut found);
-        return Vec::new();
+        return Default::default();
     };
     let lost = |finding: &Finding| repairs.iter().any(|repair| repair.may_explain(&finding.message));
     if let Err(failure) = evaluator.compile(&tree, None) {
@@ -89,7 +97,7 @@ fn check_one(
     }
     found.sort_by_key(|finding| finding.place.as_ref().map_or(0, |place| place.start));
     findings.append(&mut found);
-    names.imports
+    (names.imports, names.paths)
 }
 
 /// Beyond so many mistakes of syntax in one file nobody reads on.

@@ -43,7 +43,7 @@ pub mod version;
 
 pub use store::nix::{aterm, hash as nix_hash, nar, path as store_path};
 
-pub use check::{check, check_text};
+pub use check::{check, check_and_list, check_text};
 pub use error::{Error, Finding};
 pub use locking::Unanswered;
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};

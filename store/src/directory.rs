@@ -4,6 +4,7 @@
 //! DIR/format                      "forge store 1\n"
 //! DIR/blobs/ab/cdef…              a blob's bytes, mode 0644; `cdef….x` the same with mode 0755
 //! DIR/trees/ab/cdef…              encoded trees; likewise deltas/, formations/
+//! DIR/packs/NAME.pack, .index     many small blobs, trees and deltas in one file, and where each lies
 //! DIR/records/<formation id>.json what is known of a formation beside its identity
 //! DIR/claims/…                    which step or derivation gave what
 //! DIR/cache/…                     what may be lost at any time and only saves work
@@ -47,6 +48,7 @@ mod look;
 mod measure;
 mod merge;
 mod objects;
+mod packs;
 mod place;
 mod roots;
 mod scratch;
@@ -62,6 +64,7 @@ pub use inodes::{ATTRIBUTE_PREFIX, DeviceNumber, Marks};
 pub use lease::Lease;
 pub use measure::Measured;
 pub use objects::Extent;
+pub use packs::Batch;
 pub use scratch::Scratch;
 pub use verify::{Affected, Damage, Restore};
 
@@ -90,6 +93,9 @@ pub struct Store {
     written: AtomicU64,
     synced: Mutex<u64>,
     trees: objects::Recent,
+    packs: packs::Packs,
+    /// What is to become a pack.
+    pending: packs::Pending,
     cleaned: AtomicBool,
 }
 
@@ -211,6 +217,8 @@ impl Store {
             written: AtomicU64::new(0),
             synced: Mutex::new(0),
             trees: objects::Recent::default(),
+            packs: packs::Packs::default(),
+            pending: packs::Pending::default(),
             cleaned: AtomicBool::new(false),
         })
     }
@@ -223,6 +231,7 @@ impl Store {
     /// Tells the disk to write out all that was put so far, unless that was done already. Many threads that want it at once
     /// wait for one call.
     fn sync(&self) -> Result<()> {
+        self.publish_pending()?;
         let wanted = self.written.load(Ordering::SeqCst);
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         if *synced < wanted {
@@ -231,6 +240,14 @@ impl Store {
             *synced = now;
         }
         Ok(())
+    }
+
+    /// Waits until what was renamed into a directory of the store is there for good.
+    fn sync_directory(&self, relative: &str) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, relative, flags, Mode::empty())
+            .and_then(rustix::fs::fsync)
+            .map_err(failed("sync", self.full(relative)))
     }
 
     /// To be called when an object has been written, or was found (another process may have written it a moment ago).
@@ -310,18 +327,6 @@ impl Store {
             end += slash + 1;
         }
         rustix::fs::renameat(&self.directory, from, &self.directory, to)
-    }
-
-    /// Writes a file whose content follows from its name, unless it is there.
-    fn write_object(&self, relative: &str, bytes: &[u8]) -> Result<()> {
-        // A crash of the machine may leave a file shorter than it was; such a one is written again.
-        if self.size_of(relative)? != Some(bytes.len() as u64) {
-            let mut temporary = self.temporary()?;
-            temporary.write(bytes)?;
-            temporary.place(relative)?;
-        }
-        self.has_written();
-        Ok(())
     }
 
     /// Writes a file that may have had another content, so that it has the old or the new one whatever happens.

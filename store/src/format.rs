@@ -258,13 +258,18 @@ pub fn read(store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Impor
             _ => Err(Error::Unsupported { path: artifact.path().to_owned(), reason: "it is being replaced" }),
         };
     }
+    let batch = store.batch();
     let imported = of(artifact)?.read(store, artifact, bounds)?;
+    batch.finish()?;
     check_claim(artifact.path(), imported)
 }
 
 /// The same of a tar, compressed or not, that comes out of a pipe. `from` is for messages.
 pub fn read_stream(store: &Store, reader: &mut dyn Read, from: &Path, bounds: &Bounds) -> Result<Imported> {
-    check_claim(from, tar::read_stream(store, reader, &from.display().to_string(), bounds)?)
+    let batch = store.batch();
+    let imported = tar::read_stream(store, reader, &from.display().to_string(), bounds)?;
+    batch.finish()?;
+    check_claim(from, imported)
 }
 
 /// Compares what was read with what it claims to be.

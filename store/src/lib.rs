@@ -22,6 +22,7 @@ pub mod peer;
 pub mod provenance;
 pub mod registry;
 pub mod sbom;
+pub mod secrets;
 pub mod signing;
 pub mod tree;
 

@@ -8,6 +8,9 @@ pub struct BuildOptions {
     /// Refuses to change forge.lock
     #[arg(long)]
     pub locked: bool,
+    /// Refuses sources with files that look like private keys or tokens
+    #[arg(long)]
+    pub strict: bool,
     /// How many steps run at a time [default: as many as there are processors]; fewer where memory is short
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,

@@ -15,7 +15,7 @@ use store::{FormationId, Node, Plan, Store};
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::interrupt;
+use crate::{interrupt, secrets};
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 
@@ -151,6 +151,9 @@ fn build_and(
         let mode = if options.locked { LockMode::Locked } else { LockMode::Add };
         let plan = Expression::open(expression, context)?.plan(&mode, &mut || Ok(&builder))?;
         let evaluate = started.elapsed().as_secs_f64();
+        if options.strict {
+            secrets::refuse(&secrets::in_plan(&plan)?)?;
+        }
         let started = Instant::now();
         let check = |plan: &Plan| {
             let goals = plan.goal.layers.iter().map(|layer| (&layer.derivation, layer.output.as_str()));
@@ -169,6 +172,10 @@ fn build_and(
             store.set_root(&format!("{name}@{version}"), built.formation)?;
         }
         let realise = started.elapsed().as_secs_f64();
+        // What was taken in before has been told before.
+        if !built.made.is_empty() {
+            secrets::warn(&secrets::in_plan(&plan)?, context);
+        }
         let checked = check(&plan)?;
         Ok::<_, Failure>(Ok((plan, built, evaluate, realise, checked)))
     })();

@@ -15,11 +15,13 @@ pub struct Names {
     pub findings: Vec<Finding>,
     /// Paths that are imported.
     pub imports: Vec<Vec<u8>>,
+    /// Every path that stands in the text as such.
+    pub paths: Vec<Vec<u8>>,
 }
 
 /// Looks at all names of a tree.
 pub fn look(evaluator: &Evaluator, text: &Arc<SourceText>, tree: &Tree) -> Names {
-    let found = Names { findings: Vec::new(), imports: Vec::new() };
+    let found = Names { findings: Vec::new(), imports: Vec::new(), paths: Vec::new() };
     let mut walk = Walk { evaluator, text, tree, scopes: Vec::new(), found };
     walk.expression(tree.root);
     walk.found
@@ -106,7 +108,8 @@ impl Walk<'_> {
         }
         let tree = self.tree;
         match tree.kind(expression) {
-            Kind::Integer(_) | Kind::Float(_) | Kind::String(_) | Kind::Path(_) | Kind::Position => {}
+            Kind::Integer(_) | Kind::Float(_) | Kind::String(_) | Kind::Position => {}
+            Kind::Path(path) => self.found.paths.push(tree.text(path).to_vec()),
             Kind::Variable(name) => self.uses(name),
             Kind::Concatenation { parts, .. } => tree.parts(parts).for_each(|part| self.expression(part.node)),
             Kind::Select { from, path, fallback } => {

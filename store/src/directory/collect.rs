@@ -24,6 +24,7 @@ use crate::{FormationId, Result};
 mod candidates;
 mod list;
 mod mark;
+mod packs;
 
 use list::Dead;
 use mark::{Marked, Whole};
@@ -78,10 +79,11 @@ impl Store {
             marked.uses(self, self.read_leases(&mut HashMap::new())?)?;
             self.mark_candidates(&mut marked, keep)?;
             let dead = self.list_dead(&marked)?;
+            let packed = self.sort_packs(&marked)?;
             let sweep = Sweep { store: self, dry_run, noted: &HashSet::new(), moved: Mutex::default() };
             let mut collected = sweep.all(dead.all())?;
             collected.bytes += self.sweep_inodes(dry_run)?;
-            return Ok(collected);
+            return Ok(packed.iter().flatten().fold(collected, |sum, pack| sum + pack.collected()));
         }
         let room = Room::of(self)?;
         let collected = self.collect_in(&room, keep);
@@ -102,16 +104,21 @@ impl Store {
         marked.uses(self, uses.drain(..))?;
         self.mark_candidates(&mut marked, keep)?;
         let mut dead = self.list_dead(&marked)?;
+        let mut packed = self.sort_packs(&marked)?;
 
         // Now for good: leases before names, for who names something notes it first.
         let taken = room.take()?;
         marked.uses(self, self.read_leases(&mut read)?)?;
         self.mark_roots(&mut marked)?;
         dead.retain(&marked);
-        if dead.is_empty() {
+        packed.iter_mut().flatten().for_each(|pack| pack.retain(&marked));
+        let mut given_up = dead.given_up();
+        given_up.extend(packed.iter().flatten().flat_map(|pack| pack.dead()));
+        given_up.retain(|one| !matches!(one, Use::Blob(_)));
+        if given_up.is_empty() {
             self.end_doom()?;
         } else {
-            self.doom(dead.given_up())?;
+            self.doom(given_up)?;
         }
         drop(taken);
 
@@ -126,6 +133,13 @@ impl Store {
             let moved = sweep.moved.into_inner().unwrap_or_else(PoisonError::into_inner);
             moved.par_iter().try_for_each(|path| remove_all(path))?;
             std::thread::sleep(PAUSE);
+        }
+        for group in packed {
+            let mut noted = || {
+                noted.extend(self.read_leases(&mut read)?);
+                Ok(noted.clone())
+            };
+            collected = collected + self.sweep_packs(&group, room, &mut noted)?;
         }
         collected.bytes += self.sweep_inodes(false)?;
         self.remove_rests()?;
@@ -154,6 +168,7 @@ impl Store {
             }
         }
         remove_all(&self.full("damaged"))?;
+        self.forget_sources()?;
         crate::format::squashfs::forget_lost(self)
     }
 }
@@ -170,6 +185,15 @@ impl std::ops::Add for Collected {
             claims: self.claims + other.claims,
             bytes: self.bytes + other.bytes,
         }
+    }
+}
+
+/// One object of so many bytes, deleted.
+fn count_of(object: Use, bytes: u64) -> Collected {
+    match object {
+        Use::Formation(_) => Collected { formations: 1, ..Collected::default() },
+        Use::Delta(_) | Use::Tree(_) => Collected { trees: 1, bytes, ..Collected::default() },
+        Use::Blob(_) => Collected { blobs: 1, bytes, ..Collected::default() },
     }
 }
 
@@ -213,11 +237,7 @@ impl Sweep<'_> {
             }
             Dead::Object(one, _) => {
                 let Some(bytes) = self.store.size_of(&relative)? else { return Ok(collected) };
-                match one {
-                    Use::Formation(_) => collected.formations = 1,
-                    Use::Delta(_) | Use::Tree(_) => (collected.trees, collected.bytes) = (1, bytes),
-                    Use::Blob(_) => (collected.blobs, collected.bytes) = (1, bytes),
-                }
+                collected = count_of(*one, bytes);
             }
         }
         if !self.dry_run {

@@ -9,15 +9,19 @@ use std::io::{Read, Seek};
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::Store;
 use super::objects::hash;
 use super::place::Place;
-use crate::{Error, File, Metadata, Name, Node, Result, Tree};
+use crate::{BlobId, Error, File, Metadata, Name, Node, Result, Tree};
+
+mod known;
+
+pub(super) use known::Known;
 
 /// Sources up to this length are read at once, larger ones piece by piece.
-const SMALL: u64 = 1 << 20;
+const AT_ONCE: u64 = 16 << 20;
 
 impl Store {
     /// Takes in a file, symlink or directory of the project: root:root, modes 0644 or 0755. `selected` as in
@@ -25,26 +29,31 @@ impl Store {
     pub fn ingest_source(&self, path: &Path, selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Node> {
         let metadata = fs::symlink_metadata(path).map_err(Error::file("look at", path))?;
         if metadata.is_dir() {
-            return self.ingest_directory(Place::open(path)?, selected);
+            let known = Known::of(self, path);
+            let batch = self.batch();
+            let node = self.ingest_directory(Place::open(path)?, selected, &known)?;
+            batch.finish()?;
+            known.keep(self)?;
+            return Ok(node);
         }
         // A name in an open directory, like every other; `/` and `..` are directories.
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let name =
             Name::new(name).map_err(|_| Error::Unsupported { path: path.to_owned(), reason: "it has no name" })?;
-        match self.ingest_entry(&Place::open(parent)?.join(&name)?)? {
+        match self.ingest_entry(&Place::open(parent)?.join(&name)?, None)? {
             Some(node) => Ok(node),
             None => Err(Error::Unsupported { path: path.to_owned(), reason: "it is being replaced" }),
         }
     }
 
-    fn ingest_directory(&self, root: Place, selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Node> {
+    fn ingest_directory(&self, root: Place, selected: Option<&BTreeSet<Vec<u8>>>, known: &Known) -> Result<Node> {
         // Level by level down to find what is there, and up again to name it.
         let mut levels: Vec<Vec<Found>> = Vec::new();
         let mut level = vec![(root, Vec::new())];
         while !level.is_empty() {
             let found: Vec<Found> =
-                level.par_iter().map(|(place, path)| self.look_into(place, path, selected)).collect::<Result<_>>()?;
+                level.par_iter().map(|(place, path)| self.look_into(place, path, selected, known)).collect::<Result<_>>()?;
             level = found
                 .iter()
                 .flat_map(|found| found.directories.iter().map(|(_, place, path)| (place.clone(), path.clone())))
@@ -70,7 +79,13 @@ impl Store {
         Ok(below.swap_remove(0))
     }
 
-    fn look_into(&self, place: &Place, path: &[u8], selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Found> {
+    fn look_into(
+        &self,
+        place: &Place,
+        path: &[u8],
+        selected: Option<&BTreeSet<Vec<u8>>>,
+        known: &Known,
+    ) -> Result<Found> {
         let mut found = Found { directories: Vec::new(), others: BTreeMap::new() };
         let mut others = Vec::new();
         for (name, mut kind) in place.entries()? {
@@ -93,7 +108,7 @@ impl Store {
                 _ => {}
             }
         }
-        let ingest = |(name, child): (Name, Place)| match self.ingest_entry(&child)? {
+        let ingest = |(name, child): (Name, Place)| match self.ingest_entry(&child, Some(known))? {
             Some(node) => Ok((name, node)),
             None => Err(Error::Unsupported { path: child.shown(), reason: "it is being replaced" }),
         };
@@ -102,7 +117,7 @@ impl Store {
     }
 
     /// Takes in what is not a directory; none if it became one.
-    fn ingest_entry(&self, place: &Place) -> Result<Option<Node>> {
+    fn ingest_entry(&self, place: &Place, known: Option<&Known>) -> Result<Option<Node>> {
         let stat = rustix::fs::statat(place.base(), place.relative(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(place.failed("look at"))?;
         let refused = |reason| Error::Unsupported { path: place.shown(), reason };
@@ -118,32 +133,59 @@ impl Store {
             FileType::Fifo => return Err(refused("it is a named pipe")),
             _ => return Err(refused("it is a device")),
         }
+        let executable = stat.st_mode & 0o100 != 0;
+        let (blob, size) = self.ingest_file(place, &stat, executable, known)?;
+        let metadata = Metadata::root(if executable { 0o755 } else { 0o644 });
+        Ok(Some(Node::File(File { blob, size, metadata })))
+    }
+
+    /// Takes in a regular file, unless it is known to be as it was.
+    pub(super) fn ingest_file(
+        &self,
+        place: &Place,
+        stat: &Stat,
+        executable: bool,
+        known: Option<&Known>,
+    ) -> Result<(BlobId, u64)> {
+        if let Some(known) = known
+            && let Some(blob) = known.find(stat)
+            && self.has_blob(blob)
+        {
+            known.add(stat, blob);
+            return Ok((blob, stat.st_size.unsigned_abs()));
+        }
         // Should it be a fifo by now, opening must not wait for somebody to write to it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
         let mut file = fs::File::from(file.map_err(place.failed("open"))?);
-        let executable = stat.st_mode & 0o100 != 0;
-        let (blob, size) = if stat.st_size.unsigned_abs() <= SMALL {
-            let mut bytes = Vec::new();
-            file.by_ref().take(SMALL + 1).read_to_end(&mut bytes).map_err(Error::file("read", place.shown()))?;
-            if bytes.len() as u64 > SMALL {
-                file.rewind().map_err(Error::file("read", place.shown()))?;
+        // Another file may lie there since we looked.
+        let stat = rustix::fs::fstat(&file).map_err(place.failed("look at"))?;
+        let failed = |source| Error::file("read", place.shown())(source);
+        let length = stat.st_size.unsigned_abs();
+        let (blob, size) = if length <= AT_ONCE {
+            let mut bytes = Vec::with_capacity(length as usize + 1);
+            file.by_ref().take(AT_ONCE + 1).read_to_end(&mut bytes).map_err(failed)?;
+            if bytes.len() as u64 > AT_ONCE {
+                file.rewind().map_err(failed)?;
                 self.put_blob_from(&mut file, executable)?
             } else {
                 (self.put_blob(&bytes, executable)?, bytes.len() as u64)
             }
         } else {
             // Reading it twice is cheaper than writing it again on every build.
-            let (blob, size) = hash(&mut file).map_err(Error::file("read", place.shown()))?;
+            let (blob, size) = hash(&mut file).map_err(failed)?;
             if self.has_blob(blob) {
                 (blob, size)
             } else {
-                file.rewind().map_err(Error::file("read", place.shown()))?;
+                file.rewind().map_err(failed)?;
                 self.put_blob_from(&mut file, executable)?
             }
         };
-        let metadata = Metadata::root(if executable { 0o755 } else { 0o644 });
-        Ok(Some(Node::File(File { blob, size, metadata })))
+        // One that grew while it was read is not what its inode said.
+        if let Some(known) = known.filter(|_| size == length) {
+            known.add(&stat, blob);
+        }
+        Ok((blob, size))
     }
 }
 
@@ -168,7 +210,6 @@ mod tests {
 
     use super::super::testing::{name, world};
     use super::*;
-    use crate::BlobId;
 
     fn sources() -> tempfile::TempDir {
         let sources = tempfile::tempdir().unwrap();
@@ -180,7 +221,7 @@ mod tests {
         fs::set_permissions(path("program"), fs::Permissions::from_mode(0o711)).unwrap();
         fs::set_permissions(path("a"), fs::Permissions::from_mode(0o700)).unwrap();
         symlink("../nowhere", path("link")).unwrap();
-        fs::write(sources.path().join(OsStr::from_bytes(b"\xff\n")), vec![1; SMALL as usize + 1]).unwrap();
+        fs::write(sources.path().join(OsStr::from_bytes(b"\xff\n")), vec![1; (1 << 20) + 1]).unwrap();
         sources
     }
 
@@ -200,12 +241,12 @@ mod tests {
             (name("empty"), Node::Directory(Tree::empty().id())),
             (name("link"), Node::Symlink { target: b"../nowhere".to_vec(), uid: 0, gid: 0 }),
             (name("program"), file(b"program", 0o755)),
-            (Name::new(&b"\xff\n"[..]).unwrap(), file(&vec![1; SMALL as usize + 1], 0o644)),
+            (Name::new(&b"\xff\n"[..]).unwrap(), file(&vec![1; (1 << 20) + 1], 0o644)),
         ];
         tree.entries.extend(entries);
         assert_eq!(node, Node::Directory(tree.id()));
         assert!(world.store.verify().unwrap().is_empty());
-        assert_eq!(world.store.extent(tree.id()).unwrap().bytes, SMALL + 1 + 11);
+        assert_eq!(world.store.extent(tree.id()).unwrap().bytes, (1 << 20) + 1 + 11);
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! the tree that it was made from. Sockets are left out, and said.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Stat};
 
+use super::ingest::Known;
 use super::place::Place;
 use super::{Marks, Store};
 use crate::format::Dropped;
@@ -26,13 +26,14 @@ struct Found {
 impl Store {
     /// Takes in a directory with the owners, modes and attributes that it has; says what had to be left out.
     pub fn ingest_exact(&self, path: &Path) -> Result<(TreeId, Dropped)> {
+        let (known, batch) = (Known::of(self, path), self.batch());
         let mut dropped = Dropped::default();
         // Level by level down to find what is there, and up again to name it.
         let mut levels: Vec<Vec<Found>> = Vec::new();
         let mut level = vec![Place::open(path)?];
         while !level.is_empty() {
             let looked: Vec<(Found, Dropped)> =
-                level.par_iter().map(|place| self.look_exactly(place)).collect::<Result<_>>()?;
+                level.par_iter().map(|place| self.look_exactly(place, &known)).collect::<Result<_>>()?;
             let mut found = Vec::new();
             for (one, left_out) in looked {
                 found.push(one);
@@ -54,10 +55,12 @@ impl Store {
             let trees: Vec<Tree> = trees.collect();
             below = trees.par_iter().map(|tree| self.put_tree(tree)).collect::<Result<_>>()?;
         }
+        batch.finish()?;
+        known.keep(self)?;
         Ok((below.swap_remove(0), dropped))
     }
 
-    fn look_exactly(&self, place: &Place) -> Result<(Found, Dropped)> {
+    fn look_exactly(&self, place: &Place, known: &Known) -> Result<(Found, Dropped)> {
         let mut dropped = Dropped::default();
         let stat = stat(place)?;
         let metadata = Marks::of(&place.reached())?.metadata_of(&stat);
@@ -91,7 +94,11 @@ impl Store {
                                 let (block, major, minor) = (number.block, number.major, number.minor);
                                 Node::Device { block, major, minor, metadata }
                             }
-                            None => self.take_file(&child, metadata)?,
+                            None => {
+                                let executable = metadata.mode & 0o100 != 0;
+                                let (blob, size) = self.ingest_file(&child, &stat, executable, Some(known))?;
+                                Node::File(File { blob, size, metadata })
+                            }
                         },
                         kind => {
                             let block = kind == FileType::BlockDevice;
@@ -110,14 +117,6 @@ impl Store {
         }
         Ok((found, dropped))
     }
-
-    fn take_file(&self, place: &Place, metadata: Metadata) -> Result<Node> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
-        let mut file = fs::File::from(file.map_err(place.failed("open"))?);
-        let (blob, size) = self.put_blob_from(&mut file, metadata.mode & 0o100 != 0)?;
-        Ok(Node::File(File { blob, size, metadata }))
-    }
 }
 
 fn stat(place: &Place) -> Result<Stat> {
@@ -135,8 +134,11 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixListener;
+
+    use rustix::fs::Mode;
 
     use super::super::testing::world;
     use super::super::{OWNER_ATTRIBUTE, Ownership};

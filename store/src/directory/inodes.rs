@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Gid, Mode, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::lease::Use;
 use super::objects::{blob_path, hash, pump};
 use super::{DEVICE_ATTRIBUTE, OWNER_ATTRIBUTE, Ownership, Store, failed, file_times, object_path};
 use crate::encoding::Writer;
@@ -238,6 +239,12 @@ impl Store {
     /// Copies a blob's bytes, by reference where the file system can, and hashes them.
     pub(super) fn copy_blob(&self, file: &File, to: &fs::File) -> Result<()> {
         let path = blob_path(file.blob, false);
+        if !self.is_loose(Use::Blob(file.blob))
+            && let Some(bytes) = self.read_packed(Use::Blob(file.blob))?
+        {
+            self.check(file, &path, BlobId::of(&bytes), bytes.len() as u64)?;
+            return (&mut &*to).write_all(&bytes).map_err(Error::file("copy", self.full(&path)));
+        }
         let mut source = self.open_blob(file.blob)?;
         let (actual, size) = if rustix::fs::ioctl_ficlone(to, &source).is_ok() {
             hash(&mut source).map_err(Error::file("read", self.full(&path)))?

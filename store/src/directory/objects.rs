@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::lease::Use;
+use super::packs::SMALL;
 use super::{Store, failed, object_path};
 use crate::{BlobId, Delta, DeltaId, Error, Node, Result, Tree, TreeId};
 
@@ -84,22 +85,26 @@ impl Store {
     pub fn put_blob(&self, bytes: &[u8], executable: bool) -> Result<BlobId> {
         let id = BlobId::of(bytes);
         self.note(Use::Blob(id));
-        if !self.blob_is_whole(id, bytes.len() as u64)? {
-            let mut temporary = self.temporary()?;
-            temporary.write(bytes)?;
-            temporary.set_mode(blob_mode(executable))?;
-            temporary.place(&blob_path(id, executable))?;
+        if !self.blob_is_whole(id, bytes.len() as u64)? && !self.pack(Use::Blob(id), bytes, executable)? {
+            self.write_loose(Use::Blob(id), bytes, executable)?;
         }
         self.has_written();
         Ok(id)
     }
 
     /// Keeps what a reader gives, and says how long it was. `executable` only says which inode is written first.
-    pub fn put_blob_from(&self, reader: &mut dyn Read, executable: bool) -> Result<(BlobId, u64)> {
+    pub fn put_blob_from(&self, mut reader: &mut dyn Read, executable: bool) -> Result<(BlobId, u64)> {
+        // What is short is hashed before a file is made for it: it may be here, or go into a pack.
+        let mut start = Vec::new();
+        let read = (&mut reader).take(SMALL + 1).read_to_end(&mut start);
+        read.map_err(Error::file("read what is written to", self.full("blobs")))?;
+        if start.len() as u64 <= SMALL {
+            return Ok((self.put_blob(&start, executable)?, start.len() as u64));
+        }
         let mut temporary = self.temporary()?;
         let mut hasher = blake3::Hasher::new();
         let mut full = false;
-        let size = pump(reader, &mut |bytes| {
+        let size = pump(&mut (&start[..]).chain(reader), &mut |bytes| {
             hasher.update(bytes);
             temporary.file.write_all(bytes).inspect_err(|_| full = true)
         });
@@ -168,7 +173,10 @@ impl Store {
                 return Ok(file);
             }
         }
-        Err(Error::NotFound { kind: "blob", id: id.to_string() })
+        match self.read_packed(Use::Blob(id))? {
+            Some(bytes) => self.memory_file(&bytes),
+            None => Err(Error::NotFound { kind: "blob", id: id.to_string() }),
+        }
     }
 
     /// The same, looking first where a blob of this kind was most likely put.
@@ -188,7 +196,19 @@ impl Store {
     /// The bytes of a blob, checked.
     pub fn blob(&self, id: BlobId) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open_blob(id)?.read_to_end(&mut bytes).map_err(Error::file("read", self.full(&blob_path(id, false))))?;
+        let loose = match self.open_file(&blob_path(id, false))? {
+            Some(file) => Some(file),
+            None => self.open_file(&blob_path(id, true))?,
+        };
+        match loose {
+            Some(mut file) => {
+                file.read_to_end(&mut bytes).map_err(Error::file("read", self.full(&blob_path(id, false))))?;
+            }
+            None => {
+                let packed = self.read_packed(Use::Blob(id))?;
+                bytes = packed.ok_or_else(|| Error::NotFound { kind: "blob", id: id.to_string() })?;
+            }
+        }
         match BlobId::of(&bytes) {
             actual if actual == id => Ok(bytes),
             actual => Err(self.mismatch(&blob_path(id, false), &actual.to_string(), &id.to_string())),
@@ -198,7 +218,7 @@ impl Store {
     /// Whether the blob is here; then it stays as long as this store is open.
     pub fn has_blob(&self, id: BlobId) -> bool {
         self.note(Use::Blob(id));
-        self.is_there(&blob_path(id, false)) || self.is_there(&blob_path(id, true))
+        self.is_stored(Use::Blob(id))
     }
 
     /// The length of a blob, if it is here.
@@ -206,7 +226,10 @@ impl Store {
         self.note(Use::Blob(id));
         match self.size_of(&blob_path(id, false))? {
             Some(size) => Ok(Some(size)),
-            None => self.size_of(&blob_path(id, true)),
+            None => match self.size_of(&blob_path(id, true))? {
+                Some(size) => Ok(Some(size)),
+                None => self.packed_size(Use::Blob(id)),
+            },
         }
     }
 
@@ -221,7 +244,7 @@ impl Store {
                 None => {}
             }
         }
-        Ok(false)
+        Ok(self.packed_size(Use::Blob(id))? == Some(size))
     }
 
     /// Keeps a tree. Its blobs and subtrees must be here already.
@@ -231,7 +254,7 @@ impl Store {
         // Not every value of the type is a tree (a mode above 07777, an attribute that is left out): it would not read back.
         Tree::decode(&encoded).map_err(|source| Error::Decode { from: id.to_string(), kind: "tree", source })?;
         self.note(Use::Tree(id));
-        self.write_object(&object_path("trees", &id.to_string()), &encoded)?;
+        self.put_encoding(Use::Tree(id), &encoded)?;
         self.rescue(Use::Tree(id))?;
         Ok(id)
     }
@@ -273,12 +296,31 @@ impl Store {
             return self.has_blob(id);
         }
         self.note(one);
-        self.has_file_of(one) && !self.is_doomed(one)
+        self.is_stored(one) && !self.is_doomed(one)
     }
 
-    /// Whether the file of an object is here.
-    pub(super) fn has_file_of(&self, one: Use) -> bool {
-        self.is_there(&use_path(one, false))
+    /// Whether an object is here, be it that a collection has given it up.
+    pub(super) fn is_stored(&self, one: Use) -> bool {
+        self.is_loose(one) || self.packed_size(one).is_ok_and(|size| size.is_some())
+    }
+
+    /// Whether an object is a file of its own.
+    pub(super) fn is_loose(&self, one: Use) -> bool {
+        self.is_there(&use_path(one, false)) || (matches!(one, Use::Blob(_)) && self.is_there(&use_path(one, true)))
+    }
+
+    /// Writes a tree or delta, unless it is there.
+    pub(super) fn put_encoding(&self, object: Use, bytes: &[u8]) -> Result<()> {
+        // A crash of the machine may leave a file shorter than it was; such a one is written again.
+        let here = match self.size_of(&use_path(object, false))? {
+            Some(size) => size == bytes.len() as u64,
+            None => self.packed_size(object)?.is_some() || self.pack(object, bytes, false)?,
+        };
+        if !here {
+            self.write_loose(object, bytes, false)?;
+        }
+        self.has_written();
+        Ok(())
     }
 
     /// Size of a tree and all below it.
@@ -322,7 +364,7 @@ impl Store {
     pub fn put_delta(&self, delta: &Delta) -> Result<DeltaId> {
         let id = delta.id();
         self.note(Use::Delta(id));
-        self.write_object(&object_path("deltas", &id.to_string()), &delta.encode())?;
+        self.put_encoding(Use::Delta(id), &delta.encode())?;
         self.rescue(Use::Delta(id))?;
         Ok(id)
     }
@@ -340,7 +382,12 @@ impl Store {
 
     pub(super) fn read_object(&self, kind: &'static str, directory: &str, id: &str) -> Result<(String, Vec<u8>)> {
         let relative = object_path(directory, id);
-        match self.read_if_there(&relative)? {
+        if let Some(bytes) = self.read_if_there(&relative)? {
+            return Ok((relative, bytes));
+        }
+        let digest = crate::digest::from_hex(id).and_then(|bytes| bytes.try_into().ok());
+        let object = digest.and_then(|digest| Use::from_parts(kind, digest));
+        match object.map(|object| self.read_packed(object)).transpose()?.flatten() {
             Some(bytes) => Ok((relative, bytes)),
             None => Err(Error::NotFound { kind, id: id.to_owned() }),
         }
@@ -352,7 +399,7 @@ impl Store {
     }
 }
 
-fn blob_mode(executable: bool) -> u16 {
+pub(super) fn blob_mode(executable: bool) -> u16 {
     if executable { 0o755 } else { 0o644 }
 }
 

@@ -146,7 +146,9 @@ impl Store {
         if self.root(name)? == Some(id) {
             return Ok(());
         }
-        self.replace(&format!("roots/{name}"), format!("{id}\n").as_bytes())
+        self.replace(&format!("roots/{name}"), format!("{id}\n").as_bytes())?;
+        // With it, everything that was renamed before is on the disk: this is how a build ends.
+        self.sync_directory("roots")
     }
 
     /// Takes a name away; says whether it was there.
@@ -178,7 +180,8 @@ impl Store {
         if !self.has_formation(id) {
             return Err(Error::NotFound { kind: "formation", id: id.to_string() });
         }
-        self.replace(&format!("pins/{id}"), b"")
+        self.replace(&format!("pins/{id}"), b"")?;
+        self.sync_directory("pins")
     }
 
     /// Takes a pin away; says whether there was one.

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::inodes::inode_path;
 use super::lease::Use;
 use super::objects::hash;
+use super::packs::{Entry, pack_path};
 use super::{Ownership, Store, place::Place};
 use crate::peer::ObjectId;
 use crate::{BlobId, Delta, Error, Formation, Node, Result, Tree, TreeId};
@@ -56,6 +57,7 @@ impl Store {
             let found: Vec<Vec<Damage>> = starts.par_iter().map(verify).collect::<Result<_>>()?;
             damaged.extend(found.into_iter().flatten());
         }
+        damaged.extend(self.verify_packs()?);
         for (relative, object) in self.lost()? {
             let error = Error::NotFound { kind: object.kind(), id: crate::digest::to_hex(object.as_bytes()) };
             let (path, object, inodes) = (self.full(&relative), Some(object), Vec::new());
@@ -72,6 +74,21 @@ impl Store {
                     damaged.push(Damage { path, error, object: None, relative, inodes });
                 }
             }
+        }
+        Ok(damaged)
+    }
+
+    /// Hashes what lies in packs. An index that cannot be read is made again on the way.
+    fn verify_packs(&self) -> Result<Vec<Damage>> {
+        let mut damaged = Vec::new();
+        for pack in self.all_packs()? {
+            let relative = pack_path(&pack.name);
+            let verify = |entry: &Entry| {
+                let whole = pack.read(*entry).and_then(|bytes| self.verify_encoding(&relative, entry.object, &bytes));
+                let (path, object, inodes) = (self.full(&relative), Some(entry.object), Vec::new());
+                whole.err().map(|error| Damage { path, error, object, relative: relative.clone(), inodes })
+            };
+            damaged.par_extend(pack.entries().unwrap_or_default().par_iter().filter_map(verify));
         }
         Ok(damaged)
     }

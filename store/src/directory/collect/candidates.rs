@@ -86,11 +86,9 @@ impl Store {
 
     fn weight_of_marked(&self, marked: &Marked) -> u64 {
         use rayon::prelude::*;
-        let size = |one: Use| self.size_of(&objects::use_path(one, false)).ok().flatten().unwrap_or(0);
-        let blob = |id: &BlobId| {
-            let programs = self.size_of(&objects::use_path(Use::Blob(*id), true)).ok().flatten().unwrap_or(0);
-            size(Use::Blob(*id)) + programs
-        };
+        let file = |one: Use, program| self.size_of(&objects::use_path(one, program)).ok().flatten();
+        let size = |one: Use| file(one, false).or_else(|| self.packed_size(one).ok().flatten()).unwrap_or(0);
+        let blob = |id: &BlobId| size(Use::Blob(*id)) + file(Use::Blob(*id), true).unwrap_or(0);
         let blobs: u64 = marked.blobs.par_iter().map(blob).sum();
         let trees: u64 = marked.trees.par_iter().map(|id| size(Use::Tree(*id))).sum();
         blobs + trees

@@ -28,10 +28,6 @@ pub(super) enum Dead {
 pub(super) struct AllDead(Vec<Dead>);
 
 impl AllDead {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub fn slices(&self, length: usize) -> impl Iterator<Item = &[Dead]> {
         self.0.chunks(length)
     }

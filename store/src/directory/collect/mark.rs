@@ -93,7 +93,7 @@ impl<'a> Marked<'a> {
         };
         self.formations.insert(id);
         self.checkouts.insert(formation.root);
-        if whole == Whole::Must || store.has_file_of(Use::Tree(formation.root)) {
+        if whole == Whole::Must || store.is_stored(Use::Tree(formation.root)) {
             trees.push(formation.root);
         }
         for layer in store.record(id)?.layers {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use rayon::prelude::*;
 use rustix::io::Errno;
 
-use super::super::lease::Use;
+use super::super::lease::{Room, Use};
+use super::super::packs::{Entry, encode, index_path};
 use super::super::{Store, claims, failed, objects};
 use super::Damage;
 use crate::peer::ObjectId;
@@ -115,9 +116,14 @@ impl Store {
 
     /// Moves what is damaged out of the way, to `damaged/`: nobody comes upon it any more.
     pub fn set_aside(&self, damaged: &[Damage]) -> Result<()> {
+        let mut packed: BTreeMap<&str, Vec<ObjectId>> = BTreeMap::new();
         for damage in damaged {
             for inode in &damage.inodes {
                 self.move_aside(inode)?;
+            }
+            if let (Some(pack), Some(object)) = (pack_name(&damage.relative), damage.object) {
+                packed.entry(pack).or_default().push(object);
+                continue;
             }
             // Somebody may have made it good meanwhile.
             let whole = damage.object.is_some_and(|object| self.verify_file(&damage.relative, object).is_ok());
@@ -125,7 +131,33 @@ impl Store {
                 self.move_aside(&damage.relative)?;
             }
         }
-        Ok(())
+        if packed.is_empty() {
+            return Ok(());
+        }
+        // A collection writes indexes too.
+        let room = Room::of(self)?;
+        let aside = packed.into_iter().try_for_each(|(name, objects)| self.set_aside_packed(name, &objects));
+        room.open();
+        aside
+    }
+
+    /// Copies damaged objects out of their pack, and takes them from its index.
+    fn set_aside_packed(&self, name: &str, objects: &[ObjectId]) -> Result<()> {
+        let packs = self.all_packs()?;
+        let Some(pack) = packs.iter().find(|pack| pack.name == name) else { return Ok(()) };
+        let (damaged, whole): (Vec<Entry>, Vec<Entry>) =
+            pack.entries().unwrap_or_default().into_iter().partition(|entry| objects.contains(&entry.object));
+        super::super::ensure_directory(&self.full("damaged"))?;
+        for entry in damaged {
+            let mut copy = self.temporary()?;
+            copy.write(&pack.read(entry).unwrap_or_default())?;
+            let digest = crate::digest::to_hex(entry.object.as_bytes());
+            copy.place(&format!("damaged/{}-{digest}-{}", entry.object.kind(), super::super::random_name()?))?;
+        }
+        let mut index = self.temporary()?;
+        index.write(&encode(&whole))?;
+        index.sync(&index_path(name))?;
+        index.place(&index_path(name))
     }
 
     fn move_aside(&self, relative: &str) -> Result<()> {
@@ -192,6 +224,10 @@ impl Store {
             if lost { self.unlink(relative) } else { Ok(()) }
         })
     }
+}
+
+fn pack_name(relative: &str) -> Option<&str> {
+    relative.strip_prefix("packs/")?.strip_suffix(".pack")
 }
 
 fn below(tree: &crate::Tree) -> Vec<ObjectId> {
