@@ -37,7 +37,7 @@ fn arguments_of_the_library_are_shown_where_they_are_written() {
         &["argument 'siute'", "did you mean `suite`?"],
     );
     says(&layers("(forge.debian { packges = [ ]; })"), 4, 30, &["'packges'", "did you mean `packages`?"]);
-    says(&layers("(forge.python { })"), 4, 28, &["without required argument 'requirements'"]);
+    says(&layers("(forge.python { })"), 4, 15, &["`requirements` is missing, or a `lock`"]);
     says(&layers("(forge.run { script = 1; })"), 4, 27, &["`script` is a text", "not an integer: 1"]);
     says(
         &layers("(forge.run { script = \"a\"; environment = 1; })"),
