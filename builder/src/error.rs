@@ -11,6 +11,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// Asking peers failed, and it was not their fault.
+    #[error(transparent)]
+    Peer(store::peer::Error),
     /// The sandbox failed.
     #[error(transparent)]
     Executor(#[from] executor::Error),

@@ -28,6 +28,7 @@ pub mod rust;
 pub mod scan;
 pub mod schedule;
 pub mod step;
+mod substitute;
 pub mod unpack;
 pub mod why;
 pub mod work;
@@ -73,6 +74,10 @@ pub struct Builder<'a> {
     pub interrupt: Arc<AtomicI32>,
     /// The step that is being made, if one is.
     pub work: Option<Arc<work::Work>>,
+    /// Who may have what would have to be made or fetched.
+    pub peers: Option<&'a store::peer::Group<'a>>,
+    /// Told what came of each step that was made, unsigned.
+    pub made: Option<&'a (dyn Fn(store::peer::Realisation) + Sync)>,
 }
 
 impl Builder<'_> {

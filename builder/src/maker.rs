@@ -9,6 +9,7 @@ use serde_json::Value;
 use store::derivation::Source;
 use store::digest::StepKey;
 use store::directory::{Begin, Building, Claim};
+use store::peer::{Realisation, Subject};
 use store::{Derivation, Node, Plan, StorePath};
 
 use crate::builtin::{self, Builtin, Input, Job};
@@ -18,7 +19,7 @@ use crate::key::{self, Fact};
 use crate::report::{Event, Span};
 use crate::schedule::{OutputKey, derivation};
 use crate::work::Work;
-use crate::{Builder, Error, Result, log, nix};
+use crate::{Builder, Error, Result, log, nix, substitute};
 
 /// How often a step that another process makes is looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -56,6 +57,13 @@ enum Kind {
     Nix(Box<nix::Prepared>),
 }
 
+impl Step<'_> {
+    /// Whether it takes longer than to ask who has made it. What a download gives follows from its digest, and unpacking takes no time.
+    fn is_worth_asking(&self) -> bool {
+        matches!(self.kind, Kind::Builtin(..)) && !["fetch", "unpack"].contains(&self.kind.phase())
+    }
+}
+
 impl Kind {
     fn phase(&self) -> &'static str {
         match self {
@@ -82,6 +90,13 @@ impl Maker<'_> {
             },
         };
         // The one place where a step that is not known here might be known elsewhere: from here on it is made.
+        if step.is_worth_asking()
+            && let Some(claim) = substitute::step(&self.builder, &step.key)?
+        {
+            self.builder.store.put_claim_of_step(&step.key, &claim)?;
+            let claims = step.derivation.outputs.keys().map(|output| (output.clone(), claim.clone())).collect();
+            return self.finish(&step, claims, Happened::Known, Duration::ZERO, None);
+        }
         let work = Arc::new(Work::new(path.clone(), None));
         let started = Instant::now();
         match self.run(&step, &work) {
@@ -202,6 +217,13 @@ impl Maker<'_> {
         }
         for (output, claim) in &claims {
             store.put_claim_of_output(step.path, output, claim)?;
+        }
+        if let (Some(made), Happened::Built, Kind::Builtin(..)) = (self.builder.made, happened, &step.kind) {
+            for (output, claim) in &claims {
+                let output = Subject::Output(step.path.to_string(), output.clone());
+                made(Realisation::new(output, claim.clone()));
+                made(Realisation::new(Subject::Step(step.key), claim.clone()));
+            }
         }
         if let Some(work) = work {
             self.write_log(step, work)?;

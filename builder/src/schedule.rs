@@ -43,6 +43,7 @@ pub struct Realised {
 /// Makes some outputs of a plan's derivations.
 pub fn realise_outputs(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePath, &str)]) -> Result<Realised> {
     nix::caches::from_caches(builder, plan, goals)?;
+    crate::substitute::from_peers(builder, plan, goals)?;
     let mut schedule = Schedule::new(builder, plan, goals)?;
     builder.reporter.report(Event::Planned { steps: schedule.waiting.len(), known: schedule.known.len() });
     if !schedule.waiting.is_empty() {

@@ -80,6 +80,8 @@ impl World {
             keep_failed: false,
             interrupt: Arc::clone(&self.interrupt),
             work: None,
+            peers: None,
+            made: None,
         }
     }
 

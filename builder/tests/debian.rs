@@ -45,6 +45,8 @@ fn with_builder<T>(store: &Store, work: impl FnOnce(&Builder<'_>) -> T) -> T {
         keep_failed: false,
         interrupt: Arc::default(),
         work: None,
+        peers: None,
+        made: None,
     })
 }
 

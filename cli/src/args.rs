@@ -25,7 +25,7 @@ pub use keeping::{GcArguments, PinArguments, VerifyArguments};
 mod peers;
 
 pub use peers::{
-    CopyArguments, KeyArguments, KeyCommand, PullArguments, PushArguments, RemoteArguments, RemoteCommand,
+    CopyArguments, KeyArguments, KeyCommand, PullArguments, PushArguments, PushOptions, RemoteArguments, RemoteCommand,
     ServeArguments,
 };
 
@@ -200,6 +200,9 @@ pub struct BuildArguments {
     /// something came out otherwise
     #[arg(long)]
     pub check: bool,
+    /// Whom it is given to.
+    #[command(flatten)]
+    pub push: PushOptions,
 }
 
 /// What is run, and how: the same for `run` and `shell`.

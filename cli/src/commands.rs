@@ -34,7 +34,7 @@ pub mod nix_instantiate;
 pub mod parity;
 mod pin;
 mod pull;
-mod push;
+pub mod push;
 mod remote;
 mod repl;
 mod run;

@@ -410,6 +410,7 @@ impl From<builder::Error> for Failure {
         use builder::Error::*;
         match error {
             Store(error) => error.into(),
+            Peer(error) => error.into(),
             // Inside a build, a command that is not there is a failed build.
             Executor(error) => Self { own_code_in_run: false, ..Self::from(error) },
             Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),

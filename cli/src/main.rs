@@ -12,6 +12,7 @@ mod outside;
 mod peers;
 mod plan;
 mod progress;
+mod pushing;
 mod registries;
 mod render;
 mod runner_image;

@@ -7,8 +7,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use store::Store;
+
 use crate::Shared;
 use crate::line::Line;
+use crate::routes::Offer;
 
 const MOST_HEAD: usize = 16 << 10;
 const MOST_FIELDS: usize = 64;
@@ -170,9 +173,17 @@ pub fn refuse(mut stream: &TcpStream) {
 /// Serves a connection to its end.
 pub fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
     let Ok(mut line) = Line::new(stream, shared.options.tls.as_ref(), shared.options.silence) else { return };
+    let store = match Store::open(&shared.store) {
+        Ok(store) => store,
+        Err(error) => {
+            (shared.tell)(&error.to_string());
+            let _ = answer(&mut line, Response::Text(503, "the store cannot be opened\n".to_owned()), false, false);
+            return;
+        }
+    };
     let mut early = Vec::new();
     loop {
-        match request(shared, &mut line, &mut early) {
+        match request(shared, &store, &mut line, &mut early) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -189,7 +200,7 @@ pub fn serve(shared: &Shared, stream: TcpStream, from: SocketAddr) {
 }
 
 /// Serves one request; says whether another may follow.
-fn request(shared: &Shared, line: &mut Line, early: &mut Vec<u8>) -> io::Result<bool> {
+fn request(shared: &Shared, store: &Store, line: &mut Line, early: &mut Vec<u8>) -> io::Result<bool> {
     let Some(head) = read_head(shared, line, early)? else { return Ok(false) };
     let head = match head {
         Ok(head) => head,
@@ -206,7 +217,8 @@ fn request(shared: &Shared, line: &mut Line, early: &mut Vec<u8>) -> io::Result<
     let body = Body { buffered: Buffered { line, early }, length: head.length };
     let head_only = head.method == "HEAD";
     let mut request = Request { method: head.method, path: head.path, authorization: head.authorization, body };
-    let response = crate::routes::respond(shared, &mut request);
+    let offer = Offer { store, shared };
+    let response = crate::routes::respond(&offer, &mut request);
     // What nobody read stands between this request and the next.
     let drained = io::copy(&mut (&mut request.body).take(MOST_DRAINED), &mut io::sink());
     let clean = drained.is_ok() && matches!(request.body.length, Length::Over | Length::Left(0));

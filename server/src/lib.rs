@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use store::Store;
 use store::signing::NamedKey;
 
 pub use line::{Tls, TlsError};
@@ -58,7 +57,7 @@ pub struct Server {
 
 /// What all connections use.
 pub(crate) struct Shared {
-    pub store: Store,
+    pub store: PathBuf,
     pub options: Options,
     /// Not zero once the server is to stop.
     pub stop: Arc<AtomicI32>,
@@ -68,9 +67,10 @@ pub(crate) struct Shared {
 }
 
 impl Server {
-    /// Listens, and serves nobody yet. `stop` ends it when it is not zero.
+    /// Listens, and serves nobody yet. Each connection opens the store at this path for itself: what it found there or put there
+    /// is kept from collection as long as it lasts, and no longer. `stop` ends it when it is not zero.
     pub fn listen(
-        store: Store,
+        store: PathBuf,
         options: Options,
         stop: Arc<AtomicI32>,
         tell: impl Fn(&str) + Send + Sync + 'static,

@@ -8,7 +8,7 @@ use store::peer::arriving::Broken;
 use store::peer::message::{Below, Lacks, decode_items, read_question};
 use store::peer::outgoing::{SendError, send};
 use store::peer::{self, ObjectId, Realisation, Subject, answer};
-use store::{BlobId, Error, FormationId};
+use store::{BlobId, Error, FormationId, Store};
 
 use crate::Shared;
 use crate::connection::{Request, Response};
@@ -22,6 +22,14 @@ const MOST_SUBJECTS: usize = 100_000;
 const OBJECTS: &str = "application/x-forge-objects";
 const BINARY: &str = "application/octet-stream";
 const JSON: &str = "application/json";
+
+/// What one connection is offered.
+pub struct Offer<'a> {
+    /// Opened for this connection.
+    pub store: &'a Store,
+    /// The server.
+    pub shared: &'a Shared,
+}
 
 /// Why something is not answered.
 struct Refused(u16, String);
@@ -57,24 +65,24 @@ fn refused(status: u16, words: &str) -> Refused {
 }
 
 /// Answers a request.
-pub fn respond<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Response<'a> {
-    let Some(access) = shared.options.tokens.access(request.authorization.as_deref()) else {
+pub fn respond<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Response<'a> {
+    let Some(access) = offer.shared.options.tokens.access(request.authorization.as_deref()) else {
         return Response::Text(401, "this token is not known\n".to_owned());
     };
     let known = request.authorization.is_some();
-    match route(shared, request, access) {
+    match route(offer, request, access) {
         Ok(response) => response,
         Err(Refused(403, words)) if !known => Response::Text(401, words),
         Err(Refused(status, words)) => {
             if status >= 500 {
-                (shared.tell)(&format!("{} {}: {}", request.method, request.path, words.trim_end()));
+                (offer.shared.tell)(&format!("{} {}: {}", request.method, request.path, words.trim_end()));
             }
             Response::Text(status, words)
         }
     }
 }
 
-fn route<'a>(shared: &'a Shared, request: &mut Request<'_>, access: Access) -> Result<Response<'a>, Refused> {
+fn route<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>, access: Access) -> Result<Response<'a>, Refused> {
     let path = request.path.clone();
     if cache::is_of_a_cache(&path) && matches!(request.method.as_str(), "GET" | "HEAD") {
         return match access.read {
@@ -90,48 +98,48 @@ fn route<'a>(shared: &'a Shared, request: &mut Request<'_>, access: Access) -> R
         ("GET" | "HEAD", path) => {
             read()?;
             match path.strip_prefix("formations/") {
-                Some(given) => find(shared, given),
+                Some(given) => find(offer, given),
                 None => Err(refused(404, "no such place")),
             }
         }
         ("POST", "below") => {
             read()?;
-            below(shared, request)
+            below(offer, request)
         }
         ("POST", "objects/get") => {
             read()?;
-            give(shared, request)
+            give(offer, request)
         }
         ("POST", "objects/put") => {
             write()?;
-            take(shared, request)
+            take(offer, request)
         }
         ("POST", "lacks") => {
             write()?;
-            lacks(shared, request)
+            lacks(offer, request)
         }
         ("PUT", path) => {
             write()?;
             match path.strip_prefix("names/") {
-                Some(name) => set_name(shared, request, name),
+                Some(name) => set_name(offer, request, name),
                 None => Err(refused(404, "no such place")),
             }
         }
         ("POST", "realisations/get") => {
             read()?;
-            realisations(shared, request)
+            realisations(offer, request)
         }
         ("POST", "realisations/put") => {
             write()?;
-            put_realisations(shared, request)
+            put_realisations(offer, request)
         }
         ("POST", "fetched/get") => {
             read()?;
-            fetched(shared, request)
+            fetched(offer, request)
         }
         ("POST", "fetched/put") => {
             write()?;
-            put_fetched(shared, request)
+            put_fetched(offer, request)
         }
         ("POST", _) => Err(refused(404, "no such place")),
         _ => Err(refused(405, "no such method")),
@@ -164,13 +172,13 @@ fn about<'a>(access: Access) -> Result<Response<'a>, Refused> {
     })))
 }
 
-fn find<'a>(shared: &'a Shared, given: &str) -> Result<Response<'a>, Refused> {
+fn find<'a>(offer: &'a Offer<'a>, given: &str) -> Result<Response<'a>, Refused> {
     let id = match given.parse::<FormationId>() {
         Ok(id) => {
-            shared.store.formation(id)?;
+            offer.store.formation(id)?;
             id
         }
-        Err(_) => shared.store.find(given)?,
+        Err(_) => offer.store.find(given)?,
     };
     Ok(Response::Text(200, format!("{id}\n")))
 }
@@ -200,29 +208,29 @@ fn sent(result: Result<peer::outgoing::Sent, SendError>) -> io::Result<()> {
     }
 }
 
-fn below<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn below<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let question = Below::decode(&question(request)?).map_err(|error| Refused(400, format!("{error}\n")))?;
     // Before anything is said: what is not here is an answer, not a cut line.
     for goal in &question.goals {
         match goal {
-            ObjectId::Formation(id) => drop(shared.store.formation(*id)?),
-            ObjectId::Delta(id) => drop(shared.store.delta(*id)?),
-            ObjectId::Tree(id) => drop(shared.store.tree(*id)?),
+            ObjectId::Formation(id) => drop(offer.store.formation(*id)?),
+            ObjectId::Delta(id) => drop(offer.store.delta(*id)?),
+            ObjectId::Tree(id) => drop(offer.store.tree(*id)?),
             ObjectId::Blob(_) => {}
         }
     }
-    let write = move |out: &mut (dyn Write + Send)| sent(answer::below(&shared.store, &question, out));
+    let write = move |out: &mut (dyn Write + Send)| sent(answer::below(offer.store, &question, out));
     Ok(Response::Stream(OBJECTS, Box::new(write)))
 }
 
-fn give<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn give<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let items = decode_items(&question(request)?).map_err(|error| Refused(400, format!("{error}\n")))?;
-    let write = move |out: &mut (dyn Write + Send)| sent(send(&shared.store, &items, out, &mut |_| Ok(())));
+    let write = move |out: &mut (dyn Write + Send)| sent(send(offer.store, &items, out, &mut |_| Ok(())));
     Ok(Response::Stream(OBJECTS, Box::new(write)))
 }
 
-fn take<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
-    let kept = match answer::take(&shared.store, &mut request.body, &|_| Ok(())) {
+fn take<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+    let kept = match answer::take(offer.store, &mut request.body, &|_| Ok(())) {
         Ok(kept) => kept,
         Err(Broken::Lie(object)) => return Err(Refused(422, format!("wrong bytes for {object}\n"))),
         Err(Broken::Line(error)) => return Err(Refused(400, format!("{error}\n"))),
@@ -232,12 +240,12 @@ fn take<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a
     Ok(json(&serde_json::json!({ "kept": kept.kept, "missing": missing })))
 }
 
-fn lacks<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn lacks<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let question = Lacks::decode(&question(request)?).map_err(|error| Refused(400, format!("{error}\n")))?;
-    Ok(Response::Bytes(200, BINARY, answer::lacking(&shared.store, &question)?.encode()))
+    Ok(Response::Bytes(200, BINARY, answer::lacking(offer.store, &question)?.encode()))
 }
 
-fn set_name<'a>(shared: &'a Shared, request: &mut Request<'_>, name: &str) -> Result<Response<'a>, Refused> {
+fn set_name<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>, name: &str) -> Result<Response<'a>, Refused> {
     let mut text = String::new();
     let read = (&mut request.body).take(128).read_to_string(&mut text);
     read.map_err(|error| Refused(400, format!("{error}\n")))?;
@@ -245,17 +253,17 @@ fn set_name<'a>(shared: &'a Shared, request: &mut Request<'_>, name: &str) -> Re
     if !is_name(name) {
         return Err(refused(400, "this is no name"));
     }
-    shared.store.set_root(name, id)?;
+    offer.store.set_root(name, id)?;
     Ok(Response::Text(200, String::new()))
 }
 
-fn realisations<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn realisations<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let mut found = Vec::new();
     for text in list::<String>(request)? {
         let subject = Subject::parse(&text).ok_or_else(|| refused(400, "this is no subject of a claim"))?;
-        let mut known = shared.store.realisations(&subject)?;
+        let mut known = offer.store.realisations(&subject)?;
         // What this store knows by itself counts as much as the key of whoever runs it.
-        if let (Some(key), Some(mut own)) = (&shared.options.key, shared.store.own_realisation(&subject)?) {
+        if let (Some(key), Some(mut own)) = (&offer.shared.options.key, offer.store.own_realisation(&subject)?) {
             own.sign(key);
             known.push(own);
         }
@@ -264,10 +272,10 @@ fn realisations<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Res
     Ok(json(&found.into()))
 }
 
-fn put_realisations<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn put_realisations<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     for text in list::<String>(request)? {
         let realisation = Realisation::parse(&text).filter(|it| !it.signatures.is_empty());
-        shared.store.put_realisation(&realisation.ok_or_else(|| refused(400, "this is no signed claim"))?)?;
+        offer.store.put_realisation(&realisation.ok_or_else(|| refused(400, "this is no signed claim"))?)?;
     }
     Ok(Response::Text(200, String::new()))
 }
@@ -277,23 +285,23 @@ fn digest(text: &str) -> Result<[u8; 32], Refused> {
     bytes.ok_or_else(|| refused(400, "this is no SHA-256"))
 }
 
-fn fetched<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn fetched<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let mut found = Vec::new();
     for text in list::<String>(request)? {
-        found.push(shared.store.blob_with_sha256(&digest(&text)?)?.map(|blob| blob.to_string()));
+        found.push(offer.store.blob_with_sha256(&digest(&text)?)?.map(|blob| blob.to_string()));
     }
     Ok(json(&found.into()))
 }
 
-fn put_fetched<'a>(shared: &'a Shared, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
+fn put_fetched<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     for (text, blob) in list::<(String, String)>(request)? {
         let (sha256, blob): (_, BlobId) = (digest(&text)?, blob.parse().map_err(|_| refused(400, "this is no blob"))?);
         // It proves itself: the store hashes it.
-        if shared.store.blob_with_sha256(&sha256)? != Some(blob) {
-            if shared.store.sha256_of_blob(blob)? != sha256 {
+        if offer.store.blob_with_sha256(&sha256)? != Some(blob) {
+            if offer.store.sha256_of_blob(blob)? != sha256 {
                 return Err(refused(422, "the blob has another SHA-256"));
             }
-            shared.store.put_blob_with_sha256(&sha256, blob)?;
+            offer.store.put_blob_with_sha256(&sha256, blob)?;
         }
     }
     Ok(Response::Text(200, String::new()))

@@ -29,6 +29,20 @@ pub struct PushArguments {
     pub compression: store::format::Compression,
 }
 
+/// Whom a build gives what it makes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PushOptions {
+    /// Gives a peer what the steps give, while others are still made, and the formation in the end; --json has a receipt
+    #[arg(long = "push", value_name = "PEER")]
+    pub peer: Option<String>,
+    /// A key of `forge key` that signs what the steps gave [default: the only key there is]
+    #[arg(long, value_name = "KEY", requires = "peer")]
+    pub sign: Option<String>,
+    /// Pushes the files that were fetched too
+    #[arg(long, requires = "peer")]
+    pub sources: bool,
+}
+
 /// `forge pull`
 #[derive(Debug, Args)]
 pub struct PullArguments {

@@ -10,14 +10,16 @@ use builder::{Builder, Built, Machine};
 use serde_json::json;
 use store::directory::Claim;
 use store::nix::info::PathInfo;
+use store::peer::{Group, Realisation};
 use store::{FormationId, Node, Plan, Store};
 
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{interrupt, secrets};
+use crate::{interrupt, peers, secrets};
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
+use crate::pushing::Pusher;
 
 /// `forge build`
 pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
@@ -25,7 +27,18 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
         super::tag::check_name(tag)?;
     }
     let store = context.store()?;
-    let done = match build_and(&store, &arguments.expression, &arguments.options, context, arguments.check)? {
+    let pusher = Pusher::of(&arguments.push, context)?;
+    let build = |made: Option<&(dyn Fn(Realisation) + Sync)>| {
+        build_and(&store, &arguments.expression, &arguments.options, context, arguments.check, made)
+    };
+    let (came, pushed) = match &pusher {
+        None => (build(None)?, None),
+        Some(pusher) => {
+            let (came, pushed) = pusher.beside(&store, context, &build)?;
+            (came, Some(pushed))
+        }
+    };
+    let done = match came {
         Came::Formation(done) => *done,
         Came::Derivation(_) if arguments.tag.is_some() => {
             return Err(Failure::new(code::USAGE, "--tag names a formation, and the expression gives a derivation"));
@@ -35,10 +48,22 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
     if let Some(tag) = &arguments.tag {
         store.set_root(tag, done.id)?;
     }
+    let receipt = match (&pusher, pushed) {
+        (Some(pusher), Some(pushed)) => Some(pusher.finish(&store, done.id, &done.plan.goal.name, pushed, context)),
+        _ => None,
+    };
     if context.global.json {
-        super::print_json(&done.to_json(&store)?)?;
+        let mut record = done.to_json(&store)?;
+        if let Some(Ok(receipt)) = &receipt {
+            record["push"] = receipt.clone();
+        }
+        super::print_json(&record)?;
     } else {
         super::print(&format!("{}\n", done.id))?;
+    }
+    // The build is done and said, whatever its peer made of it.
+    if let Some(Err(failure)) = receipt {
+        return Err(failure);
     }
     conclude(done.checked.as_ref(), context)
 }
@@ -62,7 +87,7 @@ pub fn build(
     options: &BuildOptions,
     context: &Context,
 ) -> Result<Done> {
-    match build_and(store, expression, options, context, false)? {
+    match build_and(store, expression, options, context, false, None)? {
         Came::Formation(done) => Ok(*done),
         Came::Derivation(plain) => {
             let headline = format!("`{}` is a derivation and no formation", plain.name);
@@ -140,12 +165,13 @@ fn build_and(
     options: &BuildOptions,
     context: &Context,
     check: bool,
+    made: Option<&(dyn Fn(Realisation) + Sync)>,
 ) -> Result<Came> {
     interrupt::watch(&context.interrupt);
     let progress = Progress::new(Style::of(options.log_format, context));
     let machine = context.machine();
     let workshop = Workshop::new(store, &machine, &progress, context)?;
-    let builder = workshop.builder(options, context);
+    let builder = Builder { made, ..workshop.builder(options, context) };
     let result = (|| {
         let started = Instant::now();
         let mode = if options.locked { LockMode::Locked } else { LockMode::Add };
@@ -195,13 +221,15 @@ pub struct Workshop<'a> {
     machine: &'a Machine,
     progress: &'a Progress,
     fetcher: builder::fetch::Fetcher,
+    peers: Group<'static>,
     context: &'a Context,
 }
 
 impl<'a> Workshop<'a> {
     /// Prepares for building.
     pub fn new(store: &'a Store, machine: &'a Machine, progress: &'a Progress, context: &'a Context) -> Result<Self> {
-        Ok(Self { store, machine, progress, fetcher: builder::fetch::Fetcher::new(machine)?, context })
+        let (fetcher, peers) = (builder::fetch::Fetcher::new(machine)?, peers::group(context)?);
+        Ok(Self { store, machine, progress, fetcher, peers, context })
     }
 
     /// A builder with these options.
@@ -218,6 +246,8 @@ impl<'a> Workshop<'a> {
             keep_failed: options.keep_failed,
             interrupt: Arc::clone(&context.interrupt),
             work: None,
+            peers: Some(&self.peers),
+            made: None,
         }
     }
 }

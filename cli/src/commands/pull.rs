@@ -71,6 +71,18 @@ pub fn from_group(group: &Group<'_>, store: &Store, id: FormationId, context: &C
     pulled.map_err(|answers| nowhere(&id.to_string(), answers))
 }
 
+/// Brings a formation here that a command needs and the store has not got, if there is anybody to ask. It keeps its name.
+pub fn missing(store: &Store, id: FormationId, error: store::Error, context: &Context) -> Result<FormationId> {
+    let group = peers::group(context)?;
+    if group.is_empty() {
+        return Err(error.into());
+    }
+    let (moved, from) = from_group(&group, store, id, context)?;
+    store.set_root(&store.formation(id)?.name, id)?;
+    super::push::said(&moved, "pulled", &from, context);
+    Ok(id)
+}
+
 fn nowhere(given: &str, nowhere: Nowhere) -> Failure {
     let code = if nowhere.lies { code::DAMAGED } else { code::UNREACHABLE };
     let failure = Failure::new(code, format!("no formation `{given}` here or at the peers"));

@@ -123,7 +123,14 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
         || [".", ".."].contains(&given)
         || path.extension().is_some_and(|suffix| ["expr", "nix", "yaml", "yml"].iter().any(|known| suffix == *known));
     if !like_path {
-        return Ok(store.find(given)?);
+        return match store.find(given) {
+            // A digest proves what comes; a name at a peer proves nothing.
+            Err(error @ store::Error::NotFound { .. }) => match given.parse() {
+                Ok(id) => super::pull::missing(store, id, error, context),
+                Err(_) => Err(error.into()),
+            },
+            found => Ok(found?),
+        };
     }
     let (file, attribute) = (path.to_owned(), target.attribute.clone());
     let expression = ExpressionArguments { file, attribute, arg: Vec::new(), argstr: Vec::new() };

@@ -49,8 +49,9 @@ pub fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitCode> {
         };
     let key = arguments.sign.as_deref().map(|name| peers::signing_key(context, Some(name))).transpose()?.flatten();
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let store = context.store()?;
-    let shown = store.path().display().to_string();
+    // Made if it is not there; what cannot be opened is said at once.
+    let store = context.store()?.path().to_owned();
+    let shown = store.display().to_string();
     let options = Options {
         address: arguments.listen,
         tokens,

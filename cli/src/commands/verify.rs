@@ -61,6 +61,26 @@ fn signatures(file: &Path, arguments: &VerifyArguments, context: &Context) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks peers for objects: for all at once, else for each by itself. What nobody has stays missing.
+fn restore(
+    group: &store::peer::Group<'_>,
+    store: &store::Store,
+    objects: &[ObjectId],
+    context: &Context,
+) -> store::Result<()> {
+    let watch = store::peer::Watch { interrupt: &context.interrupt, progress: &|_, _| {} };
+    let pull = |objects: &[ObjectId]| match group.pull(store, objects, &watch) {
+        Err(store::peer::Error::Store(error)) => Err(error),
+        pulled => Ok(matches!(pulled, Ok(Ok(_)))),
+    };
+    if !group.is_empty() && !pull(objects)? && objects.len() > 1 {
+        for object in objects {
+            pull(std::slice::from_ref(object))?;
+        }
+    }
+    Ok(())
+}
+
 fn whole_store(arguments: &VerifyArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let damaged = store.verify()?;
@@ -68,7 +88,12 @@ fn whole_store(arguments: &VerifyArguments, context: &Context) -> Result<ExitCod
     let mut missing: Vec<ObjectId> = damaged.iter().filter_map(|damage| damage.object).collect();
     if !arguments.dry_run && !damaged.is_empty() {
         store.set_aside(&damaged)?;
-        missing = store.heal(&affected, &|_| Ok(()))?;
+        let group = if arguments.repair { Some(crate::peers::group(context)?) } else { None };
+        let restore = |objects: &[ObjectId]| match &group {
+            Some(group) => restore(group, &store, objects, context),
+            None => Ok(()),
+        };
+        missing = store.heal(&affected, &restore)?;
     }
     let names = store.roots()?;
     let formations = |damage: &Damage| damage.object.and_then(|object| affected.formations.get(&object));

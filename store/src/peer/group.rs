@@ -2,8 +2,8 @@
 //!
 //! One that does not answer, or lies, is asked nothing more for the length of a command, and one line says so.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Moved, ObjectId, Peer, Realisation, Result, Subject, Watch};
 use crate::signing::NamedPublicKey;
@@ -14,6 +14,8 @@ pub struct Group<'a> {
     peers: Vec<Member>,
     trusted: Vec<NamedPublicKey>,
     tell: Box<dyn Fn(&str) + Send + Sync + 'a>,
+    /// What was asked before, by SHA-256.
+    asked: Mutex<HashMap<[u8; 32], Option<BlobId>>>,
 }
 
 struct Member {
@@ -39,7 +41,7 @@ impl<'a> Group<'a> {
         tell: impl Fn(&str) + Send + Sync + 'a,
     ) -> Self {
         let peers = peers.into_iter().map(|peer| Member { peer, gone: Mutex::default() }).collect();
-        Self { peers, trusted, tell: Box::new(tell) }
+        Self { peers, trusted, tell: Box::new(tell), asked: Mutex::default() }
     }
 
     /// Whether there is anybody to ask.
@@ -125,9 +127,10 @@ impl<'a> Group<'a> {
         if subjects.is_empty() || self.trusted.is_empty() {
             return Ok(believed);
         }
+        let asked: HashSet<&Subject> = subjects.iter().collect();
         for (_, answer) in self.ask(|peer| peer.realisations(subjects))? {
             for realisation in answer {
-                if subjects.contains(&realisation.subject) && realisation.signed_by(&self.trusted).is_some() {
+                if asked.contains(&realisation.subject) && realisation.signed_by(&self.trusted).is_some() {
                     believed.entry(realisation.subject.clone()).or_insert(realisation);
                 }
             }
@@ -137,15 +140,19 @@ impl<'a> Group<'a> {
 
     /// Which blobs have these SHA-256 digests, as somebody says. It shows when they are here.
     pub fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
-        let mut known = vec![None; sha256.len()];
-        if sha256.is_empty() {
-            return Ok(known);
-        }
-        for (_, answer) in self.ask(|peer| peer.fetched(sha256))? {
-            for (known, answer) in known.iter_mut().zip(answer) {
-                *known = known.or(answer);
+        let lock = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = lock().clone();
+        let new: Vec<[u8; 32]> = sha256.iter().copied().filter(|digest| !asked.contains_key(digest)).collect();
+        if !new.is_empty() && !self.is_empty() {
+            let mut known = vec![None; new.len()];
+            for (_, answer) in self.ask(|peer| peer.fetched(&new))? {
+                for (known, answer) in known.iter_mut().zip(answer) {
+                    *known = known.or(answer);
+                }
             }
+            lock().extend(new.into_iter().zip(known));
         }
-        Ok(known)
+        let asked = lock();
+        Ok(sha256.iter().map(|digest| asked.get(digest).copied().flatten()).collect())
     }
 }
