@@ -191,6 +191,16 @@ pub enum Error {
     },
 }
 
+impl From<store::peer::Error> for Error {
+    fn from(error: store::peer::Error) -> Self {
+        match error {
+            store::peer::Error::Store(error) => Self::Store(error),
+            store::peer::Error::Interrupted { signal } => Self::Interrupted { signal: signal.abs() },
+            error => Self::Peer(error),
+        }
+    }
+}
+
 impl Error {
     /// Says where the directory of a failed step was kept.
     pub(crate) fn with_kept(self, path: PathBuf) -> Self {

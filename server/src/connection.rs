@@ -51,6 +51,8 @@ enum Length {
 pub struct Body<'a> {
     buffered: Buffered<'a>,
     length: Length,
+    /// Nothing more comes: who was silent, or spoke nonsense, is not waited for again.
+    broken: bool,
 }
 
 /// A line, and what was read of it too early.
@@ -100,6 +102,17 @@ impl Read for Body<'_> {
         if buffer.is_empty() {
             return Ok(0);
         }
+        if self.broken {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let result = self.read_some(buffer);
+        self.broken = result.is_err();
+        result
+    }
+}
+
+impl Body<'_> {
+    fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.length {
                 Length::Over | Length::Left(0) => return Ok(0),
@@ -124,9 +137,7 @@ impl Read for Body<'_> {
             }
         }
     }
-}
 
-impl Body<'_> {
     fn next_chunk(&mut self) -> io::Result<()> {
         let line = self.buffered.line()?;
         let digits = line.split(';').next().unwrap_or_default().trim();
@@ -214,7 +225,7 @@ fn request(shared: &Shared, store: &Store, line: &mut Line, early: &mut Vec<u8>)
     if head.expects && !matches!(head.length, Length::Left(0)) {
         line.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
-    let body = Body { buffered: Buffered { line, early }, length: head.length };
+    let body = Body { buffered: Buffered { line, early }, length: head.length, broken: false };
     let head_only = head.method == "HEAD";
     let mut request = Request { method: head.method, path: head.path, authorization: head.authorization, body };
     let offer = Offer { store, shared };

@@ -65,7 +65,7 @@ impl<'a> Incoming<'a> {
                 }
             }
         }
-        incoming.below(roots, outline)?;
+        incoming.below(roots.into_iter().map(|root| (root, Vec::new())).collect(), outline)?;
         Ok(incoming)
     }
 
@@ -117,12 +117,12 @@ impl<'a> Incoming<'a> {
     }
 
     /// Level by level, so that a deep tree needs no stack and a level is asked for at once.
-    fn below(&mut self, mut level: Vec<TreeId>, outline: &dyn Outline) -> Result<()> {
+    fn below(&mut self, mut level: Vec<(TreeId, Vec<u8>)>, outline: &dyn Outline) -> Result<()> {
         while !level.is_empty() {
             let mut seen = HashSet::new();
-            level.retain(|id| !self.trees.contains_key(id) && seen.insert(*id));
-            let here: Vec<Option<Arc<Tree>>> = level.par_iter().map(|id| self.here(*id)).collect::<Result<_>>()?;
-            let wanted = level.iter().zip(&here).filter(|(_, tree)| tree.is_none()).map(|(id, _)| *id);
+            level.retain(|(id, _)| !self.trees.contains_key(id) && seen.insert(*id));
+            let here: Vec<Option<Arc<Tree>>> = level.par_iter().map(|(id, _)| self.here(*id)).collect::<Result<_>>()?;
+            let wanted = level.iter().zip(&here).filter(|(_, tree)| tree.is_none()).map(|((id, _), _)| *id);
             let wanted: Vec<ObjectId> = wanted.map(ObjectId::Tree).collect();
             let answers = self.ask(&wanted, outline)?;
             let peer = self.peer;
@@ -133,7 +133,7 @@ impl<'a> Incoming<'a> {
             let decoded: Vec<Arc<Tree>> = wanted.par_iter().zip(answers).map(decode).collect::<Result<_>>()?;
             let mut decoded = decoded.into_iter();
             let mut next = Vec::new();
-            for (id, here) in level.into_iter().zip(here) {
+            for ((id, path), here) in level.into_iter().zip(here) {
                 let tree = match here {
                     Some(tree) => {
                         self.had.push(ObjectId::Tree(id));
@@ -145,7 +145,7 @@ impl<'a> Incoming<'a> {
                         tree
                     }
                 };
-                self.enter(&tree, &mut next).map_err(|()| Error::lie(peer, ObjectId::Tree(id)))?;
+                self.enter(&tree, &path, &mut next).map_err(|()| Error::lie(peer, ObjectId::Tree(id)))?;
                 self.trees.insert(id, tree);
             }
             level = next;
@@ -168,16 +168,17 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    fn enter(&mut self, tree: &Tree, next: &mut Vec<TreeId>) -> Result<(), ()> {
-        for node in tree.entries.values() {
+    fn enter(&mut self, tree: &Tree, path: &[u8], next: &mut Vec<(TreeId, Vec<u8>)>) -> Result<(), ()> {
+        for (name, node) in &tree.entries {
+            let at = || if path.is_empty() { name.as_bytes().to_vec() } else { [path, name.as_bytes()].join(&b'/') };
             match node {
-                Node::Directory(child) => next.push(*child),
+                Node::Directory(child) => next.push((*child, at())),
                 Node::File(file) => {
                     let used = self.blobs.entry(file.blob).or_insert_with(|| BlobUse {
                         id: file.blob,
                         size: None,
                         executable: file.metadata.mode & 0o100 != 0,
-                        path: Vec::new(),
+                        path: at(),
                     });
                     // One content has one length: of two trees that disagree one lies.
                     if *used.size.get_or_insert(file.size) != file.size {
@@ -237,7 +238,7 @@ impl<'a> Incoming<'a> {
                 (None, _) => lacking.push(used),
             }
         }
-        lacking.sort_unstable_by_key(|used| used.id);
+        lacking.sort_unstable_by(|one, other| (&one.path, one.id).cmp(&(&other.path, other.id)));
         Ok(lacking)
     }
 
