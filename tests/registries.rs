@@ -151,7 +151,11 @@ fn a_closed_registry_is_opened_by_the_login_files_of_others() {
     place(&world, ".docker/config.json", r#"{"credsStore": "test"}"#);
     let helper = world.path("home/docker-credential-test");
     let answer = r#"{"ServerURL":"x","Username":"user","Secret":"password"}"#;
-    fs::write(&helper, format!("#!/bin/sh\nread host\n[ \"$1 $host\" = 'get {}' ] && echo '{answer}'\n", registry.host)).unwrap();
+    fs::write(
+        &helper,
+        format!("#!/bin/sh\nread host\n[ \"$1 $host\" = 'get {}' ] && echo '{answer}'\n", registry.host),
+    )
+    .unwrap();
     fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", world.path("home").display(), std::env::var("PATH").unwrap());
     let pulled = Ran::of(world.command(["pull", &address]).env("PATH", path).output().unwrap());
@@ -185,11 +189,17 @@ forge.extend (forge.oci {{ image = "{}/team/small:1.2"; }}) {{
     assert!(lock.contains("kind = \"oci\"") && lock.matches("unpacked = \"sha256:").count() == 3, "{lock}");
     // The image's command and environment came along.
     assert_eq!(world.forge(["run", "above"]).ok().stdout, "hello, world\n");
-    assert_eq!(world.forge(["run", "above", "--", "sh", "-c", "cat /etc/greeting; echo $GREETING"]).ok().stdout, "good night\ngood day\n");
+    assert_eq!(
+        world.forge(["run", "above", "--", "sh", "-c", "cat /etc/greeting; echo $GREETING"]).ok().stdout,
+        "good night\ngood day\n"
+    );
     assert_eq!(world.forge(["run", "above", "--", "stat", "-c", "%u", "/var/lib/made/uid"]).ok().stdout.trim(), "42");
     // Someone else pushes under the same tag: the lock stays with what it knows.
     let other = World::new();
-    other.write("runtime.expr", "{ forge }: forge.formation { name = \"small\"; layers = [ (forge.files { \"/x\" = \"y\"; }) ]; }");
+    other.write(
+        "runtime.expr",
+        "{ forge }: forge.formation { name = \"small\"; layers = [ (forge.files { \"/x\" = \"y\"; }) ]; }",
+    );
     let replaced = other.build("runtime.expr");
     push(&other, &replaced, &registry.address("team/small:1.2"));
     let elsewhere = World::new();
@@ -227,7 +237,12 @@ fn a_layout_in_the_project_is_a_base_too() {
         ("3", "is a string"),
         ("\"registry.example/UPPER:1\"", "lower case"),
     ] {
-        world.write("bad.expr", &format!("{{ forge }}: forge.formation {{ name = \"x\"; layers = [ (forge.oci {{ image = {image}; }}) ]; }}"));
+        world.write(
+            "bad.expr",
+            &format!(
+                "{{ forge }}: forge.formation {{ name = \"x\"; layers = [ (forge.oci {{ image = {image}; }}) ]; }}"
+            ),
+        );
         let failed = world.forge(["build", "bad.expr"]);
         assert!(failed.code != Some(0) && failed.stderr.contains(word), "{image}: {}", failed.stderr);
     }

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use store::nix::cache;
 use store::formation::is_name;
+use store::nix::cache;
 use store::peer::arriving::Broken;
 use store::peer::message::{Below, Lacks, decode_items, read_question};
 use store::peer::outgoing::{SendError, send};
@@ -86,7 +86,7 @@ fn route<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>, access: Access) ->
     let path = request.path.clone();
     if cache::is_of_a_cache(&path) && matches!(request.method.as_str(), "GET" | "HEAD") {
         return match access.read {
-            true => nix_cache(shared, &path),
+            true => nix_cache(offer, &path),
             false => Err(refused(403, "a token that may read is needed")),
         };
     }
@@ -147,14 +147,14 @@ fn route<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>, access: Access) ->
 }
 
 /// The store as a binary cache of Nix's.
-fn nix_cache<'a>(shared: &'a Shared, path: &str) -> Result<Response<'a>, Refused> {
-    let served = cache::serve(&shared.store, shared.options.key.as_ref(), path)?;
+fn nix_cache<'a>(offer: &'a Offer<'a>, path: &str) -> Result<Response<'a>, Refused> {
+    let served = cache::serve(offer.store, offer.shared.options.key.as_ref(), path)?;
     let served = served.ok_or_else(|| refused(404, "no such store path"))?;
     Ok(match &served.body {
         cache::Body::Text(text) => Response::Bytes(200, served.media_type, text.clone().into_bytes()),
         cache::Body::Archive(_) => Response::Stream(
             served.media_type,
-            Box::new(move |output| served.write(&shared.store, output).map_err(io::Error::other)),
+            Box::new(move |output| served.write(offer.store, output).map_err(io::Error::other)),
         ),
     })
 }

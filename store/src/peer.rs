@@ -37,8 +37,8 @@ pub use folder::Folder;
 pub use group::{Group, Nowhere};
 pub use http::Http;
 pub use realisation::{Realisation, Signature, Subject};
-pub use registry::Registry;
 pub(crate) use realisation::{join as join_realisations, texts as realisation_texts};
+pub use registry::Registry;
 
 /// Something that is named by the digest of its content, and so proves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,9 +234,11 @@ pub fn open(settings: &Settings) -> Result<Box<dyn Peer>> {
             let reason = "a host, a port and a path at most are expected; a token lets in";
             Ok(Box::new(Http::new(settings).ok_or_else(|| bad(reason))?))
         }
-        Some(("oci", _)) => Ok(Box::new(Registry::new(settings).ok_or_else(|| {
-            bad("a host and a repository in lower case are expected: oci://HOST[:PORT]/REPOSITORY")
-        })?)),
+        Some(("oci", _)) => {
+            Ok(Box::new(Registry::new(settings).ok_or_else(|| {
+                bad("a host and a repository in lower case are expected: oci://HOST[:PORT]/REPOSITORY")
+            })?))
+        }
         _ => Err(bad("it begins with none of `file://`, `http://`, `https://`, `oci://`")),
     }
 }

@@ -42,7 +42,9 @@ impl Registry {
                 error @ registry::Error::Denied { .. } => Error::Refused { peer, reason: error.to_string() },
                 error => Error::Protocol { peer, reason: error.to_string() },
             },
-            crate::Error::Mismatch { from, .. } if from.starts_with(registry::SCHEME) => Error::Lie { peer, object: from },
+            crate::Error::Mismatch { from, .. } if from.starts_with(registry::SCHEME) => {
+                Error::Lie { peer, object: from }
+            }
             error => Error::Store(error),
         }
     }
