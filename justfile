@@ -30,6 +30,7 @@ bench-run formation root sif="":
 leftovers formation runs="5000":
     cargo build --release -p cli
     python3 benchmarks/run/leftovers.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "$FORGE_STORE" --formation "{{formation}}" --runs {{runs}}
+
 # The ecosystems on real packages: examples, lock files, curated runtimes; minutes, and the network
 ecosystems:
     cargo test -p cli --test promises ecosystems -- --ignored --test-threads 1

@@ -150,9 +150,13 @@ fn repository_texts(
         reason: reason.to_owned(),
     };
     let words: Vec<&str> = repository.split_whitespace().collect();
-    let [base, suite, components @ ..] = words.as_slice() else { return Err(bad("`URL SUITE COMPONENT…` is expected")) };
+    let [base, suite, components @ ..] = words.as_slice() else {
+        return Err(bad("`URL SUITE COMPONENT…` is expected"));
+    };
     if components.is_empty() || crate::fetch::split(base).is_none() {
-        return Err(bad("`URL SUITE COMPONENT…` is expected, with an address that begins with `https://` or `http://`"));
+        return Err(bad(
+            "`URL SUITE COMPONENT…` is expected, with an address that begins with `https://` or `http://`",
+        ));
     }
     if !keys.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
         return Err(bad("its key is no armoured OpenPGP key"));
