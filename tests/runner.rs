@@ -223,3 +223,15 @@ fn docker_is_told_the_same_as_podman_in_its_own_words() {
     }
     assert!(!last.contains("hidden") && !last.contains("privileged") && last.ends_with("-- x y"), "{last}");
 }
+
+#[test]
+fn a_project_does_not_choose_which_program_starts_containers() {
+    let world = World::new();
+    world.write("forge.toml", "[runner]\nengine = \"/tmp/evil docker\"\n");
+    let ran = world.forge(["list"]);
+    assert!(ran.code == Some(2) && ran.stderr.contains("says how containers are started"), "{ran:?}");
+    fs::create_dir_all(world.path("home/.config/forge")).unwrap();
+    fs::rename(world.path("project/forge.toml"), world.path("home/.config/forge/config.toml")).unwrap();
+    let own = world.forge(["config", "show"]);
+    assert!(own.code == Some(0) && own.stdout.contains("/tmp/evil docker"), "{own:?}");
+}
