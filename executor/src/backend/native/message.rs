@@ -133,6 +133,11 @@ impl Channel {
         Ok(())
     }
 
+    /// Nothing goes through any more, in either direction: the other side sees it as our end.
+    pub fn close(&self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         rustix::io::retry_on_intr(|| rustix::net::send(&self.0, bytes, SendFlags::NOSIGNAL))?;
         Ok(())

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags};
 
 use super::cgroup::Cgroups;
 use super::message::{Channel, Failure, Kind, Order, Report};
@@ -118,6 +118,8 @@ impl<'a> Run<'a> {
 
     /// Answers and passes on until every process of the sandbox has gone.
     fn wait(&mut self) -> io::Result<()> {
+        // Told of the first process, which says who the next one is: if it is killed in between, nobody else would be heard of again.
+        let first = self.outer.and_then(|outer| rustix::process::pidfd_open(outer, PidfdFlags::empty()).ok());
         loop {
             self.watch_clock();
             let timeout = self
@@ -128,6 +130,8 @@ impl<'a> Run<'a> {
             let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
             let others: Vec<_> = [forwarding, alarm].into_iter().flatten().collect();
             waited.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
+            let first = first.as_ref().filter(|_| self.outer.is_some());
+            waited.extend(first.map(|first| PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN)));
             match rustix::event::poll(&mut waited, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
@@ -142,6 +146,10 @@ impl<'a> Run<'a> {
                 (false, true) => (ready[1], false),
                 (false, false) => (false, false),
             };
+            if !ready[0] && first.is_some() && ready.last() == Some(&true) {
+                // It went without a word. Whoever it may have started ends with the channel.
+                self.channel.close();
+            }
             if is_alarmed {
                 self.too_much_output = true;
                 self.kill();
