@@ -24,7 +24,11 @@ pub fn in_plan(plan: &Plan) -> Result<Vec<Secret>> {
 /// A line for each.
 pub fn warn(secrets: &[Secret], context: &Context) {
     for secret in secrets.iter().filter(|_| !context.global.quiet) {
-        eprintln!("warning: `{}` looks like {}: a store keeps and shares what it takes in", secret.path.display(), secret.what);
+        eprintln!(
+            "warning: `{}` looks like {}: a store keeps and shares what it takes in",
+            secret.path.display(),
+            secret.what
+        );
     }
 }
 
@@ -35,8 +39,9 @@ pub fn refuse(secrets: &[Secret]) -> Result<()> {
         1 => format!("`{}` looks like {}", first.path.display(), first.what),
         count => format!("{count} files look like secrets, the first `{}`, {}", first.path.display(), first.what),
     };
-    Err(Failure::new(code::REFUSED, headline)
-        .hint("bind it when it is run, `forge run --bind FILE:/run/secret:ro`; without --strict it is taken in all the same"))
+    Err(Failure::new(code::REFUSED, headline).hint(
+        "bind it when it is run, `forge run --bind FILE:/run/secret:ro`; without --strict it is taken in all the same",
+    ))
 }
 
 /// For `--json`.

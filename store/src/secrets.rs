@@ -195,11 +195,16 @@ mod tests {
         assert_eq!(looks("/home/a/.ssh/id_ed25519", "anything"), Some("an SSH private key"));
         assert_eq!(looks(".netrc", "machine a login b password c"), Some("passwords for hosts"));
         let token = "a8Bk2Lm9Qz7Rt4Vw1Xy6Cd3Ef5Gh0Jn2Pq4S";
-        for (prefix, what) in [("ghp_", "a token for GitHub"), ("npm_", "a token for npm"), ("glpat-", "a token for GitLab")] {
+        for (prefix, what) in
+            [("ghp_", "a token for GitHub"), ("npm_", "a token for npm"), ("glpat-", "a token for GitLab")]
+        {
             assert_eq!(looks("app/config.py", &format!("TOKEN = \"{prefix}{token}\"\n")), Some(what));
         }
         assert_eq!(looks("a/.npmrc", "//host/:_authToken=x"), Some("a token for npm"));
-        assert_eq!(looks("x", &format!("AGE-SECRET-KEY-1{}", "QPZRY9X8GF2TVDW0S3JN".repeat(3))), Some("an age secret key"));
+        assert_eq!(
+            looks("x", &format!("AGE-SECRET-KEY-1{}", "QPZRY9X8GF2TVDW0S3JN".repeat(3))),
+            Some("an age secret key")
+        );
     }
 
     #[test]
@@ -207,7 +212,10 @@ mod tests {
         let harmless = [
             ("id_ed25519.pub", "ssh-ed25519 AAAA"),
             ("id_rsa", ""),
-            ("check.py", "if b'-----BEGIN RSA PRIVATE KEY-----' in text:\n    raise ValueError('no key, please; thank you')"),
+            (
+                "check.py",
+                "if b'-----BEGIN RSA PRIVATE KEY-----' in text:\n    raise ValueError('no key, please; thank you')",
+            ),
             ("manual.md", "export TOKEN=ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
             ("word.txt", "an npm_package_name_that_is_rather_long"),
             ("cert.pem", "-----BEGIN CERTIFICATE-----\nMIIEpAIBAAKCAQEA7bq8MIIEpAIBAAKCAQEA7bq8"),
@@ -230,7 +238,10 @@ mod tests {
         std::os::unix::fs::symlink("id_rsa", path("link")).unwrap();
         std::os::unix::fs::symlink(".", path("a/circle")).unwrap();
         let found = find_in(source.path(), None).unwrap();
-        assert_eq!(found.iter().map(|secret| secret.path.clone()).collect::<Vec<_>>(), [path("a/b/key"), path("id_rsa")]);
+        assert_eq!(
+            found.iter().map(|secret| secret.path.clone()).collect::<Vec<_>>(),
+            [path("a/b/key"), path("id_rsa")]
+        );
         let selected = BTreeSet::from([b"a/fine".to_vec(), b"id_rsa".to_vec()]);
         assert_eq!(find_in(source.path(), Some(&selected)).unwrap().len(), 1);
         assert_eq!(find_in(&path("a/b/key"), None).unwrap()[0].what, "a private key");

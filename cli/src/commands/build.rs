@@ -16,10 +16,10 @@ use store::{FormationId, Node, Plan, Store};
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{interrupt, peers, secrets};
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 use crate::pushing::Pusher;
+use crate::{interrupt, peers, secrets};
 
 /// `forge build`
 pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {

@@ -42,7 +42,9 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
             })
         };
         let findings: Vec<_> = findings.iter().map(record).collect();
-        super::print_json(&serde_json::json!({ "schema": 1, "errors": errors, "findings": findings, "secrets": secrets::to_json(&secrets) }))?;
+        super::print_json(
+            &serde_json::json!({ "schema": 1, "errors": errors, "findings": findings, "secrets": secrets::to_json(&secrets) }),
+        )?;
     } else {
         let paint = render::Paint::new(context.color());
         let text: String =

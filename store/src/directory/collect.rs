@@ -143,6 +143,8 @@ impl Store {
         }
         collected.bytes += self.sweep_inodes(false)?;
         self.remove_rests()?;
+        // What is deleted must not come back after a crash without being given up any more.
+        rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))?;
         let _taken = room.take()?;
         self.end_doom()?;
         self.remove_dead_leases()?;
@@ -165,6 +167,12 @@ impl Store {
         for name in self.names_in("scratch")?.iter().filter(|name| !name.ends_with(".lock")) {
             if !self.is_there(&format!("scratch/{name}.lock")) {
                 remove_all(&self.full(&format!("scratch/{name}")))?;
+            }
+        }
+        // An index whose pack a crash kept from coming; should the pack come now, another index is made.
+        for name in self.names_in("packs")?.iter().filter_map(|name| name.strip_suffix(".index")) {
+            if !self.is_there(&format!("packs/{name}.pack")) {
+                self.unlink(&format!("packs/{name}.index"))?;
             }
         }
         remove_all(&self.full("damaged"))?;

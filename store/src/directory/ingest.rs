@@ -52,8 +52,10 @@ impl Store {
         let mut levels: Vec<Vec<Found>> = Vec::new();
         let mut level = vec![(root, Vec::new())];
         while !level.is_empty() {
-            let found: Vec<Found> =
-                level.par_iter().map(|(place, path)| self.look_into(place, path, selected, known)).collect::<Result<_>>()?;
+            let found: Vec<Found> = level
+                .par_iter()
+                .map(|(place, path)| self.look_into(place, path, selected, known))
+                .collect::<Result<_>>()?;
             level = found
                 .iter()
                 .flat_map(|found| found.directories.iter().map(|(_, place, path)| (place.clone(), path.clone())))

@@ -150,8 +150,7 @@ impl Store {
     fn list_packs(&self) -> Result<bool> {
         let stat = rustix::fs::statat(&self.directory, "packs", AtFlags::SYMLINK_NOFOLLOW);
         let mut known = self.packs.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before: HashMap<&str, &Arc<Pack>> =
-            known.packs.iter().map(|pack| (pack.name.as_str(), pack)).collect();
+        let before: HashMap<&str, &Arc<Pack>> = known.packs.iter().map(|pack| (pack.name.as_str(), pack)).collect();
         let (mut packs, mut lacking) = (Vec::new(), Vec::new());
         let mut changed = false;
         let mut names: Vec<String> =

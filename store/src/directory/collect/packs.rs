@@ -61,7 +61,8 @@ impl Store {
         let many = packs.iter().filter(|pack| pack.size() < SHORT).count() >= MANY;
         let sort = |pack: &Arc<Pack>| {
             let entries = pack.entries().unwrap_or_default();
-            let (live, dead): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| marked.has(entry.object));
+            let (live, dead): (Vec<Entry>, Vec<Entry>) =
+                entries.into_iter().partition(|entry| marked.has(entry.object));
             let (spare, live): (Vec<Entry>, Vec<Entry>) =
                 live.into_iter().partition(|entry| matches!(entry.object, Use::Blob(_)) && self.is_loose(entry.object));
             Sorted { pack: Arc::clone(pack), live, dead, spare }

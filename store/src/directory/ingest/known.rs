@@ -138,9 +138,8 @@ impl Store {
         use std::os::unix::ffi::OsStrExt;
         for name in self.cached("sources")? {
             let known = self.read_cached("sources", &name)?.and_then(|bytes| decode(&bytes));
-            let there = known.is_some_and(|(path, _)| {
-                std::fs::symlink_metadata(std::ffi::OsStr::from_bytes(&path)).is_ok()
-            });
+            let there =
+                known.is_some_and(|(path, _)| std::fs::symlink_metadata(std::ffi::OsStr::from_bytes(&path)).is_ok());
             if !there {
                 self.drop_cached("sources", &name)?;
             }
@@ -193,7 +192,10 @@ mod tests {
             let Node::File(file) = &tree.entries[number.to_string().as_bytes()] else { panic!() };
             file.blob
         };
-        assert_eq!((blob(0), blob(1), blob(2)), (lie, crate::BlobId::of(b"content 1"), crate::BlobId::of(b"content 2")));
+        assert_eq!(
+            (blob(0), blob(1), blob(2)),
+            (lie, crate::BlobId::of(b"content 1"), crate::BlobId::of(b"content 2"))
+        );
         // What is known of a blob that has gone is not believed.
         world.store.collect(false).unwrap();
         let Node::Directory(id) = ingest() else { panic!() };

@@ -87,10 +87,8 @@ impl Index {
         let mut start = [0; START];
         file.read_exact_at(&mut start, 0).ok()?;
         let ends = start.strip_prefix(HEADER)?;
-        let ends: Vec<u32> = ends
-            .chunks_exact(4)
-            .map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect();
+        let ends: Vec<u32> =
+            ends.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
         let last = *ends.last()?;
         let length = (START + CHECKSUM) as u64 + u64::from(last) * ENTRY as u64;
         if !ends.is_sorted() || file.metadata().ok()?.len() != length {

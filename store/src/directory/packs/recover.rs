@@ -32,11 +32,8 @@ impl Store {
             let here = |one: &Use| {
                 needs.contains_key(one) || others.iter().any(|pack| pack.find(*one).is_some()) || self.is_loose(*one)
             };
-            let gone: HashSet<Use> = needs
-                .iter()
-                .filter(|(_, below)| !below.iter().all(here))
-                .map(|(object, _)| *object)
-                .collect();
+            let gone: HashSet<Use> =
+                needs.iter().filter(|(_, below)| !below.iter().all(here)).map(|(object, _)| *object).collect();
             if gone.is_empty() {
                 break;
             }

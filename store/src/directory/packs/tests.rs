@@ -19,8 +19,7 @@ fn many(world: &World, word: &str, count: usize) -> TreeId {
 
 fn rooted(world: &World, called: &str, root: TreeId) -> FormationId {
     let (version, variant, platform) = (String::new(), String::new(), "linux/amd64".to_owned());
-    let formation =
-        Formation { name: called.to_owned(), version, variant, platform, root, launch: Launch::default() };
+    let formation = Formation { name: called.to_owned(), version, variant, platform, root, launch: Launch::default() };
     let id = world.store.put_formation(&formation, &Record::default()).unwrap();
     world.store.set_root(called, id).unwrap();
     id

@@ -189,8 +189,8 @@ impl Store {
     pub(super) fn lost(&self) -> Result<Vec<(String, ObjectId)>> {
         let mut waiting: Vec<ObjectId> = Vec::new();
         for id in self.formations()? {
-            // What is damaged has been found already.
-            waiting.extend(self.read_formation(id).map(|formation| Use::Tree(formation.root)));
+            // What is damaged has been found already; what a collection is deleting is not missing.
+            waiting.extend(self.formation(id).map(|formation| Use::Tree(formation.root)));
         }
         let mut seen: HashSet<ObjectId> = waiting.iter().copied().collect();
         let mut lost = Vec::new();
