@@ -11,6 +11,7 @@ mod exchange;
 mod export;
 mod formatting;
 mod import;
+mod nix_cache;
 mod nix_instantiate;
 mod oci;
 mod pages;

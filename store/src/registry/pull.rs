@@ -149,6 +149,8 @@ struct Remote<'a> {
     top_bytes: Vec<u8>,
     /// The index of a layout with that alone in it.
     index: Vec<u8>,
+    /// The configuration that was fetched last.
+    last: Mutex<Option<(Digest, Vec<u8>)>>,
     state: Mutex<State>,
     changed: Condvar,
     ended: AtomicBool,
@@ -184,7 +186,7 @@ impl<'a> Remote<'a> {
         entry.annotations.insert("org.opencontainers.image.ref.name".to_owned(), name);
         let index = to_json(&Index::new(vec![entry]));
         let (state, changed, ended) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Ok(Self { session, scratch, top, top_bytes, index, state, changed, ended })
+        Ok(Self { session, scratch, top, top_bytes, index, last: Mutex::default(), state, changed, ended })
     }
 
     /// Fetches what is waited for, until the end.
@@ -235,11 +237,18 @@ impl Elsewhere for Remote<'_> {
         if is_manifest {
             return Ok(self.session.manifest(&descriptor.digest.to_string())?.1);
         }
+        // The configuration that said the platform is read once more.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((digest, bytes)) if *digest == descriptor.digest => return Ok(bytes.clone()),
+            _ => {}
+        }
         let mut bytes = Vec::new();
         self.session.blob(descriptor, &mut |part| {
             bytes.extend_from_slice(part);
             Ok(())
         })?;
+        *last = Some((descriptor.digest, bytes.clone()));
         Ok(bytes)
     }
 
