@@ -4,6 +4,7 @@
 
 mod arrows;
 mod bad_input;
+mod building;
 mod documents;
 mod ecosystems;
 mod errors;

@@ -1,14 +1,14 @@
 //! How one step is made: known by what goes in, or claimed so that nobody else makes it too, made, and written down.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 use store::derivation::Source;
 use store::digest::StepKey;
-use store::directory::{Begin, Building, Claim};
+use store::directory::{Begin, Building, Claim, Claimed};
 use store::peer::{Realisation, Subject};
 use store::{Derivation, Node, Plan, StorePath};
 
@@ -29,7 +29,28 @@ pub(crate) struct Maker<'a> {
     pub builder: Builder<'a>,
     pub plan: &'a Plan,
     pub journal: Journal,
+    /// What is done and not yet written down.
+    pub pending: Mutex<Pending>,
 }
+
+/// Steps that are done and not yet written down: many are, at the price of one.
+#[derive(Default)]
+pub(crate) struct Pending {
+    steps: Vec<Done>,
+    since: Option<Instant>,
+}
+
+/// One of them. Others who want the step wait until it is written down.
+struct Done {
+    path: StorePath,
+    key: Option<StepKey>,
+    claims: BTreeMap<String, Claim>,
+    _building: Option<Building>,
+}
+
+/// How long a step that is done may wait to be written down, and how many may.
+const PATIENCE: Duration = Duration::from_millis(100);
+const MOST_PENDING: usize = 512;
 
 /// What came of a step.
 #[derive(Debug, Clone)]
@@ -79,13 +100,13 @@ impl Maker<'_> {
         self.builder.check_interrupt()?;
         let step = self.prepare(path, inputs)?;
         if let Some(claims) = self.known(&step)? {
-            return self.finish(&step, claims, Happened::Known, Duration::ZERO, None);
+            return self.finish(&step, claims, Happened::Known, Duration::ZERO, None, None);
         }
-        let _building: Building = match self.begin(&step)? {
+        let building: Building = match self.begin(&step)? {
             Some(building) => building,
             // Another process has made it.
             None => match self.known(&step)? {
-                Some(claims) => return self.finish(&step, claims, Happened::Known, Duration::ZERO, None),
+                Some(claims) => return self.finish(&step, claims, Happened::Known, Duration::ZERO, None, None),
                 None => return Err(Error::NoOutput { step: step.derivation.name.clone(), output: "out".to_owned() }),
             },
         };
@@ -95,12 +116,12 @@ impl Maker<'_> {
         {
             self.builder.store.put_claim_of_step(&step.key, &claim)?;
             let claims = step.derivation.outputs.keys().map(|output| (output.clone(), claim.clone())).collect();
-            return self.finish(&step, claims, Happened::Known, Duration::ZERO, None);
+            return self.finish(&step, claims, Happened::Known, Duration::ZERO, None, Some(building));
         }
         let work = Arc::new(Work::new(path.clone(), None));
         let started = Instant::now();
         match self.run(&step, &work) {
-            Ok(claims) => self.finish(&step, claims, Happened::Built, started.elapsed(), Some(&work)),
+            Ok(claims) => self.finish(&step, claims, Happened::Built, started.elapsed(), Some(&work), Some(building)),
             Err(error) => {
                 // What is only there to explain must not hide why it failed.
                 let _ = self.write_log(&step, &work);
@@ -210,13 +231,14 @@ impl Maker<'_> {
         happened: Happened,
         took: Duration,
         work: Option<&Work>,
+        building: Option<Building>,
     ) -> Result<Made> {
-        let store = self.builder.store;
-        if let (Happened::Built, Kind::Builtin(..), Some(claim)) = (happened, &step.kind, claims.values().next()) {
-            store.put_claim_of_step(&step.key, claim)?;
-        }
-        for (output, claim) in &claims {
-            store.put_claim_of_output(step.path, output, claim)?;
+        let key = (happened == Happened::Built && matches!(step.kind, Kind::Builtin(..))).then_some(step.key);
+        let done = Done { path: step.path.clone(), key, claims: claims.clone(), _building: building };
+        {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.steps.push(done);
+            pending.since.get_or_insert_with(Instant::now);
         }
         if let (Some(made), Happened::Built, Kind::Builtin(..)) = (self.builder.made, happened, &step.kind) {
             for (output, claim) in &claims {
@@ -225,11 +247,36 @@ impl Maker<'_> {
                 made(Realisation::new(Subject::Step(step.key), claim.clone()));
             }
         }
+        self.write_down(false)?;
         if let Some(work) = work {
             self.write_log(step, work)?;
         }
         self.note(step, &claims, happened, took, work)?;
         Ok(Made { claims, phase: (happened == Happened::Built).then(|| step.kind.phase()) })
+    }
+
+    /// Writes down what was done, if it has waited long enough, or `now`.
+    pub fn write_down(&self, now: bool) -> Result<()> {
+        let steps = {
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = pending.since.is_some_and(|since| since.elapsed() >= PATIENCE);
+            if !(now || is_due || pending.steps.len() >= MOST_PENDING) {
+                return Ok(());
+            }
+            pending.since = None;
+            std::mem::take(&mut pending.steps)
+        };
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut claims = Vec::new();
+        for done in &steps {
+            let of_step = done.key.as_ref().zip(done.claims.values().next());
+            claims.extend(of_step.map(|(key, claim)| (Claimed::Step(key), claim)));
+            let of_output = |(output, claim)| (Claimed::Output(&done.path, output), claim);
+            claims.extend(done.claims.iter().map(|(output, claim)| of_output((output.as_str(), claim))));
+        }
+        Ok(self.builder.store.put_claims(&claims)?)
     }
 
     /// Keeps what the step printed; one that runs no program has no log.

@@ -138,7 +138,7 @@ impl<'a> Schedule<'a> {
         let builder = Builder { interrupt: Arc::default(), ..builder.clone() };
         let memory = Memory::new(builder.store, waiting.len())?;
         let journal = Journal::new(builder.store, &plan.goal.name);
-        let maker = Maker { builder, plan, journal };
+        let maker = Maker { builder, plan, journal, pending: Mutex::default() };
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
         Ok(Self { maker, interrupt, plan, known, waiting, users, memory, state, changed })
     }
@@ -166,6 +166,7 @@ impl<'a> Schedule<'a> {
             }
             schedule.watch();
         });
+        let written_down = self.maker.write_down(true);
         let _ = self.maker.journal.flush();
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut failures = std::mem::take(&mut state.failures);
@@ -181,7 +182,7 @@ impl<'a> Schedule<'a> {
         }
         let not_made = state.given_up.len();
         match (failures.len(), failures.pop()) {
-            (_, None) if state.unfinished == 0 => Ok(()),
+            (_, None) if state.unfinished == 0 => written_down,
             (_, None) => Err(Error::Interrupted { signal: self.interrupt.load(Ordering::Relaxed).abs() }),
             (1, Some(failure)) if not_made == 0 || !self.maker.builder.keep_going => Err(failure),
             (_, Some(last)) => {
@@ -217,7 +218,16 @@ impl<'a> Schedule<'a> {
                 state.failures.insert(0, Error::DiskFull { path: self.maker.builder.store.path().to_owned(), left });
                 self.stop(&mut state, STOP);
             }
-            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            drop(state);
+            let written_down = self.maker.write_down(false);
+            state = self.lock();
+            if let Err(error) = written_down {
+                state.failures.push(error);
+                self.stop(&mut state, STOP);
+            }
+            if state.unfinished > 0 && !(state.stopping && state.running == 0) {
+                state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
         drop(state);
         self.changed.notify_all();

@@ -59,6 +59,7 @@ mod verify;
 pub mod versioned;
 
 pub use building::{Begin, Building};
+pub use claims::Claimed;
 pub use collect::{Collected, Keep};
 pub use inodes::{ATTRIBUTE_PREFIX, DeviceNumber, Marks};
 pub use lease::Lease;

@@ -14,6 +14,15 @@ use crate::derivation::StorePath;
 use crate::digest::StepKey;
 use crate::{BlobId, DeltaId, FormationId, Result};
 
+/// What a claim is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Claimed<'a> {
+    /// An output of a derivation.
+    Output(&'a StorePath, &'a str),
+    /// Every step with this key.
+    Step(&'a StepKey),
+}
+
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
 impl Store {
@@ -35,6 +44,21 @@ impl Store {
     /// Remembers what a step came out as.
     pub fn put_claim_of_step(&self, key: &StepKey, claim: &Claim) -> Result<()> {
         self.write_claim(&claim_path("steps", key.as_bytes()), claim, &key.to_string())
+    }
+
+    /// Remembers what many outputs and steps came out as, at the price of one: the disk is told once to write out what they name.
+    pub fn put_claims(&self, claims: &[(Claimed<'_>, &Claim)]) -> Result<()> {
+        self.sync()?;
+        for (of, claim) in claims {
+            let (relative, about) = match of {
+                Claimed::Output(derivation, output) => {
+                    (output_path(derivation, output), format!("{derivation}!{output}"))
+                }
+                Claimed::Step(key) => (claim_path("steps", key.as_bytes()), key.to_string()),
+            };
+            self.write_synced(&relative, &named(claim), &about)?;
+        }
+        Ok(())
     }
 
     /// The formation that an artifact was read as when its file was as it is now: the same file system and inode, size, and times
@@ -114,11 +138,7 @@ impl Store {
     }
 
     fn write_claim(&self, relative: &str, claim: &Claim, about: &str) -> Result<()> {
-        let result = match claim {
-            Claim::Blob(id) => format!("blob {id}"),
-            Claim::Delta(id) => format!("delta {id}"),
-        };
-        self.write_result(relative, &result, about)
+        self.write_result(relative, &named(claim), about)
     }
 
     /// The first line of a claim, if what it names is here.
@@ -159,9 +179,18 @@ impl Store {
             return Ok(());
         }
         self.sync()?;
+        self.write_synced(relative, result, about)
+    }
+
+    /// The same, if what it names is on the disk.
+    fn write_synced(&self, relative: &str, result: &str, about: &str) -> Result<()> {
+        let text = format!("{result}\n{about}\n");
+        if self.read_if_there(relative)?.is_some_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
         let mut temporary = self.temporary()?;
+        // What it names is on the disk by now; a claim that a crash of the machine loses or leaves empty is none.
         temporary.write(text.as_bytes())?;
-        temporary.sync(relative)?;
         // In the room: a collection that deletes what the claim said before must not delete what it says now.
         self.with_room(|| temporary.place(relative))
     }
@@ -177,6 +206,13 @@ pub(super) fn result_of(text: &[u8]) -> Option<Use> {
         "formation" => digest.parse().ok().map(Use::Formation),
         "tree" => digest.parse().ok().map(Use::Tree),
         _ => None,
+    }
+}
+
+fn named(claim: &Claim) -> String {
+    match claim {
+        Claim::Blob(id) => format!("blob {id}"),
+        Claim::Delta(id) => format!("delta {id}"),
     }
 }
 

@@ -1,0 +1,486 @@
+//! Building: what steps see, that each is made once, what is told of them, and that they come out the same elsewhere.
+//!
+//! Steps run over a root that is nothing but a static shell, taken from this machine: no network is needed.
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::world::{Ran, World, have};
+
+/// A static shell of this machine, put into the project; none, with words, where there is none.
+fn shell(world: &World) -> Option<()> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::metadata(path).is_ok())?;
+    // Elsewhere it may need a loader, which the root does not have.
+    let bytes = fs::read(found).ok()?;
+    if bytes.windows(15).any(|window| window == b"ld-linux-x86-64") {
+        eprintln!("skipped: busybox is not static here");
+        return None;
+    }
+    let path = world.write("seed/busybox", "");
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    Some(())
+}
+
+macro_rules! world_with_shell {
+    () => {{
+        let world = World::new();
+        if shell(&world).is_none() {
+            eprintln!("skipped: no static busybox here");
+            return;
+        }
+        world
+    }};
+}
+
+/// An expression with these layers; `sh NAME SCRIPT` is a step over the shell.
+fn formation(name: &str, layers: &str) -> String {
+    format!(
+        r#"{{ forge, text ? "one" }}:
+let
+  base = forge.files {{ "/bin/busybox" = ./seed/busybox; }};
+  sh = name: script: forge.run {{
+    inherit name;
+    layers = [ base ];
+    command = [ "/bin/busybox" "sh" "-euc" "PATH=/bin; b() {{ /bin/busybox \"$@\"; }}; ${{script}}" ];
+  }};
+in forge.formation {{
+  name = "{name}";
+  layers = [ base {layers} ];
+  command = [ "/bin/busybox" "true" ];
+}}
+"#
+    )
+}
+
+#[test]
+fn a_failed_step_is_shown_logged_and_kept() {
+    let world = world_with_shell!();
+    world.write(
+        "runtime.expr",
+        &formation(
+            "bad",
+            r#"(sh "first" "for i in $(b seq 1 60); do echo line $i; done; echo made > /made; exit 3")
+               (sh "second" "echo two; exit 4") (sh "good" "echo fine; echo x > /good")"#,
+        ),
+    );
+    let ran = world.forge(["build", "--keep-going", "--keep-failed"]);
+    assert_eq!(ran.code, Some(100), "{}", ran.stderr);
+    // In CI all of it is shown: whoever reads it cannot ask for more.
+    for shown in
+        ["step `first` failed: exit status 3", "step `second` failed: exit status 4", "| line 1\n", "| line 60"]
+    {
+        assert!(ran.stderr.contains(shown), "{shown}: {}", ran.stderr);
+    }
+    assert!(ran.stderr.contains("run good"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("fine"), "what went well is silent: {}", ran.stderr);
+    assert_eq!(world.forge(["log", "good"]).ok().stdout, "fine\n");
+    assert_eq!(world.forge(["log", "first"]).ok().stdout.lines().count(), 60);
+    assert_eq!(world.forge(["log", "nothing"]).code, Some(10));
+    // The directory of the failed step is entered as it was left.
+    let shell = world.forge_with_input(["shell", "--build", "first"], b"/bin/busybox cat /made; exit 5\n");
+    assert_eq!((shell.code, shell.stdout.as_str()), (Some(5), "made\n"), "{}", shell.stderr);
+    assert_eq!(world.forge(["shell", "--build", "good"]).code, Some(125));
+    // Without --keep-going the first failure is the last.
+    let ran = world.forge(["build", "--jobs", "1"]);
+    assert_eq!(ran.code, Some(100));
+    assert_eq!(ran.stderr.matches("exit status").count(), 1, "{}", ran.stderr);
+    // Events for programs.
+    let ran = world.forge(["build", "--log-format", "json"]);
+    let events: Vec<serde_json::Value> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(events.iter().any(|event| event["event"] == "planned"), "{}", ran.stderr);
+    assert!(
+        events.iter().any(|event| event["event"] == "failed" && event["what"] == "second" || event["what"] == "first")
+    );
+}
+
+#[test]
+fn what_changed_is_explained_and_what_did_not_is_not_made_again() {
+    let world = world_with_shell!();
+    let layers = r##"(sh "early" "# ${text}
+        echo same > /same") (forge.run { name = "late"; command = [ "/bin/busybox" "cp" "/same" "/copy" ]; })"##;
+    world.write("runtime.expr", &formation("cut", layers));
+    let first = world.build("runtime.expr");
+    // Another script with the same result: what lies above is known by its inputs (early cutoff).
+    let again = world.forge(["build", "--argstr", "text", "two", "--json"]);
+    assert_eq!(again.json()["id"], first.as_str());
+    assert_eq!(again.json()["made"], serde_json::json!({ "run": 1 }), "{}", again.stderr);
+    let why = world.forge(["explain", "early"]);
+    assert!(why.ok().stdout.contains("command[3]") && why.stdout.contains("# two"), "{}", why.stdout);
+    let why = world.forge(["explain", "late"]);
+    assert!(why.ok().stdout.contains("not made") && why.stdout.contains("same inputs by content"), "{}", why.stdout);
+    let all = world.forge(["explain", "cut", "--json"]);
+    assert!(all.json()["steps"].as_array().is_some_and(|steps| steps.len() >= 3), "{}", all.stdout);
+    assert_eq!(world.forge(["explain", "nothing"]).code, Some(10));
+    // Nothing to do leaves nothing behind and says nothing.
+    let quiet = world.forge(["build"]);
+    assert_eq!((quiet.id(), quiet.stderr.as_str()), (first, ""));
+}
+
+#[test]
+fn the_steps_are_drawn_and_why_something_is_there_is_told() {
+    let world = world_with_shell!();
+    world.write("runtime.expr", &formation("drawn", r#"(sh "step\"quoted" "echo x > /there")"#));
+    let ran = world.forge(["build"]);
+    // A name with a quote is no name for a step; the error says so and nothing is made.
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    world.write(
+        "runtime.expr",
+        &formation("drawn", r#"(sh "quoted" "b mkdir -p /usr/share; echo x > /usr/share/there")"#),
+    );
+    world.build("runtime.expr");
+    let dot = world.forge(["graph", "drawn"]);
+    assert!(
+        dot.ok().stdout.starts_with("digraph \"drawn\" {") && dot.stdout.contains("label = \"quoted\""),
+        "{}",
+        dot.stdout
+    );
+    if have("dot") {
+        assert!(dot.stdout.contains("->"));
+    }
+    let mermaid = world.forge(["graph", "drawn", "--format", "mermaid"]);
+    assert!(mermaid.ok().stdout.starts_with("flowchart LR\n"), "{}", mermaid.stdout);
+    let graph = world.forge(["graph", "drawn", "--json"]).json();
+    assert!(graph["steps"].as_array().is_some_and(|steps| steps.iter().any(|step| step["name"] == "quoted")));
+    let why = world.forge(["why", "drawn", "/usr/share/there"]);
+    assert!(why.ok().stdout.contains("run quoted"), "{}", why.stdout);
+    assert_eq!(world.forge(["why", "drawn", "quoted", "--json"]).json()["kind"], "step");
+    assert_eq!(world.forge(["why", "drawn", "/nowhere"]).code, Some(1));
+}
+
+#[test]
+fn what_differs_elsewhere_is_found_with_its_cause() {
+    let world = world_with_shell!();
+    let steady = r#"(sh "steady" "b mkdir /d; for i in 1 2 3 4 5 6 7 8; do echo $i > /d/$i; done; b ls /d > /list")"#;
+    world.write("steady.expr", &formation("steady", steady));
+    let ran = world.forge(["build", "steady.expr", "--check"]);
+    assert!(ran.ok().stderr.contains("no difference"), "{}", ran.stderr);
+    let loose = r#"(sh "loose" "b date +%s > /time; b cat /proc/sys/kernel/random/uuid > /random; b uname -n > /host; b env > /env")"#;
+    world.write("loose.expr", &formation("loose", loose));
+    let ran = world.forge(["build", "loose.expr", "--check", "--json"]);
+    assert_eq!(ran.code, Some(104), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/time") && ran.stderr.contains("the time of the build"), "{}", ran.stderr);
+    let record: serde_json::Value =
+        serde_json::Deserializer::from_str(&ran.stdout).into_iter().next().unwrap().unwrap();
+    let files = record["check"]["differing"][0]["files"].as_array().unwrap();
+    let found: Vec<(&str, &str)> =
+        files.iter().map(|file| (file["path"].as_str().unwrap(), file["cause"].as_str().unwrap())).collect();
+    // The host's name, the environment and paths are fixed, and no difference.
+    assert_eq!(found, [("random", "random"), ("time", "time")]);
+}
+
+/// What an order of files is on this file system, the check must not miss.
+#[test]
+fn an_order_that_the_file_system_gave_is_found() {
+    let world = world_with_shell!();
+    for number in 0..24 {
+        world.write(&format!("many/file{number}"), "x");
+    }
+    // Busybox lists in the directory's own order with `find`.
+    let script = r#"(forge.files { "/many" = ./many; }) (forge.run { name = "lists"; command = [ "/bin/busybox" "sh" "-c" "/bin/busybox find /many > /order" ]; })"#;
+    world.write("runtime.expr", &formation("order", script));
+    let ran = world.forge(["build", "--check"]);
+    assert_eq!(ran.code, Some(104), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/order") && ran.stderr.contains("the same in another order"), "{}", ran.stderr);
+}
+
+#[test]
+fn two_builds_at_once_make_a_step_once() {
+    let world = world_with_shell!();
+    world.write(
+        "runtime.expr",
+        &formation("once", r#"(sh "slow" "b sleep 2; b cat /proc/sys/kernel/random/uuid > /id")"#),
+    );
+    let mut children: Vec<_> = (0..2)
+        .map(|_| world.command(["build"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        .collect();
+    let outputs: Vec<Ran> = children.drain(..).map(|child| Ran::of(child.wait_with_output().unwrap())).collect();
+    assert_eq!(outputs[0].id(), outputs[1].id());
+    let made = outputs.iter().filter(|ran| ran.stderr.contains("run slow")).count();
+    assert_eq!(made, 1, "{outputs:?}");
+    // One that dies gives up its claim.
+    world.write("runtime.expr", &formation("dead", r#"(sh "slower" "b sleep 4; echo x > /x")"#));
+    let mut dead = world.command(["build"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    dead.kill().unwrap();
+    dead.wait().unwrap();
+    world.forge(["build"]).ok();
+}
+
+#[test]
+fn an_interrupt_ends_everything_and_leaves_nothing() {
+    let world = world_with_shell!();
+    // It does not care for signals, and neither does what it started.
+    let script = r#"(sh "stubborn" "trap '' INT TERM; (b sleep 77) & b sleep 77")"#;
+    world.write("runtime.expr", &formation("stubborn", script));
+    let mut child = world.command(["build"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let scratch = world.store().join("scratch");
+    let began = Instant::now();
+    let running = || {
+        fs::read_dir(&scratch)
+            .is_ok_and(|mut entries| entries.any(|entry| entry.unwrap().path().join("changes").exists()))
+    };
+    while !running() && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let interrupted = Instant::now();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    // A second, with room for a busy machine.
+    assert!(interrupted.elapsed() < Duration::from_secs(5), "{:?}", interrupted.elapsed());
+    assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(world.store().join("building")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_step_sees_its_inputs_and_nothing_of_the_host() {
+    let world = world_with_shell!();
+    let probe = r#"(sh "probe" "
+        b env | b sort; b id -u; b hostname; umask; b pwd; b ls /; b ls /etc 2>/dev/null || true
+        b cat /proc/net/dev | b tail -n +3 | b cut -d: -f1; b ls /proc | b grep -c '^[0-9]'
+        b ls /sys | b wc -l; b ls /dev; b cat /proc/1/environ | b wc -c
+    ")"#;
+    world.write("runtime.expr", &formation("probe", probe));
+    let mut command = world.command(["build"]);
+    command.env("SECRET_OF_THE_HOST", "1").env("TZ", "Asia/Tokyo").env("LC_ALL", "tr_TR.UTF-8");
+    Ran::of(command.output().unwrap()).id();
+    let seen = world.forge(["log", "probe"]).ok().stdout.clone();
+    let (environment, rest) = seen.split_at(seen.find("\n0\nforge\n").unwrap_or_else(|| panic!("{seen}")) + 1);
+    for line in environment.lines() {
+        let name = line.split('=').next().unwrap();
+        let known =
+            ["HOME", "LANG", "LC_ALL", "PATH", "PWD", "SHLVL", "SOURCE_DATE_EPOCH", "TERM", "TZ", "OLDPWD", "_"];
+        assert!(known.contains(&name), "{line}");
+    }
+    assert!(environment.contains("SOURCE_DATE_EPOCH=315619200\n") && environment.contains("TZ=UTC\n"), "{seen}");
+    let lines: Vec<&str> = rest.lines().collect();
+    assert_eq!(lines[..4], ["0", "forge", "0022", "/"]);
+    for absent in ["/root", "home", "usr", "tmp/", "SECRET", "eth0", "ens"] {
+        assert!(!rest.contains(absent), "{absent}: {rest}");
+    }
+    // A loopback and nothing else.
+    assert!(lines.iter().any(|line| line.trim() == "lo"), "{rest}");
+    assert!(!rest.contains("sda") && !rest.contains("vda") && !rest.contains("kvm"), "{rest}");
+}
+
+#[test]
+fn attempts_to_escape_are_contained() {
+    let world = world_with_shell!();
+    let outside = world.path("out/secret");
+    fs::write(&outside, "secret").unwrap();
+    let script = format!(
+        r#"(sh "escapes" "
+        b ln -s {outside} /link; b cat /link 2>/dev/null && exit 9
+        b ln -s / /root-link; b ls /root-link/../../.. > /seen
+        b cat /proc/1/root{outside} 2>/dev/null && exit 9
+        b mknod /disk b 8 0; b head -c 1 /disk 2>/dev/null && exit 9
+        b mount -t tmpfs none /bin 2>/dev/null && exit 9
+        b chroot / /bin/busybox true; echo 1 > /proc/sysrq-trigger && exit 9
+        echo x > /proc/sys/kernel/hostname && exit 9
+        b kill -9 1; b kill -9 {pid} 2>/dev/null && exit 9
+        b cp /bin/busybox /setuid; b chmod 4755 /setuid; b rm /disk
+        echo contained > /proof
+    " )"#,
+        outside = outside.display(),
+        pid = std::process::id()
+    )
+    .replace("&& exit 9", "&& exit 9 || true");
+    world.write("runtime.expr", &formation("escapes", &script));
+    let ran = world.forge(["build"]);
+    ran.id();
+    assert_eq!(world.forge(["run", "escapes", "--", "/bin/busybox", "cat", "/proof"]).ok().stdout, "contained\n");
+    // A set-uid file is in the tree, and no run lets it be one.
+    let ran = world.forge(["run", "--user", "4:4", "escapes", "--", "/setuid", "id", "-u"]);
+    assert_eq!(ran.ok().stdout, "4\n");
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "secret");
+}
+
+#[test]
+fn a_fork_bomb_and_a_flood_end_with_their_step() {
+    let world = world_with_shell!();
+    let bomb = r#"(sh "bomb" "bomb() { bomb | bomb & }; ulimit -u 200 2>/dev/null || true; bomb; b sleep 1; exit 7")"#;
+    world.write("runtime.expr", &formation("bomb", bomb));
+    let ran = world.forge(["build"]);
+    assert_eq!(ran.code, Some(100), "{}", ran.stderr);
+    assert_eq!(fs::read_dir(world.store().join("scratch")).unwrap().count(), 0);
+}
+
+/// Derivations in Nix's own words, without a formation around them.
+const CHAIN: &str = r#"
+let
+  system = "x86_64-linux";
+  busybox = "${./seed}/busybox";
+  sh = name: attributes: script: derivation ({
+    inherit name system;
+    builder = busybox;
+    args = [ "sh" "-euc" script ];
+  } // attributes);
+  tools = sh "tools-1.0" { } ''
+    ${busybox} mkdir -p $out/bin
+    for program in sh mkdir cat ls env sort echo ln sed id; do ${busybox} ln -s ${busybox} $out/bin/$program; done
+  '';
+  withTools = name: attributes: sh name ({ PATH = "${tools}/bin"; } // attributes);
+  hello = withTools "hello-2.0" { outputs = [ "out" "doc" ]; } ''
+    mkdir -p $out/bin $doc
+    echo "hello from $out with ${tools}" > $out/bin/hello
+    echo "see $out" > $doc/readme
+    ln -s ../bin/hello $out/link
+  '';
+  probe = withTools "probe" {
+    big = "one\ntwo\n";
+    passAsFile = [ "big" ];
+    exportReferencesGraph = [ "graph" hello ];
+    me = builtins.placeholder "out";
+  } ''
+    mkdir $out
+    cat $bigPath graph > $out/files
+    env | sort | sed '/^_=/d;/NIX_BUILD_CORES/d;/^TERM/d' > $out/env
+    (ls -a $NIX_BUILD_TOP; id -u; cat /etc/passwd /etc/group /etc/hosts; umask) > $out/seen
+  '';
+  structured = withTools "structured" {
+    __structuredAttrs = true;
+    PATH = null;
+    list = [ "a b" "c'd" 3 ];
+    set = { x = "1"; y = true; };
+    deep = [ [ 1 ] ];
+    refs = hello;
+  } ''
+    export PATH=${tools}/bin
+    out=$(sed 's/.*"outputs":{"out":"\([^"]*\)".*/\1/' < $NIX_BUILD_TOP/.attrs.json)
+    mkdir -p $out; cat $NIX_BUILD_TOP/.attrs.sh > $out/sh; cat $NIX_BUILD_TOP/.attrs.json > $out/json
+  '';
+  flat = withTools "flat.txt" {
+    outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "fixed\n";
+  } "echo fixed > $out";
+  profile = derivation {
+    name = "user-environment"; inherit system; builder = "builtin:buildenv"; manifest = "${flat}";
+    derivations = [ "true" 5 1 "${tools}" "true" 5 2 "${hello}" "${hello.doc}" ];
+  };
+  wrong = withTools "wrong" { outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "a"; } "echo b > $out";
+  confined = withTools "confined" { allowedReferences = [ ]; } "echo ${tools} > $out";
+  floating = comment: sh "floating" {
+    __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; inherit comment;
+  } "${busybox} mkdir $out; ${busybox} printf 'I am %s' $out > $out/self";
+  above = comment: sh "above" { below = floating comment; } ''${busybox} mkdir $out; echo "$below $out" > $out/names'';
+in {
+  inherit tools hello probe structured flat profile wrong confined;
+  inherit (hello) doc;
+  floating = floating "one"; above = above "one"; above2 = above "another";
+}
+"#;
+
+#[test]
+fn nix_derivations_give_what_nix_gives() {
+    let world = world_with_shell!();
+    if std::env::consts::ARCH != "x86_64" {
+        eprintln!("skipped: the digests are of x86_64");
+        return;
+    }
+    world.write("chain.nix", CHAIN);
+    let judged = have("nix-build") && crate::world::is_root();
+    let attributes = ["tools", "hello", "doc", "probe", "structured", "flat", "profile"];
+    let root = world.path("nix");
+    for attribute in attributes {
+        let built = world.forge(["build", "chain.nix", "-A", attribute, "--json"]);
+        let record = built.ok().json();
+        let path = record["path"].as_str().unwrap().to_owned();
+        if !judged {
+            continue;
+        }
+        let nix = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.args(["--store", root.to_str().unwrap()]).args(arguments).current_dir(world.path("project"));
+            command
+                .env("NIX_CONFIG", "build-users-group =\nsandbox = true\nsubstitute = false")
+                .env("HOME", world.path("home"));
+            Ran::of(command.output().unwrap())
+        };
+        let ran = nix("nix-build", &["chain.nix", "-A", attribute, "--no-out-link"]);
+        if ran.code != Some(0) {
+            eprintln!("skipped: nix-build does not build here: {}", ran.stderr);
+            return;
+        }
+        assert_eq!(ran.stdout.trim(), path);
+        let hash = nix("nix-store", &["--query", "--hash", &path]).stdout;
+        let hash = store::nix::hash::NixHash::parse(hash.trim().as_bytes(), None).unwrap();
+        let ours = record["nar_hash"].as_str().unwrap();
+        assert_eq!(ours, format!("sha256:{}", store::digest::to_hex(hash.as_bytes())), "{attribute}");
+        let mut theirs: Vec<String> =
+            nix("nix-store", &["--query", "--references", &path]).stdout.lines().map(str::to_owned).collect();
+        theirs.sort();
+        assert_eq!(record["references"], serde_json::json!(theirs), "{attribute}");
+    }
+}
+
+#[test]
+fn what_is_fixed_confined_or_floating_is_held_to_it() {
+    let world = world_with_shell!();
+    world.write("chain.nix", CHAIN);
+    let wrong = world.forge(["build", "chain.nix", "-A", "wrong"]);
+    assert_eq!(wrong.code, Some(102), "{}", wrong.stderr);
+    let confined = world.forge(["build", "chain.nix", "-A", "confined"]);
+    assert_eq!(confined.code, Some(100));
+    assert!(confined.stderr.contains("`allowedReferences` does not allow"), "{}", confined.stderr);
+    // A floating output is named by what it is: another comment, the same name, and nothing above it is made again.
+    world.forge(["build", "chain.nix", "-A", "floating"]).ok();
+    let above = world.forge(["build", "chain.nix", "-A", "above", "--json"]).ok().json();
+    let again = world.forge(["build", "chain.nix", "-A", "above2", "--json"]).ok().json();
+    assert_eq!(above["path"], again["path"]);
+    assert_eq!(again["made"], serde_json::json!({ "build": 1 }));
+    let checked = world.forge(["build", "chain.nix", "-A", "hello", "--check"]);
+    assert!(checked.ok().stderr.contains("no difference"), "{}", checked.stderr);
+    // Nothing of it is on the host.
+    assert!(!std::path::Path::new(above["path"].as_str().unwrap()).exists());
+}
+
+#[test]
+fn what_nix_derivations_give_is_a_layer_with_all_it_refers_to() {
+    let world = world_with_shell!();
+    world.write("chain.nix", CHAIN);
+    world.write(
+        "runtime.expr",
+        r#"{ forge }:
+let chain = import ./chain.nix; in forge.formation {
+  name = "layered";
+  layers = [ (forge.closure chain.hello) (forge.files { "/copy" = chain.flat; }) ];
+  command = [ "${chain.tools}/bin/cat" "${chain.hello}/bin/hello" "/copy" ];
+}
+"#,
+    );
+    world.build("runtime.expr");
+    let ran = world.forge(["run", "layered"]);
+    assert!(ran.ok().stdout.starts_with("hello from /nix/store/") && ran.stdout.ends_with("fixed\n"), "{}", ran.stdout);
+    let path = ran.stdout.split_whitespace().nth(4).unwrap();
+    let why = world.forge(["why", "layered", path]);
+    assert!(why.ok().stdout.contains("hello-2.0 → "), "{}", why.stdout);
+    // A derivation is nothing to run.
+    assert_eq!(world.forge(["run", "./chain.nix", "-A", "hello"]).code, Some(125));
+}
+
+#[test]
+fn an_ordinary_user_builds_the_same() {
+    let Some(other) = World::of_ordinary_user() else { return };
+    let world = world_with_shell!();
+    if shell(&other).is_none() {
+        return;
+    }
+    for world in [&world, &other] {
+        world.write("chain.nix", CHAIN);
+    }
+    for attribute in ["probe", "above"] {
+        let ids = [&world, &other].map(|world| {
+            let ran = world.forge(["build", "chain.nix", "-A", attribute, "--json"]);
+            ran.ok().json()["nar_hash"].clone()
+        });
+        assert_eq!(ids[0], ids[1], "{attribute}");
+    }
+}
