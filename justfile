@@ -48,3 +48,8 @@ bench-store *words:
 faults what *words:
     cargo build --release -p cli
     python3 benchmarks/store/faults.py {{what}} --forge target/release/forge {{words}}
+
+# What building costs beside the work: `just bench-build [NIX_BUILD] [STEPS]`
+bench-build nix="" steps="10000":
+    cargo build --release -p cli
+    python3 benchmarks/build/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --steps {{steps}} {{ if nix == "" { "" } else { "--nix " + nix } }}

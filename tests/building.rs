@@ -11,16 +11,24 @@ use crate::world::{Ran, World, have};
 /// A static shell of this machine, put into the project; none, with words, where there is none.
 fn shell(world: &World) -> Option<()> {
     let found = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| fs::metadata(path).is_ok())?;
-    // Elsewhere it may need a loader, which the root does not have.
     let bytes = fs::read(found).ok()?;
-    if bytes.windows(15).any(|window| window == b"ld-linux-x86-64") {
-        eprintln!("skipped: busybox is not static here");
+    if wants_loader(&bytes) {
         return None;
     }
     let path = world.write("seed/busybox", "");
     fs::write(&path, bytes).unwrap();
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     Some(())
+}
+
+/// Whether a program of 64 bits has a program header PT_INTERP (3): elf(5). The root has no loader for it.
+fn wants_loader(bytes: &[u8]) -> bool {
+    let number = |at: usize, size: usize| {
+        let field = bytes.get(at..at + size).unwrap_or_default();
+        field.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let (start, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|index| number(start + index * size, 4) == 3)
 }
 
 macro_rules! world_with_shell {
