@@ -405,6 +405,8 @@ let
       stopSignal ? null,
       capabilities ? [ ],
       labels ? { },
+      preInstall ? null,
+      postInstall ? null,
     }:
     let
       words =
@@ -429,7 +431,7 @@ let
         else if builtins.any isFunction layers then
           fail specification "layers" "formation ${name}: a function is no layer; in a list a call stands in parentheses: [ (forge.debian { … }) ]"
         else
-          realiseLayers name (flatten specification layers);
+          realiseLayers name (withHooks specification);
       launch = {
         inherit directory user network stopSignal;
         entrypoint = words "entrypoint" entrypoint;
@@ -461,6 +463,36 @@ let
       };
     };
 
+  # The layers with the formation's hooks: `preInstall` over the lowest layer, before the others; `postInstall` over all of them.
+  withHooks =
+    specification:
+    let
+      layers = flatten specification specification.layers;
+      hook =
+        setting:
+        let
+          value = specification.${setting} or null;
+        in
+        if value == null then
+          [ ]
+        else if isString value || isAttrs value && isString (value.script or null) then
+          [
+            (run (
+              {
+                name = setting;
+                timeout = "10m";
+              }
+              // (if isString value then { script = value; } else value)
+            ))
+          ]
+        else
+          wrong specification setting "formation ${specification.name}: `${setting}` is a script, or { script; timeout; }";
+    in
+    (if layers == [ ] then [ ] else [ (head layers) ])
+    ++ hook "preInstall"
+    ++ (if layers == [ ] then [ ] else builtins.tail layers)
+    ++ hook "postInstall";
+
   # A formation with more layers and other settings: environment, labels and limits are joined, the rest is replaced.
   extend =
     base: changes:
@@ -468,10 +500,14 @@ let
       old = base.specification or (throw "forge.extend: the first argument is a formation");
     in
     formation (
-      old
+      removeAttrs old [
+        "preInstall"
+        "postInstall"
+      ]
       // changes
       // {
-        layers = flatten old old.layers ++ flatten changes (changes.layers or [ ]);
+        # The hooks of what is extended stay where they are: below what is put on top.
+        layers = withHooks old ++ flatten changes (changes.layers or [ ]);
         environment = (old.environment or { }) // (changes.environment or { });
         labels = (old.labels or { }) // (changes.labels or { });
         limits = (old.limits or { }) // (changes.limits or { });
