@@ -1,56 +1,24 @@
 //! Whole expressions: what we print is what Nix prints, and what we complain of is what it complains of. What is expected lies
 //! beside each fixture, from Nix 2.34.8; where Nix 2.34 is on the `PATH` it is asked again, and asked generated questions too.
 
-use std::collections::BTreeMap;
+#[path = "support/nix.rs"]
+mod nix;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use expressions::frontend::{Invocation, nix_instantiate};
-
-/// What was printed, data and words, and how the program ended.
-#[derive(Debug, PartialEq, Eq)]
-struct Answer {
-    output: String,
-    errors: String,
-    okay: bool,
-}
+use nix::Answer;
 
 fn arguments(file: &Path) -> Vec<std::ffi::OsString> {
     vec!["--eval".into(), "--strict".into(), file.into()]
 }
 
 fn ours(file: &Path) -> Answer {
-    let printed = nix_instantiate(&Invocation {
-        arguments: arguments(file),
-        directory: "/".into(),
-        environment: BTreeMap::new(),
-        input: Vec::new(),
-        terminal: false,
-        system: "x86_64-linux".to_owned(),
-        time: 0,
-        recorder: None,
-        lock: store::lock::Lock::default(),
-        fetched: BTreeMap::new(),
-    });
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Answer { output: text(&printed.output), errors: text(&printed.errors), okay: printed.code == 0 }
+    nix::ours(arguments(file))
 }
 
 fn theirs(file: &Path) -> Answer {
-    let output = Command::new("nix-instantiate").args(arguments(file)).output().expect("Nix was here a moment ago");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Answer { output: text(&output.stdout), errors: text(&output.stderr), okay: output.status.success() }
-}
-
-/// Whether the Nix whose words these are can be asked.
-fn nix_is_here() -> bool {
-    let version = Command::new("nix-instantiate").arg("--version").output();
-    let is_here = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("(Nix) 2.34."));
-    if !is_here {
-        eprintln!("skipped: there is no nix-instantiate 2.34 on the PATH");
-    }
-    is_here
+    nix::theirs(arguments(file))
 }
 
 /// What went wrong, without how it came to that: that is told a little differently from one version of Nix to the next.
@@ -95,7 +63,7 @@ fn mistakes_are_told_as_nix_tells_them() {
 
 #[test]
 fn what_is_expected_is_what_nix_says() {
-    if !nix_is_here() {
+    if !nix::is_here() {
         return;
     }
     // Nix may see another file system than we do, but for the temporary directory.
@@ -255,7 +223,7 @@ fn question(numbers: &mut Numbers) -> String {
 
 #[test]
 fn generated_expressions_print_what_nix_prints() {
-    if !nix_is_here() {
+    if !nix::is_here() {
         return;
     }
     let mut numbers = Numbers(7);
@@ -273,7 +241,7 @@ fn generated_expressions_print_what_nix_prints() {
 
 #[test]
 fn many_generated_expressions_have_the_value_they_have_in_nix() {
-    if !nix_is_here() {
+    if !nix::is_here() {
         return;
     }
     let mut numbers = Numbers(8);

@@ -3,20 +3,11 @@
 //!
 //! `GENERATED=50000` asks so many, `GENERATED_SEED=1` others, `GENERATED_SHOWN=1` shows each before it is asked.
 
-use std::collections::BTreeMap;
+#[path = "support/nix.rs"]
+mod nix;
+
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-
-use expressions::frontend::{Invocation, nix_instantiate};
-
-/// The version of Nix on the `PATH`, for instance (2, 8).
-fn version() -> Option<(u32, u32)> {
-    let output = Command::new("nix-instantiate").arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let mut numbers = text.split_whitespace().last()?.split('.').map(|number| number.parse().ok());
-    Some((numbers.next()??, numbers.next()??))
-}
 
 fn arguments(file: &Path) -> Vec<std::ffi::OsString> {
     ["--eval", "--strict", "--json", "--store", "dummy://"].map(Into::into).into_iter().chain([file.into()]).collect()
@@ -26,27 +17,19 @@ fn arguments(file: &Path) -> Vec<std::ffi::OsString> {
 fn theirs(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
     let file = directory.join("questions.nix");
     fs::write(&file, list(questions)).expect("the questions are written");
-    let output = Command::new("nix-instantiate").args(arguments(&file)).output().expect("Nix was here a moment ago");
-    // A character that was cut in two is no text.
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
+    values(&nix::theirs(arguments(&file)))
 }
 
 fn ours(directory: &Path, questions: &[String]) -> Option<Vec<String>> {
     let file = directory.join("ours.nix");
     fs::write(&file, list(questions)).expect("the questions are written");
-    let printed = nix_instantiate(&Invocation {
-        arguments: arguments(&file),
-        directory: "/".into(),
-        environment: BTreeMap::new(),
-        input: Vec::new(),
-        terminal: false,
-        system: "x86_64-linux".to_owned(),
-        time: 0,
-        recorder: None,
-        lock: store::lock::Lock::default(),
-        fetched: BTreeMap::new(),
-    });
-    (printed.code == 0).then(|| serde_json::from_slice(&printed.output).ok())?
+    values(&nix::ours(arguments(&file)))
+}
+
+fn values(answer: &nix::Answer) -> Option<Vec<String>> {
+    // A character that was cut in two is no text.
+    let is_text = !answer.output.contains(char::REPLACEMENT_CHARACTER);
+    if answer.okay && is_text { serde_json::from_str(&answer.output).ok() } else { None }
 }
 
 /// Names that all questions see. What drags along a whole `.drv` wants a store that has it, and is asked elsewhere.
@@ -225,7 +208,7 @@ fn culprit<'a>(directory: &Path, questions: &'a [String]) -> &'a [String] {
 
 #[test]
 fn what_is_generated_has_the_value_it_has_in_nix() {
-    let Some(version) = version() else {
+    let Some(version) = nix::version() else {
         eprintln!("skipped: no nix-instantiate on the PATH");
         return;
     };

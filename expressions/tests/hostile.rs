@@ -152,7 +152,8 @@ fn nothing_that_is_read_makes_a_reader_stumble() {
             let started = Instant::now();
             let result = std::panic::catch_unwind(|| reader(bytes));
             assert!(result.is_ok(), "{name}: {}", bytes.escape_ascii());
-            assert!(started.elapsed() < Duration::from_secs(20), "{name} takes too long: {}", bytes.escape_ascii());
+            // Seconds at most where others leave the processor alone; a program that compares all with all would take hours.
+            assert!(started.elapsed() < Duration::from_secs(180), "{name} takes too long: {}", bytes.escape_ascii());
         };
         seeds.iter().for_each(|seed| try_one(seed));
         let started = Instant::now();
@@ -215,6 +216,7 @@ fn depth_and_length_are_bounded() {
         let started = Instant::now();
         check_text("text".into(), text.clone().into_bytes(), Path::new("/d"), &Sources::pure("/nowhere"));
         let shown = &text[..text.len().min(60)];
-        assert!(started.elapsed() < Duration::from_secs(20), "{shown} took {:?}", started.elapsed());
+        // Seconds at most where others leave the processor alone; a program that compares all with all would take hours.
+        assert!(started.elapsed() < Duration::from_secs(180), "{shown} took {:?}", started.elapsed());
     }
 }

@@ -1,12 +1,13 @@
 //! Short questions with Nix's answers (`fixtures/expressions/questions`): ours must be the same. Where Nix 2.34 is on the
 //! `PATH` it is asked again.
 
-use std::collections::BTreeMap;
+#[path = "support/nix.rs"]
+mod nix;
+
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::Command;
 
-use expressions::frontend::{Invocation, nix_instantiate};
+use nix::Answer;
 
 /// The questions of a file and what is expected of them.
 fn questions(name: &str) -> Vec<(String, String)> {
@@ -23,39 +24,17 @@ fn arguments(question: &str) -> Vec<OsString> {
 }
 
 /// The value as JSON, or what is wrong without how it came to that.
-fn answer(output: &[u8], errors: &[u8]) -> String {
-    let (output, errors) = (String::from_utf8_lossy(output), String::from_utf8_lossy(errors));
-    let complaint = errors.lines().map(str::trim).rfind(|line| line.starts_with("error: "));
-    complaint.unwrap_or(output.trim_end()).to_owned()
-}
-
-fn ask_us(question: &str) -> String {
-    let printed = nix_instantiate(&Invocation {
-        arguments: arguments(question),
-        directory: "/".into(),
-        environment: BTreeMap::new(),
-        input: Vec::new(),
-        terminal: false,
-        system: "x86_64-linux".to_owned(),
-        time: 0,
-        recorder: None,
-        lock: store::lock::Lock::default(),
-        fetched: BTreeMap::new(),
-    });
-    answer(&printed.output, &printed.errors)
+fn short(answer: &Answer) -> String {
+    let complaint = answer.errors.lines().map(str::trim).rfind(|line| line.starts_with("error: "));
+    complaint.unwrap_or(answer.output.trim_end()).to_owned()
 }
 
 fn check(name: &str) {
-    let version = Command::new("nix-instantiate").arg("--version").output();
-    let nix_is_here = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("(Nix) 2.34."));
-    if !nix_is_here {
-        eprintln!("skipped: there is no nix-instantiate 2.34 on the PATH");
-    }
+    let nix_is_here = nix::is_here();
     for (question, expected) in questions(name) {
-        assert_eq!(ask_us(&question), expected, "{question}");
+        assert_eq!(short(&nix::ours(arguments(&question))), expected, "{question}");
         if nix_is_here {
-            let output = Command::new("nix-instantiate").args(arguments(&question)).output().expect("Nix answers");
-            assert_eq!(answer(&output.stdout, &output.stderr), expected, "Nix says of {question}");
+            assert_eq!(short(&nix::theirs(arguments(&question))), expected, "Nix says of {question}");
         }
     }
 }
