@@ -12,6 +12,7 @@ mod lazy;
 mod parse;
 mod program;
 mod table;
+mod way;
 
 use std::cell::RefCell;
 use std::ops::Range;

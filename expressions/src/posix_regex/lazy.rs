@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use super::Captures;
 use super::program::{Node, Program};
+use super::way::{At, Way, fill};
 
 /// A column: whether each node gets anywhere.
 type Bits = Box<[u64]>;
@@ -145,34 +146,12 @@ impl Lazy {
         if !bit(&first, program.start) {
             return Some(None);
         }
-        let mut captures: Captures = vec![None; program.groups];
-        let mut opened = vec![0; program.groups];
-        let (mut position, mut node, mut column) = (0, program.start, &first[..]);
+        let (mut way, mut column) = (Way::new(program, 0), &first[..]);
         loop {
-            node = match program.nodes[node as usize] {
-                Node::Byte(_, next) => {
-                    position += 1;
-                    column = &self.columns[self.trail[position] as usize];
-                    next
-                }
-                Node::Either(first, second) | Node::Prefer(first, second) => {
-                    if bit(column, first) {
-                        first
-                    } else {
-                        second
-                    }
-                }
-                Node::Open(group, next) => {
-                    opened[group as usize] = position;
-                    next
-                }
-                Node::Close(group, next) => {
-                    captures[group as usize] = Some(opened[group as usize]..position);
-                    next
-                }
-                Node::Start(next) | Node::End(next) => next,
-                Node::Accept => return Some(Some(captures)),
-            };
+            if let Some(captures) = way.go_on(program, |_, first, _| bit(column, first)) {
+                return Some(Some(captures));
+            }
+            column = &self.columns[self.trail[way.position] as usize];
         }
     }
 
@@ -295,57 +274,19 @@ impl<'a> Stretch<'a> {
         self.columns.resize((count + 1) * width, 0);
         for position in (start..=end).rev() {
             let (column, later) = self.columns[(position - start) * width..].split_at_mut(width);
-            let byte = self.text.get(position).copied();
-            let is_end = position == self.text.len();
-            for (index, node) in self.program.nodes.iter().enumerate() {
-                column[index] = match *node {
-                    Node::Byte(set, next) => match byte {
-                        Some(byte) if self.program.sets[set as usize].0[usize::from(byte)] => later[next as usize],
-                        _ => 0,
-                    },
-                    Node::Either(first, second) => column[first as usize].max(column[second as usize]),
-                    Node::Prefer(first, second) => match column[first as usize] {
-                        0 => column[second as usize],
-                        end => end,
-                    },
-                    Node::Open(_, next) | Node::Close(_, next) => column[next as usize],
-                    Node::Start(next) if position == 0 => column[next as usize],
-                    Node::End(next) if is_end => column[next as usize],
-                    Node::Start(_) | Node::End(_) => 0,
-                    Node::Accept if not_empty && position == start => 0,
-                    Node::Accept => (position - start) as u32 + 1,
-                };
-            }
+            let accepted = if not_empty && position == start { 0 } else { (position - start) as u32 + 1 };
+            let at = At { byte: self.text.get(position).copied(), is_start: position == 0, accepted };
+            fill(self.program, at, later, column);
         }
-        let mut node = self.program.start;
-        if self.columns[node as usize] == 0 {
+        if self.columns[self.program.start as usize] == 0 {
             return Some(None);
         }
-        let mut captures: Captures = vec![None; self.program.groups];
-        let mut opened = vec![start; self.program.groups];
-        let mut position = start;
+        let mut way = Way::new(self.program, start);
         loop {
-            let column = &self.columns[(position - start) * width..][..width];
-            node = match self.program.nodes[node as usize] {
-                Node::Byte(_, next) => {
-                    position += 1;
-                    next
-                }
-                Node::Either(first, second) if column[first as usize] >= column[second as usize] => first,
-                Node::Either(_, second) => second,
-                Node::Prefer(first, _) if column[first as usize] != 0 => first,
-                Node::Prefer(_, second) => second,
-                Node::Open(group, next) => {
-                    opened[group as usize] = position;
-                    next
-                }
-                Node::Close(group, next) => {
-                    captures[group as usize] = Some(opened[group as usize]..position);
-                    next
-                }
-                Node::Start(next) | Node::End(next) => next,
-                Node::Accept => return Some(Some(captures)),
-            };
+            let column = &self.columns[(way.position - start) * width..][..width];
+            if let Some(captures) = way.go_furthest(self.program, column) {
+                return Some(Some(captures));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How far each node gets from each position of a text.
 
-use super::program::{Node, Program};
+use super::program::Program;
+use super::way::{At, Way, fill};
 use super::{Captures, Fault};
 
 /// How far nodes get from one position: the end of the match and one, or 0 where there is none.
@@ -55,27 +56,10 @@ impl<'a> Table<'a> {
 
     /// Fills in a column from the one after it.
     fn compute(&self, position: usize, later: &Column, column: &mut Column, not_empty: bool) {
-        let byte = self.text.get(position).copied();
         let is_end = position == self.text.len();
-        for (index, node) in self.program.nodes.iter().enumerate() {
-            column[index] = match *node {
-                Node::Byte(set, next) => match byte {
-                    Some(byte) if self.program.sets[set as usize].0[usize::from(byte)] => later[next as usize],
-                    _ => 0,
-                },
-                Node::Either(first, second) => column[first as usize].max(column[second as usize]),
-                Node::Prefer(first, second) => match column[first as usize] {
-                    0 => column[second as usize],
-                    end => end,
-                },
-                Node::Open(_, next) | Node::Close(_, next) => column[next as usize],
-                Node::Start(next) if position == 0 => column[next as usize],
-                Node::End(next) if is_end => column[next as usize],
-                Node::Start(_) | Node::End(_) => 0,
-                Node::Accept if not_empty || self.whole && !is_end => 0,
-                Node::Accept => position as u32 + 1,
-            };
-        }
+        let accepted = if not_empty || self.whole && !is_end { 0 } else { position as u32 + 1 };
+        let at = At { byte: self.text.get(position).copied(), is_start: position == 0, accepted };
+        fill(self.program, at, later, column);
     }
 
     /// Whether the expression matches from a position.
@@ -127,38 +111,15 @@ impl<'a> Table<'a> {
     /// Walks the way that counts, from a position where there is a match, and notes the groups.
     pub(super) fn walk(&mut self, start: usize, not_empty: bool) -> Captures {
         let program = self.program;
-        let mut captures: Captures = vec![None; program.groups];
-        let mut opened = vec![start; program.groups];
-        let (mut position, mut node) = (start, program.start);
+        let mut way = Way::new(program, start);
         loop {
-            let special = self.not_empty.take().filter(|(at, _)| not_empty && *at == position);
+            let special = self.not_empty.take().filter(|(at, _)| not_empty && *at == way.position);
             let column = match &special {
                 Some((_, column)) => column,
-                None => self.column(position),
+                None => self.column(way.position),
             };
-            // All nodes up to the next byte are decided by one column.
-            loop {
-                node = match program.nodes[node as usize] {
-                    Node::Byte(_, next) => {
-                        node = next;
-                        position += 1;
-                        break;
-                    }
-                    Node::Either(first, second) if column[first as usize] >= column[second as usize] => first,
-                    Node::Either(_, second) => second,
-                    Node::Prefer(first, _) if column[first as usize] != 0 => first,
-                    Node::Prefer(_, second) => second,
-                    Node::Open(group, next) => {
-                        opened[group as usize] = position;
-                        next
-                    }
-                    Node::Close(group, next) => {
-                        captures[group as usize] = Some(opened[group as usize]..position);
-                        next
-                    }
-                    Node::Start(next) | Node::End(next) => next,
-                    Node::Accept => return captures,
-                };
+            if let Some(captures) = way.go_furthest(program, column) {
+                return captures;
             }
         }
     }
