@@ -10,6 +10,7 @@ mod ecosystems;
 mod errors;
 mod exchange;
 mod export;
+mod fetchers;
 mod formatting;
 mod import;
 mod nix_cache;
