@@ -53,3 +53,13 @@ faults what *words:
 bench-build nix="" steps="10000":
     cargo build --release -p cli
     python3 benchmarks/build/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --steps {{steps}} {{ if nix == "" { "" } else { "--nix " + nix } }}
+
+# What forge and Nix call the packages of a nixpkgs, one by one: `just nixpkgs NIXPKGS [NIX_INSTANTIATE] [EVERY]`
+nixpkgs directory nix="nix-instantiate" every="50":
+    cargo build --release -p expressions --example nix_instantiate
+    python3 benchmarks/nixpkgs.py --forge "${CARGO_TARGET_DIR:-target}/release/examples/nix_instantiate" --nix "{{nix}}" --every {{every}} "{{directory}}"
+
+# The language tests of the Nix sources, by forge: `just nix-suite NIX/tests/functional [--show]`
+nix-suite directory *options:
+    cargo build --release -p expressions --example nix_instantiate
+    python3 benchmarks/nix_suite.py --forge "${CARGO_TARGET_DIR:-target}/release/examples/nix_instantiate" {{options}} "{{directory}}"
