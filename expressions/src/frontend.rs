@@ -139,6 +139,12 @@ pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> std::result::
     for name in &options.unknown {
         sink(Stream::Errors, format!("warning: unknown setting '{name}'\n").as_bytes());
     }
+    if options.add_root && !options.evaluate {
+        sink(
+            Stream::Errors,
+            b"warning: '--add-root' makes no link: paths of derivations are printed, and nothing is written to /nix/store\n",
+        );
+    }
     let terminal = invocation.terminal;
     stack::deep(move || {
         let words = Arc::clone(sink);
@@ -147,7 +153,7 @@ pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> std::result::
         });
         let evaluator = evaluator(invocation, &options, listener);
         let mut output = Vec::new();
-        let result = run(&evaluator, invocation, &options, &mut output);
+        let result = evaluator.within_memory(|| run(&evaluator, invocation, &options, &mut output));
         let unanswered = evaluator.locking.borrow_mut().take_unanswered();
         if !unanswered.is_empty() {
             return Err(unanswered);

@@ -12,8 +12,9 @@
 //! * A pointer is packed into a word with its kind in the three lowest bits; every allocation is aligned to 8 bytes. Words keep
 //!   the provenance of their pointers, so that Miri can check all of this: `cargo +nightly miri test -p expressions --lib heap`.
 //!
-//! There is no collector; `docs/why/evaluator.md` says why. A limit on memory is kept by [`set_limit`].
+//! There is no collector; `docs/why/evaluator.md` says why. A limit on memory is kept by `limit.rs`.
 
+mod limit;
 mod permanent;
 mod region;
 mod scope;
@@ -33,6 +34,7 @@ use std::rc::Rc;
 use crate::fast_hash::FastMap;
 use crate::value::{Reference, References};
 
+pub use limit::{check_room, is_exhausted, set_limit, within};
 pub use permanent::permanently;
 pub use region::{keep, region};
 pub use scope::{Scope, call};
@@ -111,17 +113,6 @@ impl Drop for Chunks {
     }
 }
 
-/// How many bytes this thread may use for values. Beyond, [`crate::stack::has_room`] denies that there is room, so that what
-/// wants more and more fails like what goes deeper and deeper.
-pub fn set_limit(limit: usize) {
-    LIMIT.with(|cell| cell.set(limit));
-}
-
-/// Whether more memory was used than is allowed.
-pub fn is_exhausted() -> bool {
-    USED.with(Cell::get) > LIMIT.with(Cell::get)
-}
-
 fn new_chunk(size: usize) -> NonNull<u8> {
     FREE.with(|free| free.generation.set(free.generation.get().wrapping_add(1)));
     let used = USED.with(|used| {
@@ -129,9 +120,13 @@ fn new_chunk(size: usize) -> NonNull<u8> {
         used.get()
     });
     if used > LIMIT.with(Cell::get) {
+        if size > LARGEST_CHUNK {
+            USED.with(|used| used.set(used.get().saturating_sub(size)));
+            limit::give_up();
+        }
         crate::stack::close();
     }
-    let layout = Layout::from_size_align(size, 16).expect("no allocation is that large");
+    let layout = Layout::from_size_align(size, 16).unwrap_or_else(|_| limit::give_up());
     // SAFETY: the size is not zero.
     let pointer = unsafe { std::alloc::alloc(layout) };
     let Some(pointer) = NonNull::new(pointer) else { std::alloc::handle_alloc_error(layout) };

@@ -2,8 +2,10 @@
 //!
 //! What is a program to Nix 2.34 is one here, with the same meaning. The first mistake ends the reading.
 
+mod application;
 mod attributes;
 mod formals;
+mod operators;
 mod strings;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ast::{Attribute, Formal, Formals, Kind, LONGEST, Lambda, List};
-use crate::ast::{Name, Node, Operator, Part, Span, Text, Tree};
+use crate::ast::{Name, Node, Part, Span, Text, Tree};
 use crate::error::{Finding, Place, Severity, SourceText};
 use crate::lexer::{Lexer, Token};
 use crate::settings::{Lint, Lints};
@@ -60,43 +62,6 @@ struct Open {
 
 /// Nesting beyond this is refused: no person writes it, and a program that does would use up memory for stack.
 const DEEPEST: usize = 20_000;
-
-/// Operators in a row nest to the left without the parser noticing: from here on they are counted,
-const LONG_ROW: usize = 100;
-
-/// and so many of those are too many.
-const MOST_LATE: usize = 200_000;
-
-/// A call in parentheses that is called again takes the further arguments, up to so many.
-const MOST_ARGUMENTS: usize = 64;
-
-/// Binding strength and whether the operator may be repeated and groups to the right.
-#[derive(Clone, Copy, PartialEq)]
-enum Grouping {
-    Left,
-    Right,
-    None,
-}
-
-const NOT: u8 = 7;
-const NEGATION: u8 = 12;
-
-#[inline]
-fn binary(token: Token) -> Option<(u8, Grouping)> {
-    Some(match token {
-        Token::Arrow => (1, Grouping::Right),
-        Token::Either => (2, Grouping::Left),
-        Token::And => (3, Grouping::Left),
-        Token::Equal | Token::NotEqual => (4, Grouping::None),
-        Token::Less | Token::Greater | Token::LessOrEqual | Token::GreaterOrEqual => (5, Grouping::None),
-        Token::Update => (6, Grouping::Right),
-        Token::Plus | Token::Minus => (8, Grouping::Left),
-        Token::Times | Token::Slash => (9, Grouping::Left),
-        Token::Append => (10, Grouping::Right),
-        Token::Question => (11, Grouping::None),
-        _ => return None,
-    })
-}
 
 /// Reads a whole text; also gives what is worth a warning.
 pub fn parse(
@@ -345,244 +310,6 @@ impl<'a> Parser<'a> {
         let body = self.expression()?;
         let number = self.tree.add_lambda(Lambda { name: None, argument, formals, body });
         Ok(self.add(Kind::Lambda(number), span))
-    }
-
-    /// Operators of at least this strength.
-    fn operation(&mut self, minimum: u8) -> Result<Node> {
-        self.deeper(|parser| parser.operators(minimum))
-    }
-
-    fn operators(&mut self, minimum: u8) -> Result<Node> {
-        let start = self.span;
-        let mut left = match self.token {
-            Token::Not => {
-                self.advance();
-                let operand = self.operation(NOT)?;
-                self.not(operand)
-            }
-            Token::Minus => {
-                self.advance();
-                let operand = self.operation(NEGATION)?;
-                let zero = self.add(Kind::Integer(0), start);
-                self.call(start, known::SUB, &[zero, operand])
-            }
-            _ => self.application()?,
-        };
-        let mut left_span = start;
-        let mut previous = None;
-        let mut row = 0;
-        while let Some((strength, grouping)) = binary(self.token) {
-            if strength < minimum {
-                break;
-            }
-            if grouping == Grouping::None && previous == Some(strength) {
-                return Err(self.unexpected(None));
-            }
-            row += 1;
-            self.late += usize::from(row > LONG_ROW);
-            if self.late > MOST_LATE {
-                return Err(self.error(self.span, "too many operators in a row"));
-            }
-            let (sign, operator) = (self.token, self.span);
-            self.advance();
-            previous = Some(strength);
-            if sign == Token::Question {
-                let path = self.attribute_path()?;
-                let span = self.tree.span(left);
-                left = self.add(Kind::Has { from: left, path }, span);
-                continue;
-            }
-            let right_span = self.span;
-            let right = self.operation(if grouping == Grouping::Right { strength } else { strength + 1 })?;
-            left = self.combine(sign, operator, (left_span, left), (right_span, right));
-            left_span = start;
-        }
-        Ok(left)
-    }
-
-    fn not(&mut self, operand: Node) -> Node {
-        let span = self.tree.span(operand);
-        self.add(Kind::Not(operand), span)
-    }
-
-    fn combine(
-        &mut self,
-        sign: Token,
-        span: Span,
-        (left_span, left): (Span, Node),
-        (right_span, right): (Span, Node),
-    ) -> Node {
-        let operator = match sign {
-            Token::Less => return self.call(span, known::LESS_THAN, &[left, right]),
-            Token::Greater => return self.call(span, known::LESS_THAN, &[right, left]),
-            Token::LessOrEqual => {
-                let greater = self.call(span, known::LESS_THAN, &[right, left]);
-                return self.not(greater);
-            }
-            Token::GreaterOrEqual => {
-                let less = self.call(span, known::LESS_THAN, &[left, right]);
-                return self.not(less);
-            }
-            Token::Minus => return self.call(span, known::SUB, &[left, right]),
-            Token::Times => return self.call(span, known::MUL, &[left, right]),
-            Token::Slash => return self.call(span, known::DIV, &[left, right]),
-            Token::Plus => {
-                let parts = [Part { span: left_span, node: left }, Part { span: right_span, node: right }];
-                let parts = self.tree.add_parts(&parts);
-                return self.add(Kind::Concatenation { forced: false, parts }, span);
-            }
-            Token::Equal => Operator::Equal,
-            Token::NotEqual => Operator::NotEqual,
-            Token::And => Operator::And,
-            Token::Either => Operator::Or,
-            Token::Arrow => Operator::Implies,
-            Token::Update => Operator::Update,
-            _ => Operator::ConcatenateLists,
-        };
-        self.add(Kind::Binary(operator, left, right), span)
-    }
-
-    fn call(&mut self, span: Span, function: Symbol, arguments: &[Node]) -> Node {
-        // The function's own place is unknown, as it is not written.
-        let function = self.add(Kind::Variable(function), Span::default());
-        let arguments = self.tree.add_items(arguments);
-        self.add(Kind::Call { function, arguments }, span)
-    }
-
-    #[inline]
-    fn starts_operand(&self) -> bool {
-        matches!(
-            self.token,
-            Token::Identifier
-                | Token::Integer
-                | Token::Float
-                | Token::Path
-                | Token::HomePath
-                | Token::SearchPath
-                | Token::Uri
-                | Token::Quote
-                | Token::IndentedQuote
-                | Token::Rec
-                | Token::Let
-                | Token::ParenthesisOpen
-                | Token::BraceOpen
-                | Token::BracketOpen
-        )
-    }
-
-    fn application(&mut self) -> Result<Node> {
-        let start = self.span;
-        let (function, _) = self.selection()?;
-        if !self.starts_operand() {
-            return Ok(function);
-        }
-        let open = self.open.nodes.len();
-        let (mut callee, mut span) = (function, start);
-        if let Kind::Call { function: inner, arguments } = self.tree.kind(function) {
-            let given = self.tree.items(arguments);
-            if given.len() < MOST_ARGUMENTS {
-                self.open.nodes.extend(given);
-                (callee, span) = (inner, self.tree.span(function));
-            }
-        }
-        while self.starts_operand() {
-            let argument_start = self.span;
-            let (argument, odd) = self.selection()?;
-            self.warn_of_or(odd, argument_start);
-            self.open.nodes.push(argument);
-        }
-        let arguments = self.close_items(open);
-        Ok(self.add(Kind::Call { function: callee, arguments }, span))
-    }
-
-    /// `f (a or)` without the parentheses means something else than it looks like.
-    fn warn_of_or(&mut self, odd: bool, start: Span) {
-        if odd {
-            let end = self.text.bytes[..self.span.start as usize].trim_ascii_end().len();
-            let place = Some(Place { text: Arc::clone(self.text), start: start.start as usize, end });
-            let message =
-                "this expression uses `or` as an identifier in a way that will change in a future Nix release";
-            let hint = Some("wrap it in parentheses to keep its meaning".to_owned());
-            let (severity, trace) = (Severity::Warning, Vec::new());
-            self.warnings.push(Finding { severity, message: message.into(), place, trace, hint });
-        }
-    }
-
-    /// An operand with what is selected from it; and whether it is `a or`, a call of a function named `or`.
-    fn selection(&mut self) -> Result<(Node, bool)> {
-        let start = self.span;
-        let from = self.simple()?;
-        if self.is(Token::Dot) {
-            self.advance();
-            let path = self.attribute_path()?;
-            let mut fallback = None;
-            if self.token == Token::Or {
-                self.advance();
-                let fallback_start = self.span;
-                // A row of these nests without an expression between.
-                let (expression, odd) = self.deeper(Self::selection)?;
-                self.warn_of_or(odd, fallback_start);
-                fallback = Some(expression);
-            }
-            return Ok((self.add(Kind::Select { from, path, fallback }, start), false));
-        }
-        if self.token == Token::Or {
-            let or = self.add(Kind::Variable(known::OR), start);
-            self.advance();
-            let arguments = self.tree.add_items(&[or]);
-            return Ok((self.add(Kind::Call { function: from, arguments }, start), true));
-        }
-        Ok((from, false))
-    }
-
-    fn attribute_path(&mut self) -> Result<List<Name>> {
-        let first = self.attribute_name()?;
-        if !self.is(Token::Dot) {
-            return Ok(self.tree.add_names(&[first]));
-        }
-        let start = self.open.names.len();
-        self.open.names.push(first);
-        self.more_names()?;
-        let list = self.tree.add_names(&self.open.names[start..]);
-        self.open.names.truncate(start);
-        Ok(list)
-    }
-
-    /// `.b.c`
-    fn more_names(&mut self) -> Result<()> {
-        while self.is(Token::Dot) {
-            self.advance();
-            let name = self.attribute_name()?;
-            self.open.names.push(name);
-        }
-        Ok(())
-    }
-
-    fn attribute_name(&mut self) -> Result<Name> {
-        let name = match self.token {
-            Token::Identifier => Name::Static(self.symbol()),
-            Token::Or => Name::Static(known::OR),
-            Token::Quote => {
-                let expression = self.string()?;
-                return Ok(self.name_of(expression));
-            }
-            Token::DollarBrace => {
-                self.advance();
-                let expression = self.expression()?;
-                self.expect(Token::BraceClose)?;
-                return Ok(self.name_of(expression));
-            }
-            _ => return Err(self.unexpected(Some("identifier or 'or' or '${' or '\"'"))),
-        };
-        self.advance();
-        Ok(name)
-    }
-
-    fn name_of(&self, expression: Node) -> Name {
-        match self.tree.kind(expression) {
-            Kind::String(name) => Name::Static(self.symbols.intern(self.tree.text(name))),
-            _ => Name::Dynamic(expression),
-        }
     }
 
     fn simple(&mut self) -> Result<Node> {

@@ -155,7 +155,7 @@ fn run<T: Send>(
         let evaluator =
             Evaluator::new(sources, Settings::forge(), Some(request.system.clone()), request.listener.clone());
         evaluator.locking.borrow_mut().lock = lock.clone();
-        let result = work(&evaluator);
+        let result = evaluator.within_memory(|| work(&evaluator));
         // What failed may have failed for want of an answer.
         let unanswered = evaluator.locking.borrow_mut().take_unanswered();
         if !unanswered.requests.is_empty() {

@@ -23,9 +23,9 @@ pub struct Registry {
     pub copied: HashMap<Vec<u8>, StorePath>,
 }
 
-/// A derivation. There are tens of thousands, and few are looked at again: as the text of their `.drv` they need a quarter.
+/// A derivation. There are tens of thousands, and few are looked at again: as the packed text of their `.drv` they need a tenth.
 enum Kept {
-    Text(Box<[u8]>),
+    Packed(Box<[u8]>),
     /// Its text does not say what it is: Nix does not escape the name of the system.
     Whole(Box<Derivation>),
 }
@@ -35,7 +35,11 @@ impl Registry {
     pub fn add(&mut self, derivation: &mut Derivation) -> Result<StorePath, ModuloError> {
         let (path, text) = self.namer.finish(derivation)?;
         let is_whole = derivation.system.iter().any(|byte| matches!(byte, b'"' | b'\\'));
-        let kept = if is_whole { Kept::Whole(Box::new(derivation.clone())) } else { Kept::Text(text.into()) };
+        let kept = if is_whole {
+            Kept::Whole(Box::new(derivation.clone()))
+        } else {
+            Kept::Packed(lz4_flex::compress_prepend_size(&text).into())
+        };
         self.derivations.insert(path.clone(), kept);
         Ok(path)
     }
@@ -49,9 +53,10 @@ impl Registry {
     pub fn derivation(&self, path: &StorePath) -> Option<Derivation> {
         match self.derivations.get(path)? {
             Kept::Whole(derivation) => Some((**derivation).clone()),
-            Kept::Text(text) => {
+            Kept::Packed(packed) => {
                 let name = path.name();
-                let read = aterm::read(name.strip_suffix(".drv").unwrap_or(name), text);
+                let text = lz4_flex::decompress_size_prepended(packed).expect("what was packed here can be unpacked");
+                let read = aterm::read(name.strip_suffix(".drv").unwrap_or(name), &text);
                 debug_assert!(read.is_ok(), "what was written can be read: {read:?}");
                 read.ok()
             }

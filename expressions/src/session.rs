@@ -292,7 +292,7 @@ impl Session {
 
     fn evaluate(&self, tree: &Tree) -> Result<Value> {
         let names: Vec<(Symbol, Value)> = self.names.iter().map(|(name, value)| (*name, *value)).collect();
-        self.evaluator.eval_with(tree, &names)
+        self.evaluator.within_memory(|| self.evaluator.eval_with(tree, &names))
     }
 
     fn parse(&self, text: &str) -> Result<Tree> {

@@ -1,6 +1,8 @@
 //! Hashes.
 
 use super::{Builtin, NOWHERE, builtin};
+use crate::Message;
+use crate::error::{Finding, Severity};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::nix_hash::{self, HashFormat, NixHash};
@@ -49,6 +51,11 @@ fn convert_hash(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resul
     let what = "while evaluating the attribute 'toHashFormat'";
     let format = evaluator.force_string_without_context(&format.value, NOWHERE, what)?;
     let failed = |error: nix_hash::HashError| Failure::new(error.to_string());
+    if format.bytes == b"base32" {
+        let message = "\"base32\" is a deprecated alias for hash format \"nix32\".".to_owned();
+        let (severity, trace) = (Severity::Warning, Vec::new());
+        evaluator.say(Message::Warning(Finding { severity, message, place: None, trace, hint: None }));
+    }
     let format = HashFormat::parse(&format.bytes).map_err(failed)?;
     let hash = NixHash::parse(&hash.bytes, expected).map_err(failed)?;
     Ok(Value::string(hash.to_text(format, format == HashFormat::Sri)))

@@ -3,6 +3,7 @@
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
+use crate::heap;
 use crate::json::{Event, JsonError, JsonReader, float_onto, string_onto};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
@@ -43,6 +44,7 @@ fn write(
     copy: bool,
     text: &mut Vec<u8>,
 ) -> Result<()> {
+    heap::check_room(text.len());
     let _depth = evaluator.deeper(place)?;
     let value = evaluator.force(value, place)?;
     match value.view() {

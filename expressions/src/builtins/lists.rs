@@ -200,6 +200,7 @@ fn concat_lists(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Resul
     let mut all = Vec::new();
     for list in lists.iter() {
         let what = "while evaluating a value of the list passed to builtins.concatLists";
+        heap::check_room(8 * all.len());
         all.extend(evaluator.force_list(&list, NOWHERE, what)?.iter());
     }
     Ok(Value::list(all))
@@ -214,6 +215,7 @@ fn concat_map(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<
     for item in list.iter() {
         let part = evaluator.call(&function, &[item], NOWHERE)?;
         let what = "while evaluating the return value of the function passed to builtins.concatMap";
+        heap::check_room(8 * all.len());
         all.extend(evaluator.force_list(&part, part.place(function.place(NOWHERE)), what)?.iter());
     }
     Ok(Value::list(all))

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result};
-use crate::heap::ContextId;
+use crate::heap::{self, ContextId};
 use crate::places::PlaceId;
 use crate::posix_regex::{Captures, Regex};
 use crate::value::{Attribute, Bytes, Context, Text, Value, View};
@@ -83,6 +83,7 @@ fn concat_strings_sep(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) ->
     let mut text = Vec::new();
     for (number, item) in list.iter().enumerate() {
         if number > 0 {
+            heap::check_room(text.len());
             text.extend_from_slice(&separator.bytes);
         }
         if let View::String(part) = item.known().view() {
@@ -136,6 +137,7 @@ fn replace_strings(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Re
                 )?);
             }
             if let Some(replacement) = &known[number] {
+                heap::check_room(result.len());
                 result.extend_from_slice(&replacement.bytes);
             }
             advance = from[number].bytes.len();

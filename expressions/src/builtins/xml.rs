@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::Evaluator;
 use crate::failure::Result;
+use crate::heap;
 use crate::places::PlaceId;
 use crate::symbols::known;
 use crate::text;
@@ -46,6 +47,7 @@ type Fields<'a> = &'a [(&'a str, Vec<u8>)];
 
 impl Writer<'_> {
     fn tag(&mut self, name: &str, fields: Fields, end: &str) {
+        heap::check_room(self.text.len());
         self.text.extend("  ".repeat(self.depth).bytes());
         self.text.push(b'<');
         self.text.extend(name.bytes());

@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::symbols::known;
 use crate::value::{Context, Reference, Value, View};
-use crate::{paths, show, store_path, text};
+use crate::{heap, paths, show, store_path, text};
 
 /// `<nix/fetchurl.nix>`, which is in no directory.
 pub const FETCHURL_PATH: &[u8] = b"/<nix/fetchurl.nix>";
@@ -65,6 +65,7 @@ impl Evaluator {
         what: &str,
         coercion: Coercion,
     ) -> Result<()> {
+        heap::check_room(bytes.len());
         if let View::String(text) = value.known().view() {
             context.add(text.context);
             bytes.extend_from_slice(&text.bytes);

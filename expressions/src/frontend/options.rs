@@ -39,6 +39,8 @@ pub struct Options {
     pub files: Vec<OsString>,
     /// `--arg`, `--argstr` and what reads files: name, sort, text.
     pub arguments: Vec<(String, Given, OsString)>,
+    /// `--add-root`
+    pub add_root: bool,
     /// `-I`
     pub search: Vec<String>,
     /// Settings by Nix's names, in order.
@@ -66,7 +68,6 @@ pub struct Misuse(pub String);
 
 /// Flags for builds, with the number of words that follow.
 const FOR_BUILDS: &[(&str, usize)] = &[
-    ("--add-root", 1),
     ("--cores", 1),
     ("--debug", 0),
     ("--dry-run", 0),
@@ -290,6 +291,10 @@ pub fn read(arguments: &[OsString]) -> Result<Options, Misuse> {
             }
             "--arg-from-stdin" => {
                 options.arguments.extend(next(1)?.into_iter().map(|name| (lossy(name), Given::Input, OsString::new())));
+            }
+            "--add-root" => {
+                next(1)?;
+                options.add_root = true;
             }
             "-I" | "--include" => options.search.extend(next(1)?.into_iter().map(lossy)),
             "--option" => {

@@ -221,7 +221,8 @@ impl Value {
     /// A string whose bytes lie somewhere already.
     #[inline]
     pub fn text(text: Bytes, context: ContextId) -> Self {
-        let length = u32::try_from(text.length).expect("strings have less than 4 GiB");
+        // Strings have less than 4 GiB.
+        let length = u32::try_from(text.length).unwrap_or_else(|_| super::limit::give_up());
         Self::tagged(place(PackedText { start: text.pointer, length, context }).0, Tag::String)
     }
 
@@ -233,7 +234,7 @@ impl Value {
     /// A list of so many items; if there are fewer, the rest is `null`.
     #[inline]
     pub fn list_of(length: usize, items: impl Iterator<Item = Self>) -> Self {
-        let memory = allocate(8 * (1 + length)).cast::<usize>();
+        let memory = allocate(length.saturating_mul(8).saturating_add(8)).cast::<usize>();
         // SAFETY: so many words were allocated. The items are not reachable before all are there.
         unsafe {
             memory.write(length);
