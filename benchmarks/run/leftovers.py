@@ -46,7 +46,9 @@ def seen():
 
 
 def cgroups():
-    return [path for path in glob.glob("/sys/fs/cgroup/**/forge-*", recursive=True) if os.path.isdir(path)]
+    """Those of runs that are over: others may be at work on this machine, and the name says whose each is."""
+    found = [path for path in glob.glob("/sys/fs/cgroup/**/forge-*", recursive=True) if os.path.isdir(path)]
+    return [path for path in found if not os.path.exists("/proc/" + os.path.basename(path).split("-")[2])]
 
 
 def processes():
