@@ -44,6 +44,11 @@ bench-store *words:
     cargo build --release -p cli
     python3 benchmarks/store/bench.py --forge target/release/forge {{words}}
 
+# Moving formations between stores: bytes, and the rate beside curl's
+bench-transfer *words:
+    cargo build --release -p cli
+    python3 benchmarks/store/transfer.py --forge target/release/forge {{words}}
+
 # Breaks a store's surroundings at 1,000 seeded points: `just faults kill|power|full|flip|crowd [--seed N]`
 faults what *words:
     cargo build --release -p cli
