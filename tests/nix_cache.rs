@@ -28,10 +28,12 @@ fn serve(world: &World) -> Served {
 fn project() -> World {
     let world = World::new();
     let found = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap();
-    fs::copy(String::from_utf8(found.stdout).unwrap().trim(), world.path("project/busybox")).unwrap();
+    // It asks its own name which of its programs it is to be.
+    fs::create_dir(world.path("project/bin")).unwrap();
+    fs::copy(String::from_utf8(found.stdout).unwrap().trim(), world.path("project/bin/busybox")).unwrap();
     world.write(
         "greeting.expr",
-        "derivation { name = \"greeting\"; system = \"x86_64-linux\"; builder = ./busybox; args = [ \"sh\" \"-c\" \"echo hello > $out\" ]; }",
+        "derivation { name = \"greeting\"; system = \"x86_64-linux\"; builder = \"${./bin}/busybox\"; args = [ \"sh\" \"-c\" \"echo hello > $out\" ]; }",
     );
     world.write(
         "runtime.expr",
