@@ -114,9 +114,11 @@ class World:
             self.faults.append(f"verify: {damaged.returncode} {damaged.stdout}{damaged.stderr}")
         for name, (number, digest) in sorted(self.finished.items()):
             info = subprocess.run([self.forge, "--store", self.store, "info", name, "--json"], capture_output=True, text=True)
-            # The same name may have been given again by what was killed; then it is whole, but another.
             if info.returncode != 0:
                 self.faults.append(f"{name} of {digest}: {info.stderr}")
+            elif digest not in info.stdout:
+                # The name was given again by what was killed before it could say so: whole, but another.
+                del self.finished[name]
         for words in (["gc"], ["import", self.source(place, random.Random(1))[1], "--name", "next"], ["verify"]):
             ran = subprocess.run([self.forge, "--store", self.store, *words], capture_output=True, text=True)
             if ran.returncode != 0:
