@@ -12,6 +12,8 @@ mod import;
 mod operators;
 mod select;
 mod sets;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
