@@ -38,7 +38,7 @@ impl Evaluator {
         match code {
             Code::Constant(value) => Some(*value),
             Code::Variable(level, slot, _) => Some(scope.up(u32::from(*level)).get(*slot)?.compressed()),
-            Code::Arithmetic(_) | Code::Add(_) | Code::Select(_) | Code::Lambda(_) | Code::List(_) | Code::Set(_) => {
+            Code::Arithmetic(_) | Code::Add(_) | Code::Select(_) | Code::Lambda(_) | Code::Set(_) => {
                 self.cheap_further(code, scope)
             }
             _ => None,
@@ -67,17 +67,6 @@ impl Evaluator {
             }
             Code::Lambda(code) => Some(Value::lambda(*code, scope)),
             // Of what is known already, and no larger than the thunk and what comes of it.
-            Code::List(items) => match &***items {
-                [one] => {
-                    let one = self.known_already(one, scope)?;
-                    Some(Value::list_of(1, std::iter::once(one)))
-                }
-                [one, two] => {
-                    let items = [self.known_already(one, scope)?, self.known_already(two, scope)?];
-                    Some(Value::list_of(2, items.into_iter()))
-                }
-                _ => None,
-            },
             Code::Set(code) if !code.recursive && code.dynamic.is_empty() => match &*code.entries {
                 [one] => {
                     let one = self.known_already(outside(one)?, scope)?;
