@@ -98,7 +98,7 @@ fn a_run_in_a_container_gives_what_a_run_here_gives() {
 
 fn forge_inside_refuses_a_formation_that_was_changed_on_the_disk(world: &World) {
     let run = |more: &[&str]| {
-        forge(&world, &[&["run", "--backend", "runner:podman"], more, &["box", "--", "echo", "ran"]].concat())
+        forge(world, &[&["run", "--backend", "runner:podman"], more, &["box", "--", "echo", "ran"]].concat())
     };
     let measured = run(&["--measure"]);
     assert_eq!((measured.code, measured.stdout.as_str()), (Some(0), "ran\n"), "{}", measured.stderr);

@@ -167,7 +167,7 @@ pub fn find(store: &Store, given: &str) -> Result<Vec<(PathBuf, Kept)>> {
             found.push((time.unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), kept));
         }
     }
-    found.sort_by(|left, right| right.0.cmp(&left.0));
+    found.sort_by_key(|(time, ..)| std::cmp::Reverse(*time));
     Ok(found.into_iter().map(|(_, path, kept)| (path, kept)).collect())
 }
 

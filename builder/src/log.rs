@@ -159,7 +159,7 @@ mod tests {
         let store = Store::open(directory.path().join("store")).unwrap();
         let derivation = derivation('1', "a");
         write(&store, &derivation, b"text").unwrap();
-        std::fs::write(path(&store, &derivation), b"no zstd").unwrap();
+        fs::write(path(&store, &derivation), b"no zstd").unwrap();
         assert!(matches!(read(&store, &derivation), Err(Error::File { .. })));
     }
 }

@@ -33,10 +33,11 @@ const LONGEST: u64 = 64 << 20;
 pub fn why(store: &Store, id: FormationId, thing: &str) -> Result<Option<Answer>> {
     let (formation, record) = (store.formation(id)?, store.record(id)?);
     let asked = Asked { store, root: formation.root, record: &record };
-    if StorePath::parse(thing).is_some() && !thing.ends_with(".drv") {
-        if let Some(answer) = asked.store_path(thing)? {
-            return Ok(Some(answer));
-        }
+    if StorePath::parse(thing).is_some()
+        && !thing.ends_with(".drv")
+        && let Some(answer) = asked.store_path(thing)?
+    {
+        return Ok(Some(answer));
     }
     if thing.starts_with('/') && !thing.ends_with(".drv") {
         return asked.file(thing);

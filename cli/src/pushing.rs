@@ -14,6 +14,9 @@ use crate::context::Context;
 use crate::error::{Failure, Result};
 use crate::peers;
 
+/// Is told what was made.
+type Told<'a> = &'a (dyn Fn(Realisation) + Sync);
+
 /// Steps that end within this time go together.
 const TOGETHER: Duration = Duration::from_millis(300);
 
@@ -38,7 +41,7 @@ impl Pusher {
         &self,
         store: &Store,
         context: &Context,
-        build: &dyn Fn(Option<&(dyn Fn(Realisation) + Sync)>) -> Result<T>,
+        build: &dyn Fn(Option<Told<'_>>) -> Result<T>,
     ) -> Result<(T, Result<Moved>)> {
         let (giver, taker) = channel();
         std::thread::scope(|scope| {

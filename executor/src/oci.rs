@@ -110,7 +110,7 @@ impl Containers {
         options: &CreateOptions,
         placed: &mut Placed,
     ) -> Result<()> {
-        let start = at_socket(directory, |path| UnixListener::bind(path)).map_err(failed("make a socket"))?;
+        let start = at_socket(directory, UnixListener::bind).map_err(failed("make a socket"))?;
         let console = match &options.console_socket {
             Some(path) => {
                 let connect = UnixStream::connect(path);
@@ -162,8 +162,7 @@ impl Containers {
         if status != "created" {
             return Err(refuse(format!("start `{id}`"), format!("it is {status}, not created")));
         }
-        let mut connection =
-            at_socket(&directory, |path| UnixStream::connect(path)).map_err(failed(format!("start `{id}`")))?;
+        let mut connection = at_socket(&directory, UnixStream::connect).map_err(failed(format!("start `{id}`")))?;
         let mut answer = String::new();
         let talk = connection.write_all(b"go").and_then(|()| connection.read_to_string(&mut answer));
         let _ = fs::remove_file(directory.join("start"));

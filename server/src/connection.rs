@@ -162,6 +162,9 @@ impl Body<'_> {
     }
 }
 
+/// Writes what is answered to who asked.
+type WriteTo<'a> = Box<dyn FnOnce(&mut (dyn Write + Send)) -> io::Result<()> + 'a>;
+
 /// What is answered.
 pub enum Response<'a> {
     /// A status and a text.
@@ -169,7 +172,7 @@ pub enum Response<'a> {
     /// A status, a media type and bytes.
     Bytes(u16, &'static str, Vec<u8>),
     /// What this writes, as it comes. An error cuts the line, so that nobody takes it for the end.
-    Stream(&'static str, Box<dyn FnOnce(&mut (dyn Write + Send)) -> io::Result<()> + 'a>),
+    Stream(&'static str, WriteTo<'a>),
 }
 
 /// Says that there are too many.

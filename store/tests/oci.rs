@@ -277,7 +277,12 @@ fn podman_loads_our_images_and_saves_the_same_root() {
             let _ = fs::remove_dir_all(&saved);
             let output =
                 podman(&["save", "-q", "--format", format, "-o", saved.to_str().unwrap(), "localhost/judged:1.0"]);
-            assert!(output.status.success(), "{format}: {}", String::from_utf8_lossy(&output.stderr));
+            let words = String::from_utf8_lossy(&output.stderr);
+            // Docker's own formats have no zstd, and Podman before 5 does not compress anew.
+            if !output.status.success() && words.contains("zstd compression is not supported for docker images") {
+                continue;
+            }
+            assert!(output.status.success(), "{format}: {words}");
             world.is_the_same(&saved);
         }
         podman(&["rmi", "-a", "-f"]);

@@ -143,7 +143,7 @@ fn a_server_ends_gracefully() {
     std::thread::sleep(Duration::from_millis(300));
     served.signal(Signal::TERM);
     std::thread::sleep(Duration::from_millis(300));
-    busy.write_all(id[20..].as_bytes()).unwrap();
+    busy.write_all(&id.as_bytes()[20..]).unwrap();
     let mut answer = String::new();
     busy.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

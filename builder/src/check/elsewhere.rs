@@ -99,7 +99,7 @@ mod tests {
         }
         symlink("nowhere", layer.join("a/b/link")).unwrap();
         fs::set_permissions(layer.join("a/b"), fs::Permissions::from_mode(0o1711)).unwrap();
-        let layers = lay_out(&[layer.clone()], &world.path().join("again")).unwrap();
+        let layers = lay_out(std::slice::from_ref(&layer), &world.path().join("again")).unwrap();
         assert_eq!(layers.len(), 2);
         let files =
             |path: PathBuf| fs::read_dir(path).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_file());

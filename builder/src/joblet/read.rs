@@ -335,7 +335,7 @@ impl Reader {
                 && digits.len() + 1 == text.len()
                 && digits.len() < 10
                 && digits.bytes().all(|byte| byte.is_ascii_digit())
-                && digits.trim_start_matches('0') != "";
+                && !digits.trim_start_matches('0').is_empty();
             if good {
                 description.hook_timeout = text;
             } else {

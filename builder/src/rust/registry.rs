@@ -185,7 +185,7 @@ mod tests {
     fn a_crate_lies_where_the_configured_index_says() {
         let server = Loopback::start();
         server.put("/index/config.json", Page::Bytes(format!(r#"{{ "dl": "{}" }}"#, server.url("/dl")).into_bytes()));
-        server.put("/dl/a/1.0.0%2Bx/download", Page::Bytes(b"a crate".to_vec()));
+        server.put("/dl/a/1.0.0%2bx/download", Page::Bytes(b"a crate".to_vec()));
         let index = server.url("/index");
         let world = World::on(|root| {
             let text =
@@ -195,7 +195,7 @@ mod tests {
             Machine { root: root.to_owned(), home: Some(root.to_owned()), ..Machine::default() }
         });
         let found = places(&world.builder(), "a/1.0.0+x").unwrap();
-        assert_eq!(found[0].url, server.url("/dl/a/1.0.0%2Bx/download"));
+        assert_eq!(found[0].url, server.url("/dl/a/1.0.0%2bx/download"));
     }
 
     #[test]

@@ -150,7 +150,8 @@ mod tests {
         let manifest = "[package]\nname = \"a\"\nversion = \"1.0.0\"\nlicense = \"MIT\"\n";
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
-        (header.set_mode(0o644), header.set_size(manifest.len() as u64));
+        header.set_mode(0o644);
+        header.set_size(manifest.len() as u64);
         archive.append_data(&mut header, "a-1.0.0/Cargo.toml", manifest.as_bytes()).unwrap();
         let blob = store.put_blob(&archive.into_inner().unwrap(), false).unwrap();
         let made = |builtin: &dyn Builtin, parameters: serde_json::Value, inputs: &[(&str, Claim)]| {

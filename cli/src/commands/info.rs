@@ -50,7 +50,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "requirements": {
                 "minimum_memory": launch.labels.get("forge.memory.minimum"),
                 "recommended_memory": launch.labels.get("forge.memory.recommended"),
-                "gpu": launch.labels.get("forge.gpu").is_some(),
+                "gpu": launch.labels.contains_key("forge.gpu"),
                 "architectures": [formation.platform.rsplit('/').next().unwrap_or_default()],
             },
             "packages": packages.iter().map(package).collect::<Vec<_>>(),

@@ -114,7 +114,7 @@ impl Backend for Native {
         }
         Run::new(sandbox, namespace, maps, channel, outer, start)
             .with(forwarding, relay, listeners, privileged)
-            .to_its_end(missing, &cgroups)
+            .end(missing, &cgroups)
     }
 }
 

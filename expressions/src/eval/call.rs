@@ -4,7 +4,7 @@ use super::Evaluator;
 use crate::builtins::Builtin;
 use crate::code::{CallCode, Code, FormalsCode, LambdaCode};
 use crate::failure::{Failure, Result, suggestions};
-use crate::heap::{self, Ref};
+use crate::heap::{self, Ref, Thunk};
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::{Symbol, known};
@@ -61,6 +61,12 @@ impl Evaluator {
         self.depth.set(depth);
         match result {
             Err(failure) if !crate::stack::interrupted() => Ok(self.failed_later(failure)),
+            // What shows whether it is the same twice is behind one thunk, as in Nix.
+            Ok(value) if !value.is_plain() => {
+                let thunk = Thunk::call(Value::NULL, Value::NULL);
+                thunk.finish(value);
+                Ok(thunk.into())
+            }
             result => result,
         }
     }

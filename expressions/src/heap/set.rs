@@ -310,9 +310,10 @@ impl Set {
     #[inline(always)]
     fn own(&self) -> &[Cell<Value>] {
         let count = self.keys().names.len();
-        // SAFETY: the values follow the head; the pointer is that of the whole allocation.
         let values = match self.link() {
+            // SAFETY: the values follow the head; the pointer is that of the whole allocation.
             Link::Here => unsafe { self.0.0.add(1).cast::<Cell<Value>>() },
+            // SAFETY: likewise, and the head of such a one is a layer's.
             Link::Below(_) => unsafe { self.0.0.cast::<Layer>().add(1).cast() },
             Link::Moved(values) => values,
         };

@@ -154,7 +154,7 @@ impl Store {
     fn mark_roots(&self, marked: &mut Marked) -> Result<()> {
         let named: HashSet<FormationId> = self.roots()?.into_values().collect();
         for id in named.into_iter().chain(self.pins()?) {
-            if !marked.formations.contains(&id) {
+            if !marked.is_whole(id) {
                 marked.formation(self, id, Whole::Must)?;
             }
         }
@@ -314,6 +314,33 @@ mod tests {
         assert_eq!(world.store.merge(&[kept_delta]).unwrap(), kept_root);
         assert!(world.store.verify().unwrap().is_empty());
         assert_eq!(world.store.collect(false).unwrap(), Collected::default());
+    }
+
+    #[test]
+    fn what_was_noted_before_it_was_there_is_not_listed_once_it_is() {
+        let world = world();
+        let (formation, _, delta) = formation(&world, "late");
+        let other = Store::open(world.store.path()).unwrap();
+        // The order of a writer beside a collection: it notes, the note is read, it writes, what is dead is listed.
+        let (mut marked, uses) = (Marked::default(), [Use::Formation(formation), Use::Delta(delta)]);
+        let paths = uses.map(|one| other.full(&super::super::objects::use_path(one, false)));
+        let away = paths.each_ref().map(|path| path.with_extension("away"));
+        for (path, away) in paths.iter().zip(&away).filter(|(path, _)| path.exists()) {
+            std::fs::rename(path, away).unwrap();
+        }
+        marked.uses(&other, uses).unwrap();
+        for (path, away) in paths.iter().zip(&away).filter(|(_, away)| away.exists()) {
+            std::fs::rename(away, path).unwrap();
+        }
+        let mut dead = other.list_dead(&marked).unwrap();
+        dead.retain(&marked);
+        assert!(!dead.given_up().contains(&uses[0]) && !dead.given_up().contains(&uses[1]));
+        // A name that it gets meanwhile keeps all below it.
+        world.store.set_root("late", formation).unwrap();
+        other.mark_roots(&mut marked).unwrap();
+        let mut dead = other.list_dead(&marked).unwrap();
+        dead.retain(&marked);
+        assert_eq!(dead.given_up(), []);
     }
 
     #[test]

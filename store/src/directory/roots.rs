@@ -202,7 +202,7 @@ impl Store {
     }
 
     /// What a name stands for. One that a crash left unreadable stands for nothing.
-    fn root(&self, name: &str) -> Result<Option<FormationId>> {
+    pub(super) fn root(&self, name: &str) -> Result<Option<FormationId>> {
         let bytes = self.read_if_there(&format!("roots/{name}"))?;
         Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim_end().parse().ok()))
     }

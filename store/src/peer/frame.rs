@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(round(&Frame::new(Kind::Objects, b"", &content, 3).unwrap(), b""), content);
         assert_eq!(round(&Frame::new(Kind::Piece, &[7; 40], b"x", 3).unwrap(), b""), b"x");
         assert_eq!(round(&Frame::empty(Kind::End), b""), b"");
-        let before: Vec<u8> = (0..100_000_u32).flat_map(|number| (number * number).to_le_bytes()).collect();
+        let before: Vec<u8> = (0..100_000_u32).flat_map(|number| number.wrapping_mul(number).to_le_bytes()).collect();
         let mut after = before.clone();
         after[200_000] ^= 1;
         let frame = Frame::difference(&[1; 64], &after, &before, 3).unwrap();

@@ -40,8 +40,11 @@ impl Challenge {
     }
 }
 
+/// Names and values, in their order.
+type Parameters = Vec<(String, String)>;
+
 /// A challenge's scheme, its parameters, and what follows it.
-fn next(text: &str) -> Option<(&str, Vec<(String, String)>, &str)> {
+fn next(text: &str) -> Option<(&str, Parameters, &str)> {
     let text = text.trim_start_matches([' ', '\t', ',']);
     let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
     let (scheme, mut rest) = text.split_at(end);

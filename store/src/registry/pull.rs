@@ -266,8 +266,8 @@ impl Elsewhere for Remote<'_> {
 
     fn layer(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + '_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.uses.contains_key(&descriptor.digest) {
-            state.uses.insert(descriptor.digest, 1);
+        if let std::collections::hash_map::Entry::Vacant(e) = state.uses.entry(descriptor.digest) {
+            e.insert(1);
             state.waiting.push_back(descriptor.clone());
             self.changed.notify_all();
         }

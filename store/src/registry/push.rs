@@ -177,7 +177,7 @@ impl Session<'_> {
         let headers = [("content-type", descriptor.media_type.clone())];
         let url = self.url(&format!("manifests/{name}"))?;
         let answer = self.call(Right::Push, "PUT", &url, &headers, Body::Bytes(bytes))?;
-        if !matches!(answer.status, 201 | 200 | 202) {
+        if !matches!(answer.status, 200..=202) {
             return Err(self.refused(Right::Push, format!("the manifest of `{name}`"), answer).into());
         }
         let keeps_referrers = answer.header("oci-subject").is_some();

@@ -146,12 +146,14 @@ fn serve(stream: &TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> Opti
     reply.cut.is_none().then_some(())
 }
 
+type Typed = (String, Vec<u8>);
+
 /// What a registry that behaves holds: blobs and manifests by digest, manifests by tag too.
 #[derive(Default)]
 struct Shelf {
     blobs: Mutex<HashMap<String, Vec<u8>>>,
-    /// By repository and name.
-    manifests: Mutex<HashMap<(String, String), (String, Vec<u8>)>>,
+    /// By repository and name: media type and bytes.
+    manifests: Mutex<HashMap<(String, String), Typed>>,
     uploads: Mutex<HashMap<String, Vec<u8>>>,
     referrers: bool,
 }

@@ -114,7 +114,16 @@ fn place(option: &str, text: &str, target: PathBuf) -> Result<PathBuf> {
     if !target.is_absolute() {
         return Err(bad(option, text, "an absolute path inside"));
     }
-    if target.components().all(|part| !matches!(part, Component::Normal(_))) {
+    // `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
+    let mut depth = 0_usize;
+    for part in target.components() {
+        match part {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if depth == 0 {
         let failure = Failure::new(code::USAGE, format!("{option} `{text}` would hide the formation"));
         return Err(failure.hint("choose a directory below `/`, for instance /host"));
     }

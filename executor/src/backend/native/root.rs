@@ -487,7 +487,7 @@ fn new_terminal(dev: &OwnedFd, pts: &OwnedFd, sandbox: &Sandbox) -> io::Result<T
 /// A new terminal of a file system of terminals, which it must be.
 pub fn terminal_of(pts: &OwnedFd, uid: u32) -> io::Result<Terminal> {
     const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
-    if i64::from(rustix::fs::fstatfs(pts)?.f_type) != DEVPTS_SUPER_MAGIC {
+    if rustix::fs::fstatfs(pts)?.f_type != DEVPTS_SUPER_MAGIC {
         return Err(io::Error::other("what is mounted at /dev/pts is no file system of terminals"));
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
     }
 
     /// Waits for the end; nothing is left afterwards.
-    pub fn to_its_end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
+    pub fn end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
         self.missing = missing;
         let result = self.wait();
         let inner_status = self.collect();

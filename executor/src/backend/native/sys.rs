@@ -297,6 +297,7 @@ pub fn last_capability() -> u32 {
     (0..64).rev().find(|number| known(*number)).unwrap_or(0)
 }
 
+#[allow(clippy::unnecessary_cast, reason = "which of the two kinds of number it is differs between C libraries")]
 fn resource_number(resource: Resource) -> u32 {
     let number = match resource {
         Resource::As => libc::RLIMIT_AS,
@@ -314,7 +315,6 @@ fn resource_number(resource: Resource) -> u32 {
         Resource::Sigpending => libc::RLIMIT_SIGPENDING,
         Resource::Stack => libc::RLIMIT_STACK,
     };
-    // Which of the two kinds of number it is differs between C libraries.
     number as u32
 }
 

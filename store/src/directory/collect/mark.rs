@@ -18,6 +18,9 @@ pub(super) struct Marked<'a> {
     pub deltas: HashSet<DeltaId>,
     pub trees: HashSet<TreeId>,
     pub blobs: HashSet<BlobId>,
+    /// Formations and deltas that were marked before they were there, for a process notes what it is about to put. A note is read
+    /// once, so they stay marked; if something else needs them, what is below them is marked then.
+    awaited: HashSet<Use>,
 }
 
 /// Whether something below a marked object may be missing.
@@ -37,8 +40,8 @@ impl<'a> Marked<'a> {
 
     /// What was marked beside.
     pub fn only(self) -> Marked<'static> {
-        let Self { formations, checkouts, deltas, trees, blobs, .. } = self;
-        Marked { before: None, formations, checkouts, deltas, trees, blobs }
+        let Self { formations, checkouts, deltas, trees, blobs, awaited, .. } = self;
+        Marked { before: None, formations, checkouts, deltas, trees, blobs, awaited }
     }
 
     pub fn extend(&mut self, other: Marked<'_>) {
@@ -47,6 +50,7 @@ impl<'a> Marked<'a> {
         self.deltas.extend(other.deltas);
         self.trees.extend(other.trees);
         self.blobs.extend(other.blobs);
+        self.awaited.extend(other.awaited);
     }
 
     pub fn has(&self, one: Use) -> bool {
@@ -59,6 +63,11 @@ impl<'a> Marked<'a> {
             Use::Delta(id) => self.deltas.contains(&id),
             Use::Formation(id) => self.formations.contains(&id),
         }
+    }
+
+    /// Whether nothing more of a formation is to be marked.
+    pub fn is_whole(&self, id: FormationId) -> bool {
+        self.formations.contains(&id) && !self.awaited.contains(&Use::Formation(id))
     }
 
     /// Marks a formation, what its record lists, and all below.
@@ -86,12 +95,15 @@ impl<'a> Marked<'a> {
     }
 
     fn note_formation(&mut self, store: &Store, id: FormationId, whole: Whole, trees: &mut Vec<TreeId>) -> Result<()> {
+        self.formations.insert(id);
         let formation = match store.read_formation(id) {
-            // A name without its formation keeps nothing.
-            Err(Error::NotFound { .. }) => return Ok(()),
+            Err(Error::NotFound { .. }) => {
+                self.awaited.insert(Use::Formation(id));
+                return Ok(());
+            }
             formation => formation?,
         };
-        self.formations.insert(id);
+        self.awaited.remove(&Use::Formation(id));
         self.checkouts.insert(formation.root);
         if whole == Whole::Must || store.is_stored(Use::Tree(formation.root)) {
             trees.push(formation.root);
@@ -106,13 +118,17 @@ impl<'a> Marked<'a> {
     }
 
     fn note_delta(&mut self, store: &Store, id: DeltaId, trees: &mut Vec<TreeId>) -> Result<()> {
-        if self.has(Use::Delta(id)) {
+        let one = Use::Delta(id);
+        if self.has(one) && !self.awaited.contains(&one) {
             return Ok(());
         }
         self.deltas.insert(id);
         match store.delta(id) {
-            Err(Error::NotFound { .. }) => _ = self.deltas.remove(&id),
-            delta => trees.push(delta?.tree),
+            Err(Error::NotFound { .. }) => _ = self.awaited.insert(one),
+            delta => {
+                trees.push(delta?.tree);
+                self.awaited.remove(&one);
+            }
         }
         Ok(())
     }

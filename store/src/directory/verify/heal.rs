@@ -185,7 +185,7 @@ impl Store {
         Ok(missing)
     }
 
-    /// What the formations here refer to, and is not here: each with the path where it would lie.
+    /// What names and the formations here refer to, and is not here: each with the path where it would lie.
     pub(super) fn lost(&self) -> Result<Vec<(String, ObjectId)>> {
         let mut waiting: Vec<ObjectId> = Vec::new();
         for id in self.formations()? {
@@ -194,6 +194,12 @@ impl Store {
         }
         let mut seen: HashSet<ObjectId> = waiting.iter().copied().collect();
         let mut lost = Vec::new();
+        for (name, id) in self.roots()? {
+            // A name that was taken away meanwhile, and its formation with it, is no loss.
+            if !self.has_formation(id) && self.root(&name)? == Some(id) && seen.insert(Use::Formation(id)) {
+                lost.push((objects::use_path(Use::Formation(id), false), Use::Formation(id)));
+            }
+        }
         while !waiting.is_empty() {
             let look = |object: &ObjectId| match object {
                 Use::Tree(id) => match self.read_tree(*id) {
