@@ -155,9 +155,11 @@ fn make_writable(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
-/// The command's streams, where they are not the caller's own; and what is passed on through us, from where and to where.
-#[allow(clippy::type_complexity)]
-fn open_streams(streams: &Streams, counts: bool) -> Result<(Option<[OwnedFd; 3]>, Vec<(OwnedFd, OwnedFd)>)> {
+/// What is passed on through us: from where, and to where.
+type Forwarded = Vec<(OwnedFd, OwnedFd)>;
+
+/// The command's streams, where they are not the caller's own; and what is passed on through us.
+fn open_streams(streams: &Streams, counts: bool) -> Result<(Option<[OwnedFd; 3]>, Forwarded)> {
     let null = || -> Result<OwnedFd> {
         let path = PathBuf::from("/dev/null");
         let file = File::open(&path).map_err(|source| Error::File { action: "open", path, source })?;
