@@ -57,7 +57,7 @@ def ingest(options, work):
 
     def ostree(store):
         subprocess.run([*shlex.split(options.ostree), "init", "--mode=bare-user", f"--repo={store}"], check=True)
-        return [*shlex.split(options.ostree), f"--repo={store}", "commit", "-q", "--branch=b", f"--tree=dir={source}"]
+        return [*shlex.split(options.ostree), f"--repo={store}", "commit", "--branch=b", f"--tree=dir={source}"]
 
     def nix(store):
         # Nix's own bytes go below a root of our choice.
