@@ -40,6 +40,7 @@ mod checkout;
 mod claims;
 mod collect;
 mod doomed;
+mod facts;
 mod ingest;
 mod ingest_exact;
 mod inodes;

@@ -13,7 +13,7 @@ mod licence;
 pub use licence::{Licence, licence};
 
 /// Whose packages they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Ecosystem {
     /// Debian and what is made from it.
     Debian,
@@ -41,7 +41,7 @@ impl Ecosystem {
 }
 
 /// A package in a tree.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Package {
     /// Whose it is.
     pub ecosystem: Ecosystem,
@@ -65,8 +65,8 @@ const MOST: u64 = 64 << 20;
 const DEEPEST: usize = 64;
 
 impl Store {
-    /// The packages of a tree, sorted, each once.
-    pub fn packages(&self, root: TreeId) -> Result<Vec<Package>> {
+    /// Reads what [`Store::packages`] remembers.
+    pub(crate) fn find_packages(&self, root: TreeId) -> Result<Vec<Package>> {
         let mut packages = BTreeSet::new();
         self.debian_packages(root, &mut packages)?;
         self.alpine_packages(root, &mut packages)?;

@@ -15,7 +15,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     let id = store.find(&arguments.formation)?;
     let (formation, record) = (store.formation(id)?, store.record(id)?);
     let names: Vec<String> = store.roots()?.into_iter().filter(|(_, root)| *root == id).map(|(name, _)| name).collect();
-    let extent = store.extent(formation.root)?;
+    let extent = store.known_extent(formation.root)?;
     let launch = &formation.launch;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let words = |words: &[Vec<u8>]| words.iter().map(|word| text(word)).collect::<Vec<String>>();

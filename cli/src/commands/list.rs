@@ -19,7 +19,9 @@ pub fn run(context: &Context) -> Result<ExitCode> {
     let (mut rows, mut records) = (Vec::new(), Vec::new());
     for id in store.formations()? {
         let (formation, record) = (store.formation(id)?, store.record(id)?);
-        let size: u64 = record.layers.iter().map(|layer| layer.size).sum();
+        // A formation whose objects are not all here is listed as what its record tells.
+        let size = store.known_extent(formation.root).map(|extent| extent.bytes);
+        let size = size.unwrap_or_else(|_| record.layers.iter().map(|layer| layer.size).sum());
         let names = names.get(&id).cloned().unwrap_or_default();
         let (kind, description) = (runtimes::kind(&formation, &record), runtimes::description(&formation));
         records.push(serde_json::json!({

@@ -177,6 +177,7 @@ impl Store {
         }
         remove_all(&self.full("damaged"))?;
         self.forget_sources()?;
+        self.forget_facts()?;
         crate::format::squashfs::forget_lost(self)
     }
 }

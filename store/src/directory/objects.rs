@@ -18,7 +18,7 @@ use super::{Store, failed, object_path};
 use crate::{BlobId, Delta, DeltaId, Error, Node, Result, Tree, TreeId};
 
 /// Sizes of a tree, all below it included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Extent {
     /// Bytes in files, each counted once per entry.
     pub bytes: u64,
