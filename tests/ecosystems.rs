@@ -1,14 +1,9 @@
-//! What the ecosystems' own files become, and runtimes by name and version.
-//!
-//! What needs real packages in numbers takes minutes, and is run by `just ecosystems` (`--ignored`).
+//! What the ecosystems' own files become, and runtimes by name and version. Real packages in numbers are in `real_packages.rs`.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use serde_json::Value;
-
-use crate::world::{World, have};
+use crate::world::World;
 
 /// A formation of one file, with a version.
 fn tiny(version: &str) -> String {
@@ -190,124 +185,45 @@ fn tar_names(bytes: &[u8]) -> Vec<String> {
     names
 }
 
-// ---- with real packages: `just ecosystems` ------------------------------------------------------------------------------
-
-/// Builds an example of the documentation; gives its id.
-fn example(world: &World, name: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name);
-    let mut open = vec![source.clone()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).unwrap().flatten() {
-            let path = entry.path();
-            let below = path.strip_prefix(&source).unwrap().display().to_string();
-            if path.is_dir() {
-                open.push(path);
-            } else if below != "forge.lock" {
-                world.write(&below, &fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let built = world.forge(["build", "."]);
-    built.ok();
-    built.id()
-}
-
-/// The same lock and fetched files give the same id again where nothing else is known, and no network.
-fn rebuilds_offline(world: &World, id: &str) {
-    if !have("unshare") || !crate::world::is_root() {
-        return;
-    }
-    fs::remove_dir_all(world.store().join("roots")).unwrap();
-    let again = world.wrapped(&["unshare", "-n"], ["build", "--locked", "."]).output().unwrap();
-    assert_eq!(crate::world::Ran::of(again).id(), id);
-}
-
 #[test]
-#[ignore = "takes minutes: just ecosystems"]
-fn the_examples_build_run_and_are_tested() {
-    for (name, runtime, said) in
-        [("web", "web", "{\"hello\":\"test\"}"), ("joblet", "python-report", "3.11"), ("program", "count", "1 000")]
-    {
-        let world = World::new();
-        let id = example(&world, name);
-        let tested = world.forge(["test", runtime]);
-        assert!(tested.ok().stdout.contains(said), "{name}: {}", tested.stdout);
-        assert!(tested.stderr.contains("passed"), "{}", tested.stderr);
-        rebuilds_offline(&world, &id);
-    }
+fn a_file_known_by_another_hash_than_sha256_comes_from_peers() {
     let world = World::new();
-    let id = example(&world, "service");
-    assert_eq!(world.forge(["run", &id]).ok().stdout, "hello from Java 17\n");
-}
-
-#[test]
-#[ignore = "takes minutes: just ecosystems"]
-fn node_modules_are_what_npm_makes_of_the_same_lock() {
-    if !have("npm") {
-        return;
-    }
-    let world = World::new();
-    let id = example(&world, "web");
-    let npm = world.path("out");
-    for name in ["package.json", "package-lock.json"] {
-        fs::copy(world.path("project").join(name), npm.join(name)).unwrap();
-    }
-    let installed =
-        Command::new("npm").args(["ci", "--ignore-scripts", "--omit=dev"]).current_dir(&npm).output().unwrap();
-    assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-    let bind = format!("{}:/npm:ro", npm.display());
-    let compared = world.forge([
-        "run",
-        &id,
-        "--bind",
-        &bind,
-        "--",
-        "diff",
-        "-r",
-        "--no-dereference",
-        "/app/node_modules",
-        "/npm/node_modules",
-    ]);
-    assert!(compared.code == Some(0), "{}{}", compared.stdout, compared.stderr);
-}
-
-#[test]
-#[ignore = "takes minutes: just ecosystems"]
-fn python_s_lock_files_are_followed_and_sources_built() {
-    let world = World::new();
-    let formation = |layer: &str| {
+    let file = world.write("elsewhere/package.tgz", "a package\n");
+    let sha512 = hashed(&world, "sha512", &file);
+    let expression = |url: &str| {
         format!(
-            "{{ forge }}:\nforge.formation {{\n  name = \"p\";\n  layers = [\n    (forge.debian {{ packages = [ \"python3\" ]; }})\n    ({layer})\n  ];\n}}\n"
+            r#"{{ forge }}:
+forge.formation {{
+  name = "app";
+  layers = [ (forge.files {{ "/package.tgz" = derivation {{
+    name = "package.tgz";
+    system = "${{builtins.currentSystem or "x86_64-linux"}}";
+    builder = "builtin:fetch";
+    parameters = builtins.toJSON {{ url = "{url}"; }};
+    outputHash = "{sha512}";
+    outputHashMode = "flat";
+  }}; }}) ];
+}}
+"#
         )
     };
-    // docopt comes only as a source distribution.
-    world.write("runtime.expr", &formation("forge.python { requirements = [ \"docopt\" \"click==8.1.7\" ]; }"));
+    world.write("runtime.expr", &expression(&format!("file://{}", file.display())));
     let id = world.build("runtime.expr");
-    let ran = world.forge([
-        "run",
-        &id,
-        "--",
-        "python3",
-        "-c",
-        "import docopt, click; print(docopt.__version__, click.__version__)",
-    ]);
-    assert_eq!(ran.ok().stdout, "0.6.2 8.1.7\n");
-    rebuilds_offline(&world, &id);
-    world.write("pyproject.toml", "[project]\nname = \"x\"\nversion = \"1\"\ndependencies = [\"six\"]\n[project.optional-dependencies]\ncli = [\"click==8.1.7\"]\n");
-    world.write("runtime.expr", &formation("forge.python { lock = ./pyproject.toml; extras = [ \"cli\" ]; }"));
-    let id = world.build("runtime.expr");
-    world.forge(["run", &id, "--", "python3", "-c", "import six, click"]).ok();
+    let peer = format!("file://{}", world.path("peer").display());
+    world.forge(["push", "--sources", &id, &peer]).ok();
+    // Elsewhere, where the file has gone from where it was: only the peer has it.
+    let other = World::new();
+    other.write("runtime.expr", &expression("http://127.0.0.1:1/package.tgz"));
+    assert_eq!(other.forge(["build"]).code, Some(11));
+    other.forge(["remote", "add", "team", &peer]).ok();
+    assert_eq!(other.build("runtime.expr"), id);
 }
 
-#[test]
-#[ignore = "takes minutes: just ecosystems"]
-fn every_runtime_that_comes_with_forge_passes_its_test() {
-    let world = World::new();
-    for name in ["python-3.11", "openjdk-17", "nodejs-20", "openjdk-21", "python-3.11-ml"] {
-        world.forge(["build", name]).ok();
-        let tested = world.forge(["test", name]);
-        assert!(tested.ok().stderr.contains("passed"), "{name}: {}", tested.stderr);
-    }
-    let list: Value = world.forge(["list", "--json"]).json();
-    assert_eq!(list["total"], 5);
+/// The hash of a file as npm writes it.
+fn hashed(world: &World, algorithm: &str, file: &Path) -> String {
+    let expression = format!(
+        "builtins.convertHash {{ hash = builtins.hashFile \"{algorithm}\" {}; hashAlgo = \"{algorithm}\"; toHashFormat = \"sri\"; }}",
+        file.display()
+    );
+    world.forge(["eval", "--json", "-E", &expression]).json().as_str().expect("a text").to_owned()
 }

@@ -25,7 +25,7 @@ pub(crate) use store::http::percent_decode;
 pub use store::http::{Answer, Client, Parts, Place, join, percent_encode, redact, split};
 
 use sha2::{Digest, Sha256};
-use store::BlobId;
+use store::{BlobId, FileHash};
 
 use crate::{Builder, Error, Machine, Result, debian, node, python, rust};
 use store::http::{Failure, Patience};
@@ -83,11 +83,11 @@ impl Fetcher {
         if let Some(repository) = wanted.url.strip_prefix("oci:") {
             let blob = crate::oci::fetch(builder, wanted, repository)?;
             let sha256 = wanted.sha256.unwrap_or_default();
-            builder.store.put_blob_with_sha256(&sha256, blob)?;
+            builder.store.put_blob_with_hash(&FileHash::from(sha256), blob)?;
             return Ok((blob, sha256));
         }
         if let Some(sha256) = wanted.sha256
-            && let Some(blob) = crate::substitute::file(builder, &sha256)?
+            && let Some(blob) = crate::substitute::file(builder, &FileHash::from(sha256))?
         {
             check_size(builder, wanted, blob)?;
             return Ok((blob, sha256));
@@ -109,7 +109,7 @@ impl Fetcher {
                 Ok(mut transfer) => match builder.store.put_blob_from(&mut transfer, false) {
                     Ok((blob, _)) => {
                         let sha256 = transfer.digest();
-                        builder.store.put_blob_with_sha256(&sha256, blob)?;
+                        builder.store.put_blob_with_hash(&FileHash::from(sha256), blob)?;
                         return Ok((blob, sha256));
                     }
                     // Without a failure of the transfer it was the store's: a full disk is no matter of the next mirror.
@@ -203,7 +203,7 @@ fn local(builder: &Builder<'_>, wanted: &Wanted<'_>, path: &std::path::Path) -> 
         return Err(Error::Mismatch { what: wanted.url.to_owned(), actual: text(&sha256), expected: text(&expected) });
     }
     check_size(builder, wanted, blob)?;
-    builder.store.put_blob_with_sha256(&sha256, blob)?;
+    builder.store.put_blob_with_hash(&FileHash::from(sha256), blob)?;
     Ok((blob, sha256))
 }
 
@@ -223,7 +223,7 @@ impl<R: std::io::Read> std::io::Read for Hashing<R> {
 
 /// The blob with this SHA-256, if it is in the store.
 pub fn known(builder: &Builder<'_>, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
-    Ok(builder.store.blob_with_sha256(sha256)?)
+    Ok(builder.store.blob_with_hash(&FileHash::from(*sha256))?)
 }
 
 /// A size that the store's own copy contradicts is as wrong as one that a mirror contradicts.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use store::digest::StepKey;
 use store::directory::Claim;
 use store::peer::{Group, ObjectId, Subject, Watch};
-use store::{BlobId, Derivation, Plan, StorePath};
+use store::{BlobId, Derivation, FileHash, Plan, StorePath};
 
 use crate::report::Span;
 use crate::schedule::{derivation, is_download};
@@ -36,8 +36,7 @@ pub(crate) fn from_peers(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePat
         }
     }
     let left = walk(builder, plan, goals, &|_| false)?;
-    let downloads = left.iter().filter_map(|(path, _)| sha256_of(&plan.derivations[path]));
-    let downloads: BTreeSet<[u8; 32]> = downloads.collect();
+    let downloads: BTreeSet<FileHash> = left.iter().filter_map(|(path, _)| hash_of(&plan.derivations[path])).collect();
     files(builder, peers, &downloads.into_iter().collect::<Vec<_>>())
 }
 
@@ -52,32 +51,32 @@ pub(crate) fn step(builder: &Builder<'_>, key: &StepKey) -> Result<Option<Claim>
     Ok(came.then_some(realisation.claim))
 }
 
-/// The blob with this SHA-256, if a peer has it.
-pub(crate) fn file(builder: &Builder<'_>, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
+/// The blob with this hash, if a peer has it.
+pub(crate) fn file(builder: &Builder<'_>, hash: &FileHash) -> Result<Option<BlobId>> {
     if let Some(peers) = builder.peers.filter(|peers| !peers.is_empty()) {
-        files(builder, peers, &[*sha256])?;
+        files(builder, peers, std::slice::from_ref(hash))?;
     }
-    Ok(builder.store.blob_with_sha256(sha256)?)
+    Ok(builder.store.blob_with_hash(hash)?)
 }
 
-fn files(builder: &Builder<'_>, peers: &Group<'_>, wanted: &[[u8; 32]]) -> Result<()> {
+fn files(builder: &Builder<'_>, peers: &Group<'_>, wanted: &[FileHash]) -> Result<()> {
     let mut missing = Vec::new();
-    for sha256 in wanted {
-        if builder.store.blob_with_sha256(sha256)?.is_none() {
-            missing.push(*sha256);
+    for hash in wanted {
+        if builder.store.blob_with_hash(hash)?.is_none() {
+            missing.push(hash.clone());
         }
     }
     let known = peers.fetched(&missing)?;
-    let pairs: Vec<([u8; 32], BlobId)> =
-        missing.into_iter().zip(known).filter_map(|(sha256, blob)| Some((sha256, blob?))).collect();
+    let pairs: Vec<(FileHash, BlobId)> =
+        missing.into_iter().zip(known).filter_map(|(hash, blob)| Some((hash, blob?))).collect();
     let objects: BTreeSet<ObjectId> = pairs.iter().map(|(_, blob)| ObjectId::Blob(*blob)).collect();
     if objects.is_empty() || !pull(builder, peers, "fetched files", objects)? {
         return Ok(());
     }
-    for (sha256, blob) in pairs {
+    for (hash, blob) in pairs {
         // A peer may say what it likes; the bytes decide.
-        if builder.store.sha256_of_blob(blob)? == sha256 {
-            builder.store.put_blob_with_sha256(&sha256, blob)?;
+        if builder.store.has_hash(blob, &hash)? {
+            builder.store.put_blob_with_hash(&hash, blob)?;
         }
     }
     Ok(())
@@ -105,11 +104,11 @@ fn object(claim: &Claim) -> ObjectId {
     }
 }
 
-/// The digest of what a derivation fetches, if it is of one plain file.
-fn sha256_of(derivation: &Derivation) -> Option<[u8; 32]> {
+/// The hash of what a derivation fetches, if it is of one plain file.
+fn hash_of(derivation: &Derivation) -> Option<FileHash> {
     let fixed = derivation.outputs.values().find_map(|output| output.fixed.as_ref())?;
-    let plain = is_download(derivation) && !fixed.recursive && fixed.algorithm.as_str() == "sha256";
-    plain.then(|| fixed.hash.as_slice().try_into().ok()).flatten()
+    let plain = is_download(derivation) && !fixed.recursive;
+    plain.then(|| FileHash::new(fixed.hash.clone())).flatten()
 }
 
 /// Outputs that are not here, from the goals down: as far as one is here or ends the way.

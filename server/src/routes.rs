@@ -8,7 +8,7 @@ use store::peer::arriving::Broken;
 use store::peer::message::{Below, Lacks, decode_items, read_question};
 use store::peer::outgoing::{SendError, send};
 use store::peer::{self, ObjectId, Realisation, Subject, answer};
-use store::{BlobId, Error, FormationId, Store};
+use store::{BlobId, Error, FileHash, FormationId, Store};
 
 use crate::Shared;
 use crate::connection::{Request, Response};
@@ -280,28 +280,27 @@ fn put_realisations<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Resu
     Ok(Response::Text(200, String::new()))
 }
 
-fn digest(text: &str) -> Result<[u8; 32], Refused> {
-    let bytes = store::digest::from_hex(text).and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| refused(400, "this is no SHA-256"))
+fn file_hash(text: &str) -> Result<FileHash, Refused> {
+    FileHash::parse(text).ok_or_else(|| refused(400, "this is no SHA-1, SHA-256 or SHA-512"))
 }
 
 fn fetched<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     let mut found = Vec::new();
     for text in list::<String>(request)? {
-        found.push(offer.store.blob_with_sha256(&digest(&text)?)?.map(|blob| blob.to_string()));
+        found.push(offer.store.blob_with_hash(&file_hash(&text)?)?.map(|blob| blob.to_string()));
     }
     Ok(json(&found.into()))
 }
 
 fn put_fetched<'a>(offer: &'a Offer<'a>, request: &mut Request<'_>) -> Result<Response<'a>, Refused> {
     for (text, blob) in list::<(String, String)>(request)? {
-        let (sha256, blob): (_, BlobId) = (digest(&text)?, blob.parse().map_err(|_| refused(400, "this is no blob"))?);
+        let (hash, blob): (_, BlobId) = (file_hash(&text)?, blob.parse().map_err(|_| refused(400, "this is no blob"))?);
         // It proves itself: the store hashes it.
-        if offer.store.blob_with_sha256(&sha256)? != Some(blob) {
-            if offer.store.sha256_of_blob(blob)? != sha256 {
-                return Err(refused(422, "the blob has another SHA-256"));
+        if offer.store.blob_with_hash(&hash)? != Some(blob) {
+            if !offer.store.has_hash(blob, &hash)? {
+                return Err(refused(422, "the blob has another hash"));
             }
-            offer.store.put_blob_with_sha256(&sha256, blob)?;
+            offer.store.put_blob_with_hash(&hash, blob)?;
         }
     }
     Ok(Response::Text(200, String::new()))

@@ -9,6 +9,7 @@ mod names;
 
 pub use address::{Parts, join, percent_decode, percent_encode, redact, split};
 pub use client::{Answer, Call, Client, Content, Failure, Patience};
+pub use dns::{Failure as NameFailure, addresses};
 
 /// One place where something may lie.
 #[derive(Debug, Clone, PartialEq, Eq)]

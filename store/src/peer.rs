@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::http::Patience;
-use crate::{BlobId, DeltaId, FormationId, Store, TreeId};
+use crate::{BlobId, DeltaId, FileHash, FormationId, Store, TreeId};
 
 pub mod answer;
 pub mod arriving;
@@ -188,13 +188,13 @@ pub trait Peer: Send + Sync {
         Ok(())
     }
 
-    /// Which blobs have these SHA-256 digests, in the same order. A wrong answer shows when the blob is here.
-    fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
-        Ok(vec![None; sha256.len()])
+    /// Which blobs have these hashes, in the same order. A wrong answer shows when the blob is here.
+    fn fetched(&self, hashes: &[FileHash]) -> Result<Vec<Option<BlobId>>> {
+        Ok(vec![None; hashes.len()])
     }
 
-    /// Tells which blobs (that it has) have which SHA-256.
-    fn put_fetched(&self, _fetched: &[([u8; 32], BlobId)]) -> Result<()> {
+    /// Tells which blobs (that it has) have which hash.
+    fn put_fetched(&self, _fetched: &[(FileHash, BlobId)]) -> Result<()> {
         Ok(())
     }
 }

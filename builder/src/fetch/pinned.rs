@@ -1,15 +1,14 @@
-//! Files that are known by a hash, of whichever kind: looked for by it in the store, then asked for.
+//! Files that are known by a hash, of whichever kind: looked for by it in the store and at peers, then asked for.
 //!
 //! SHA-256 is checked while the bytes arrive. npm's SHA-512 and its older SHA-1 are taken of what arrived; the store then
 //! remembers which blob has it, so that it is found without any network the next time.
 
 use std::io;
 
-use store::BlobId;
 use store::derivation::HashAlgorithm;
-use store::digest::{StepKey, to_hex};
-use store::directory::Claim;
+use store::digest::to_hex;
 use store::nix::hash::Hasher;
+use store::{BlobId, FileHash};
 
 use super::{Wanted, redact};
 use crate::{Builder, Error, Result};
@@ -33,12 +32,17 @@ pub fn fetch(builder: &Builder<'_>, pinned: &Pinned<'_>) -> Result<BlobId> {
         HashAlgorithm::Sha256 => pinned.hash.try_into().ok(),
         _ => None,
     };
-    let key = StepKey::of(&[b"blob with ", pinned.algorithm.as_str().as_bytes(), b" ", pinned.hash].concat());
+    // MD5 is nobody's name for a file.
+    let known = FileHash::new(pinned.hash).filter(|hash| hash.algorithm() == pinned.algorithm);
     if sha256.is_none()
-        && let Some(Claim::Blob(blob)) = builder.store.claim_of_step(&key)?
-        && builder.store.has_blob(blob)
+        && let Some(hash) = &known
     {
-        return Ok(blob);
+        if let Some(blob) = builder.store.blob_with_hash(hash)? {
+            return Ok(blob);
+        }
+        if let Some(blob) = crate::substitute::file(builder, hash)? {
+            return Ok(blob);
+        }
     }
     let mut failed: Option<Error> = None;
     for url in pinned.urls {
@@ -64,7 +68,9 @@ pub fn fetch(builder: &Builder<'_>, pinned: &Pinned<'_>) -> Result<BlobId> {
             let (actual, expected) = (text(actual.as_bytes()), text(pinned.hash));
             return Err(Error::Mismatch { what: redact(url), actual, expected });
         }
-        builder.store.put_claim_of_step(&key, &Claim::Blob(blob))?;
+        if let Some(hash) = &known {
+            builder.store.put_blob_with_hash(hash, blob)?;
+        }
         return Ok(blob);
     }
     Err(failed.unwrap_or_else(|| super::bad("", "nothing says where the file is")))

@@ -6,7 +6,7 @@ use store::directory::{Claim, Record};
 use store::formation::is_name;
 use store::peer::{Moved, ObjectId, Peer, Realisation, Subject};
 use store::signing::NamedKey;
-use store::{BlobId, FormationId, Store, StorePath};
+use store::{BlobId, FileHash, FormationId, Store, StorePath};
 
 use crate::args::PushArguments;
 use crate::context::Context;
@@ -117,20 +117,20 @@ fn realisations(store: &Store, record: &Record, key: &NamedKey) -> Result<Vec<Re
     Ok(realisations)
 }
 
-/// Gives the files that were fetched for formations, findable by their SHA-256.
+/// Gives the files that were fetched for formations, findable by the hash that their lock names.
 pub fn push_sources(
     store: &Store,
     peer: &dyn Peer,
     formations: &[(FormationId, String)],
     context: &Context,
 ) -> Result<Moved> {
-    let mut fetched: Vec<([u8; 32], BlobId)> = Vec::new();
+    let mut fetched: Vec<(FileHash, BlobId)> = Vec::new();
     for (id, _) in formations {
-        for fetch in store.record(*id)?.fetched.iter().filter(|fetch| fetch.algorithm == "sha256") {
-            let digest = store::digest::from_hex(&fetch.digest).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            let Some(digest) = digest else { continue };
-            match store.blob_with_sha256(&digest)? {
-                Some(blob) => fetched.push((digest, blob)),
+        // What is known by the hash of an archive's content is no file.
+        for fetch in store.record(*id)?.fetched.iter().filter(|fetch| !fetch.algorithm.starts_with("nar-")) {
+            let Some(hash) = FileHash::parse(&fetch.digest) else { continue };
+            match store.blob_with_hash(&hash)? {
+                Some(blob) => fetched.push((hash, blob)),
                 None if !context.global.quiet => eprintln!("forge: `{}` is not here any more", fetch.name),
                 None => {}
             }

@@ -1,12 +1,12 @@
-//! What a store keeps for others: claims that others have signed, and which blob has which SHA-256.
+//! What a store keeps for others: claims that others have signed, and which blob has which hash.
 
-use sha2::{Digest, Sha256};
+use std::io::Write;
 
 use super::{Claim, Store, objects::pump};
 use crate::derivation::StorePath;
-use crate::digest::StepKey;
+use crate::nix::hash::Hasher;
 use crate::peer::{Realisation, Subject, join_realisations, realisation_texts};
-use crate::{BlobId, Error, Result};
+use crate::{BlobId, Error, FileHash, Result};
 
 /// More signed claims about one thing than this are none.
 const MOST_BYTES: usize = 64 << 10;
@@ -63,34 +63,26 @@ impl Store {
         }
     }
 
-    /// The blob with this SHA-256, if it is here and known.
-    pub fn blob_with_sha256(&self, sha256: &[u8; 32]) -> Result<Option<BlobId>> {
-        Ok(match self.claim_of_step(&sha256_key(sha256))? {
+    /// The blob with this hash, if it is here and known.
+    pub fn blob_with_hash(&self, hash: &FileHash) -> Result<Option<BlobId>> {
+        Ok(match self.claim_of_step(&hash.key())? {
             Some(Claim::Blob(blob)) if self.has_blob(blob) => Some(blob),
             _ => None,
         })
     }
 
-    /// Remembers the SHA-256 of a blob. The caller has hashed it.
-    pub fn put_blob_with_sha256(&self, sha256: &[u8; 32], blob: BlobId) -> Result<()> {
-        self.put_claim_of_step(&sha256_key(sha256), &Claim::Blob(blob))
+    /// Remembers the hash of a blob. The caller has hashed it.
+    pub fn put_blob_with_hash(&self, hash: &FileHash, blob: BlobId) -> Result<()> {
+        self.put_claim_of_step(&hash.key(), &Claim::Blob(blob))
     }
 
-    /// The SHA-256 of a blob's bytes.
-    pub fn sha256_of_blob(&self, id: BlobId) -> Result<[u8; 32]> {
-        let mut hash = Sha256::new();
-        let read = pump(&mut self.open_blob(id)?, &mut |bytes| {
-            hash.update(bytes);
-            Ok(())
-        });
+    /// Whether a blob's bytes have this hash.
+    pub fn has_hash(&self, id: BlobId, hash: &FileHash) -> Result<bool> {
+        let mut hasher = Hasher::new(hash.algorithm());
+        let read = pump(&mut self.open_blob(id)?, &mut |bytes| hasher.write_all(bytes));
         read.map_err(Error::file("read", self.path()))?;
-        Ok(hash.finalize().into())
+        Ok(hasher.finish().as_bytes() == hash.as_bytes())
     }
-}
-
-/// Under which key it is remembered which blob has this SHA-256.
-fn sha256_key(sha256: &[u8; 32]) -> StepKey {
-    StepKey::of(&[b"blob with sha256 ".as_slice(), sha256].concat())
 }
 
 /// Among the claims: collection treats it as one, by its first line.
@@ -102,6 +94,7 @@ fn path(subject: &Subject) -> String {
 mod tests {
     use super::super::testing::world;
     use super::*;
+    use crate::digest::StepKey;
     use crate::signing::NamedKey;
 
     #[test]
@@ -132,13 +125,20 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_is_found_by_its_sha256() {
+    fn a_blob_is_found_by_a_hash_of_its_own() {
         let world = world();
         let blob = world.store.put_blob(b"abc", false).unwrap();
-        let sha256 = world.store.sha256_of_blob(blob).unwrap();
-        assert!(crate::digest::to_hex(&sha256).starts_with("ba7816bf8f01cfea"));
-        assert_eq!(world.store.blob_with_sha256(&sha256).unwrap(), None);
-        world.store.put_blob_with_sha256(&sha256, blob).unwrap();
-        assert_eq!(world.store.blob_with_sha256(&sha256).unwrap(), Some(blob));
+        for text in [
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "a9993e364706816aba3e25717850c26c9cd0d89d",
+        ] {
+            let hash = FileHash::parse(text).unwrap();
+            assert!(world.store.has_hash(blob, &hash).unwrap());
+            assert_eq!(world.store.blob_with_hash(&hash).unwrap(), None);
+            world.store.put_blob_with_hash(&hash, blob).unwrap();
+            assert_eq!(world.store.blob_with_hash(&hash).unwrap(), Some(blob));
+            let other = FileHash::new([7; 64]).unwrap();
+            assert!(!world.store.has_hash(blob, &other).unwrap());
+        }
     }
 }

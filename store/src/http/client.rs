@@ -337,6 +337,11 @@ impl Client {
         self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The proxy by which an address would be asked, for those who connect by themselves.
+    pub fn proxy_for(&self, url: &str) -> Option<String> {
+        self.proxy(&split(url)?)
+    }
+
     /// The proxy that the environment names for an address, as curl(1) reads it, upper case `HTTP_PROXY` included: no
     /// web server calls us.
     fn proxy(&self, parts: &Parts<'_>) -> Option<String> {

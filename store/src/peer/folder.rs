@@ -29,7 +29,7 @@ use crate::digest::to_hex;
 use crate::directory::Record;
 use crate::formation::is_name;
 use crate::http::percent_decode;
-use crate::{BlobId, FormationId, Store};
+use crate::{BlobId, FileHash, FormationId, Store};
 
 const FORMAT: &str = "forge peer 1\n";
 /// A larger blob is not read as a whole.
@@ -374,19 +374,19 @@ impl Peer for Folder {
         Ok(())
     }
 
-    fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
+    fn fetched(&self, hashes: &[FileHash]) -> Result<Vec<Option<BlobId>>> {
         self.check()?;
-        let find = |digest: &[u8; 32]| {
-            let bytes = self.read(&spread("fetched", &to_hex(digest)), 1024)?;
+        let find = |hash: &FileHash| {
+            let bytes = self.read(&spread("fetched", &hash.to_string()), 1024)?;
             Ok(bytes.and_then(|bytes| String::from_utf8_lossy(&bytes).trim_end().parse().ok()))
         };
-        sha256.par_iter().map(find).collect()
+        hashes.par_iter().map(find).collect()
     }
 
-    fn put_fetched(&self, fetched: &[([u8; 32], BlobId)]) -> Result<()> {
+    fn put_fetched(&self, fetched: &[(FileHash, BlobId)]) -> Result<()> {
         self.ensure()?;
-        let put = |(digest, blob): &([u8; 32], BlobId)| {
-            self.write(&spread("fetched", &to_hex(digest)), format!("{blob}\n").as_bytes())
+        let put = |(hash, blob): &(FileHash, BlobId)| {
+            self.write(&spread("fetched", &hash.to_string()), format!("{blob}\n").as_bytes())
         };
         fetched.par_iter().try_for_each(put)
     }

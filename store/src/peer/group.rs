@@ -7,15 +7,15 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Error, Moved, ObjectId, Peer, Realisation, Result, Subject, Watch};
 use crate::signing::NamedPublicKey;
-use crate::{BlobId, FormationId, Store};
+use crate::{BlobId, FileHash, FormationId, Store};
 
 /// Peers in the order of their priority.
 pub struct Group<'a> {
     peers: Vec<Member>,
     trusted: Vec<NamedPublicKey>,
     tell: Box<dyn Fn(&str) + Send + Sync + 'a>,
-    /// What was asked before, by SHA-256.
-    asked: Mutex<HashMap<[u8; 32], Option<BlobId>>>,
+    /// What was asked before.
+    asked: Mutex<HashMap<FileHash, Option<BlobId>>>,
 }
 
 struct Member {
@@ -138,11 +138,11 @@ impl<'a> Group<'a> {
         Ok(believed)
     }
 
-    /// Which blobs have these SHA-256 digests, as somebody says. It shows when they are here.
-    pub fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
+    /// Which blobs have these hashes, as somebody says. It shows when they are here.
+    pub fn fetched(&self, hashes: &[FileHash]) -> Result<Vec<Option<BlobId>>> {
         let lock = || self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = lock().clone();
-        let new: Vec<[u8; 32]> = sha256.iter().copied().filter(|digest| !asked.contains_key(digest)).collect();
+        let new: Vec<FileHash> = hashes.iter().filter(|hash| !asked.contains_key(*hash)).cloned().collect();
         if !new.is_empty() && !self.is_empty() {
             let mut known = vec![None; new.len()];
             for (_, answer) in self.ask(|peer| peer.fetched(&new))? {
@@ -153,6 +153,6 @@ impl<'a> Group<'a> {
             lock().extend(new.into_iter().zip(known));
         }
         let asked = lock();
-        Ok(sha256.iter().map(|digest| asked.get(digest).copied().flatten()).collect())
+        Ok(hashes.iter().map(|hash| asked.get(hash).copied().flatten()).collect())
     }
 }

@@ -16,9 +16,8 @@ use super::incoming::{Incoming, Outline};
 use super::message::{Below, Lacking, Lacks, encode_items};
 use super::outgoing::{Item, send};
 use super::{About, Error, Moved, ObjectId, Peer, Realisation, Result, Settings, Subject, Watch, pieces};
-use crate::digest::to_hex;
 use crate::http::{Answer, Call, Client, Content, Failure, Patience, Place, split};
-use crate::{BlobId, FormationId, Store};
+use crate::{BlobId, FileHash, FormationId, Store};
 
 /// How often a transfer that moves on is taken up again.
 const ATTEMPTS: u32 = 8;
@@ -447,11 +446,11 @@ impl Peer for Http {
         self.answer("POST", "realisations/put", Content::Bytes(&texts)).map(drop)
     }
 
-    fn fetched(&self, sha256: &[[u8; 32]]) -> Result<Vec<Option<BlobId>>> {
-        let question: Vec<String> = sha256.iter().map(|digest| to_hex(digest)).collect();
+    fn fetched(&self, hashes: &[FileHash]) -> Result<Vec<Option<BlobId>>> {
+        let question: Vec<String> = hashes.iter().map(FileHash::to_string).collect();
         let question = serde_json::to_vec(&question).expect("texts");
         let answer: Vec<Option<String>> = self.json("POST", "fetched/get", &question)?;
-        if answer.len() != sha256.len() {
+        if answer.len() != hashes.len() {
             return Err(self.protocol("an answer to another question"));
         }
         let id = |text: Option<String>| match text {
@@ -461,9 +460,9 @@ impl Peer for Http {
         answer.into_iter().map(id).collect()
     }
 
-    fn put_fetched(&self, fetched: &[([u8; 32], BlobId)]) -> Result<()> {
+    fn put_fetched(&self, fetched: &[(FileHash, BlobId)]) -> Result<()> {
         let list: Vec<(String, String)> =
-            fetched.iter().map(|(digest, blob)| (to_hex(digest), blob.to_string())).collect();
+            fetched.iter().map(|(hash, blob)| (hash.to_string(), blob.to_string())).collect();
         let list = serde_json::to_vec(&list).expect("texts");
         self.answer("POST", "fetched/put", Content::Bytes(&list)).map(drop)
     }
