@@ -33,7 +33,7 @@ leftovers formation runs="5000":
 
 # The ecosystems on real packages: examples, lock files, curated runtimes; minutes, and the network
 ecosystems:
-    cargo test -p cli --test promises ecosystems -- --ignored --test-threads 1
+    cargo test --release -p cli --test promises real_packages -- --ignored --test-threads 1
 
 # Boots Debian 12's own kernel (6.1, cgroup v2) under QEMU and runs forge there, as root and as an ordinary user
 vm:
@@ -53,6 +53,11 @@ bench-transfer *words:
 faults what *words:
     cargo build --release -p cli
     python3 benchmarks/store/faults.py {{what}} --forge target/release/forge {{words}}
+
+# A Debian root against mmdebstrap, a Python layer against pip and uv, from files that are there: `just bench-ecosystems [OPTIONS]`
+bench-ecosystems *options:
+    cargo build --release -p cli
+    python3 benchmarks/build/ecosystems.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{options}}
 
 # What building costs beside the work: `just bench-build [NIX_BUILD] [STEPS]`
 bench-build nix="" steps="10000":

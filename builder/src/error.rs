@@ -147,6 +147,16 @@ pub enum Error {
         /// `sha256:…`, or a number of bytes.
         expected: String,
     },
+    /// A step gave something else than it says must come out.
+    #[error("step `{step}` gave {actual}, expected {}", if .expected.is_empty() { "none yet" } else { .expected })]
+    Output {
+        /// Name of the derivation.
+        step: String,
+        /// What came out.
+        actual: String,
+        /// What is written.
+        expected: String,
+    },
     /// Nothing on this machine says where to ask.
     #[error("no {what} is configured on this machine")]
     NotConfigured {

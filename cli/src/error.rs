@@ -472,6 +472,8 @@ impl From<builder::Error> for Failure {
             }
             error @ Mismatch { .. } => plain(code::MISMATCH, &error)
                 .hint("what was locked is not what is served: do not go on before you know why; `forge lock --update` takes it as it is now"),
+            error @ Output { .. } => plain(code::MISMATCH, &error)
+                .hint("`outputHash` says what must come out: write what came only if you know why it is that"),
             error @ Signature { .. } => plain(code::REFUSED, &error)
                 .hint("Signed-By in the machine's apt sources names the keys that are trusted"),
             error @ LockRecord { .. } => {

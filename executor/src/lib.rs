@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod bounds;
+pub mod doors;
 pub mod error;
 pub mod oci;
 pub mod outcome;
@@ -16,6 +17,6 @@ pub use backend::{Backend, Native};
 pub use error::{Error, Result};
 pub use outcome::{Counted, Ending, Outcome};
 pub use sandbox::{
-    Bind, Bounds, Capabilities, Content, Device, MemoryMount, Network, Published, Resource, ResourceLimit, RootFs,
-    Sandbox, Streams, Writable,
+    Bind, Bounds, Capabilities, Content, Device, Doors, MemoryMount, Network, Published, Resource, ResourceLimit,
+    RootFs, Sandbox, Streams, Writable,
 };

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicI32;
 pub use store::{Capabilities, Limits};
 
 pub use crate::bounds::{Bounds, Resource, ResourceLimit};
+pub use crate::doors::Doors;
 pub use crate::published::Published;
 
 /// The file system a command sees as `/`.
@@ -148,6 +149,8 @@ pub struct Sandbox {
     pub contents: Vec<Content>,
     /// Ports of a closed network that the host's side reaches. Nothing else of the network becomes open by it.
     pub published: Vec<Published>,
+    /// Sockets of a closed network that the caller answers. Nothing else of the network becomes open by it.
+    pub doors: Option<Doors>,
     /// Bounds that are no part of a formation.
     pub bounds: Bounds,
 }
@@ -177,6 +180,7 @@ impl Default for Sandbox {
             devices: Vec::new(),
             contents: Vec::new(),
             published: Vec::new(),
+            doors: None,
             bounds: Bounds::default(),
         }
     }

@@ -8,14 +8,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use executor::{Bind, Network, RootFs, Sandbox, Streams, Writable};
+use executor::{Bind, RootFs, Sandbox, Streams, Writable};
 use store::derivation::STORE_DIRECTORY;
 use store::nix::info::base_name;
 use store::{File, Metadata, Name, Node, Store, Tree, TreeId};
 
-use super::environment::{DIRECTORY, surroundings};
+use super::environment::{DIRECTORY, surroundings, words};
 use super::outputs::{self, Found};
-use super::{Prepared, lay_out};
+use super::{Prepared, invalid, lay_out};
+use crate::hosts::{ATTRIBUTE, Hosts};
 use crate::kept::Kept;
 use crate::step::{self, limits, place, run_sandbox};
 use crate::{Builder, Error, Result};
@@ -55,11 +56,10 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
     let again = builder.work.as_ref().is_some_and(|work| work.elsewhere.is_some());
     let root = root(store, prepared, true)?;
     // Inputs that many steps have are laid out once, and shown one by one; unless the order in which they are listed is to differ.
-    let (layers, mut binds) = match again {
+    let (layers, binds) = match again {
         true => (vec![lay_out(store, root)?], Vec::new()),
         false => (vec![lay_out(store, self::root(store, prepared, false)?)?], binds(store, prepared)?),
     };
-    let network = network(builder, prepared, &mut binds);
     let mut command = vec![OsString::from_vec(prepared.derivation.builder.clone())];
     command.extend(around.arguments);
     let kept = Kept {
@@ -73,6 +73,7 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
         command: command.clone(),
     };
     let log = place.join("log");
+    let (doorkeeper, doors, contents) = step::attend(builder, &hosts(prepared)?, &log)?;
     let sandbox = Sandbox {
         root: RootFs { layers, writable: Writable::Kept(changes) },
         binds,
@@ -82,7 +83,8 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
         user: USER,
         groups: Vec::new(),
         hostname: HOST_NAME.to_owned(),
-        network,
+        doors,
+        contents,
         limits: limits(None),
         stop_signal: None,
         streams: Streams::File(log.clone()),
@@ -92,7 +94,9 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
         interrupt: Some(Arc::clone(&builder.interrupt)),
         ..Sandbox::default()
     };
-    let result = run_sandbox(builder, name, sandbox, &place, &log).and_then(|()| collect(builder, prepared, &upper));
+    let ran = run_sandbox(builder, name, sandbox, &place, &log);
+    drop(doorkeeper);
+    let result = ran.and_then(|()| collect(builder, prepared, &upper));
     match result {
         Err(error) if builder.keep_failed && !matches!(error, Error::Interrupted { .. }) => {
             kept.write(&place)?;
@@ -143,18 +147,19 @@ fn binds(store: &Store, prepared: &Prepared) -> Result<Vec<Bind>> {
     Ok(binds)
 }
 
-/// Nothing that is not fixed sees the network.
-fn network(builder: &Builder<'_>, prepared: &Prepared, binds: &mut Vec<Bind>) -> Network {
+/// What of the network is reached: by a fixed output, what it names; by others nothing.
+fn hosts(prepared: &Prepared) -> Result<Hosts> {
+    let mut hosts = Hosts::default();
     if prepared.fixed().is_none() {
-        return Network::None;
+        return Ok(hosts);
     }
-    for file in ["/etc/resolv.conf", "/etc/hosts", "/etc/services", "/etc/nsswitch.conf"] {
-        let source = builder.machine.file(file);
-        if source.exists() {
-            binds.push(Bind { source, target: file.into(), read_only: true });
-        }
+    let derivation = &prepared.derivation;
+    derivation.environment.values().chain(&derivation.arguments).for_each(|text| hosts.add_addresses(text));
+    for word in words(prepared.variable(ATTRIBUTE).unwrap_or_default()) {
+        let word = String::from_utf8_lossy(word);
+        hosts.add_word(&word).map_err(|reason| invalid(&derivation.name, format!("`{ATTRIBUTE}`: {reason}")))?;
     }
-    Network::Host
+    Ok(hosts)
 }
 
 /// Takes the outputs out of what the builder left.

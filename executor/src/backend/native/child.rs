@@ -213,6 +213,16 @@ impl Prepared<'_> {
         self.wait()
     }
 
+    /// Makes the sockets that the caller answers, and hands them out.
+    fn open_doors(&self) -> Result<()> {
+        let Some(doors) = &self.sandbox.doors else { return Ok(()) };
+        for index in 0..doors.count() {
+            let socket = doors.open(index).doing("listen inside")?;
+            self.channel.report_with(&Report::Door, &[socket.as_fd()]).doing("hand out a socket")?;
+        }
+        Ok(())
+    }
+
     /// Says so where the command has not the further groups that it was to have.
     fn report_missing_groups(&self, missing: bool) {
         if missing && !self.sandbox.groups.is_empty() {
@@ -239,6 +249,7 @@ impl Prepared<'_> {
         }
         drop(kernel_settings);
         self.publish(proc)?;
+        self.open_doors()?;
         // Those that this kernel has; it would refuse others.
         let kept = match self.sandbox.capabilities.bits() {
             0 => 0,

@@ -62,6 +62,8 @@ pub enum Report {
     Terminal,
     /// Comes with the user and the network namespace that the command will be in; the sender waits until somebody has joined them.
     Network,
+    /// Comes with one of the sockets of [`crate::Doors`], in their order.
+    Door,
 }
 
 /// What the launcher tells the sandbox.
@@ -228,6 +230,7 @@ impl Report {
             Self::Ready(stage) => bytes.extend([b'r', *stage]),
             Self::Terminal => bytes.push(b'y'),
             Self::Network => bytes.push(b'n'),
+            Self::Door => bytes.push(b'd'),
         }
         bytes
     }
@@ -264,6 +267,7 @@ impl Report {
             b'r' => Self::Ready(*rest.first()?),
             b'y' => Self::Terminal,
             b'n' => Self::Network,
+            b'd' => Self::Door,
             _ => return None,
         })
     }

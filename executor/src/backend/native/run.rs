@@ -51,6 +51,8 @@ pub struct Run<'a> {
     relay: Option<Relay>,
     too_much_output: bool,
     listeners: Listeners,
+    /// Sockets of the sandbox that the caller answers, as far as they have come.
+    doors: Vec<OwnedFd>,
     privileged: bool,
     /// The process that forwards ports.
     forwarder: Option<Pid>,
@@ -85,6 +87,7 @@ impl<'a> Run<'a> {
             relay: None,
             too_much_output: false,
             listeners: Listeners::default(),
+            doors: Vec::new(),
             privileged: false,
             forwarder: None,
         }
@@ -208,6 +211,14 @@ impl<'a> Run<'a> {
                 let terminal = fds.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
                 if let Some(relay) = &mut self.relay {
                     relay.join(terminal)?;
+                }
+            }
+            Report::Door => {
+                self.doors.extend(fds);
+                if let Some(doors) = &self.sandbox.doors
+                    && self.doors.len() == doors.count()
+                {
+                    doors.give(std::mem::take(&mut self.doors));
                 }
             }
             Report::Network => {
