@@ -126,7 +126,7 @@ fn the_whole_trace_is_shown_if_asked() {
     world.write("runtime.expr", &layers("(forge.debian { packages = \"python3\"; })"));
     let ran = world.forge(["build", "-q", "--show-trace"]);
     assert!(
-        ran.stderr.contains(" at <forge library>:") && !ran.stderr.contains("outside your files"),
+        ran.stderr.contains(" at <forge library: debian>:") && !ran.stderr.contains("outside your files"),
         "{}",
         ran.stderr
     );

@@ -2,11 +2,14 @@
 {
   architecture,
   baseName,
+  checked,
   downloadIntegrity,
   fail,
+  holds,
+  is,
   layer,
   step,
-  wrong,
+  ...
 }:
 let
   inherit (builtins)
@@ -26,7 +29,6 @@ let
     isAttrs
     isBool
     isList
-    isPath
     isString
     length
     listToAttrs
@@ -59,32 +61,31 @@ let
       text = readFile lock;
       content = fromJSON text;
       version = content.lockfileVersion or null;
+      ofScripts = is.such "true, false, or the list of packages whose install scripts may run" (
+        isBool scripts || isList scripts && all isString scripts
+      );
     in
-    if !isPath lock then
-      wrong arguments "lock" "forge.node: `lock` is the path of a package-lock.json, for instance ./package-lock.json"
-    else if !(isString directory && match "/.*" directory != null) then
-      wrong arguments "directory" "forge.node: `directory` is an absolute path, for instance \"/app\""
-    else if !isBool dev then
-      wrong arguments "dev" "forge.node: `dev` is true or false"
-    else if !isBool optional then
-      wrong arguments "optional" "forge.node: `optional` is true or false"
-    else if !(isBool scripts || isList scripts && all isString scripts) then
-      wrong arguments "scripts" "forge.node: `scripts` is true, false, or the list of packages whose install scripts may run"
-    else if !(isAttrs content && (version == 2 || version == 3) && isAttrs (content.packages or null)) then
-      fail arguments "lock" "forge.node: `lock` is no package-lock.json of version 2 or 3; `npm install --package-lock-only --lockfile-version 3` writes one"
-    else
-      layer "node" {
-        inherit
-          arguments
-          lock
-          directory
-          scripts
-          ;
-        packages = chosen arguments content.packages {
-          inherit dev optional;
-        };
-        links = linksOf content.packages;
+    checked "forge.node" arguments [
+      (is.path "a package-lock.json" "lock" lock "./package-lock.json")
+      (is.absolute "directory" directory "\"/app\"")
+      (is.bool "dev" dev null)
+      (is.bool "optional" optional null)
+      (ofScripts "scripts" scripts null)
+      (holds (isAttrs content && (version == 2 || version == 3) && isAttrs (content.packages or null)) "lock"
+        "`lock` is no package-lock.json of version 2 or 3; `npm install --package-lock-only --lockfile-version 3` writes one"
+      )
+    ] (layer "node" {
+      inherit
+        arguments
+        lock
+        directory
+        scripts
+        ;
+      packages = chosen arguments content.packages {
+        inherit dev optional;
       };
+      links = linksOf content.packages;
+    });
 
   parts = path: filter isString (split "/" path);
 

@@ -8,6 +8,7 @@
   lock,
   step,
   wrong,
+  ...
 }:
 let
   inherit (builtins)

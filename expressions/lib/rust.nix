@@ -1,15 +1,17 @@
 # Rust: programs built from their `Cargo.lock`, without network.
 {
   baseName,
+  checked,
   debian,
   download,
-  fail,
   files,
+  holds,
+  is,
   layer,
   run,
   source,
   step,
-  wrong,
+  ...
 }:
 let
   inherit (builtins)
@@ -21,7 +23,6 @@ let
     head
     isAttrs
     isList
-    isPath
     isString
     map
     match
@@ -48,31 +49,27 @@ let
       crates = filter (package: package ? source) named;
       foreign = filter (package: match "(registry|sparse)[+].*" package.source == null || !(package ? checksum)) crates;
     in
-    if !isPath source then
-      wrong arguments "source" "forge.rust: `source` is the path of a directory with a Cargo.toml, for instance ./."
-    else if !isPath lock then
-      wrong arguments "lock" "forge.rust: `lock` is the path of a Cargo.lock"
-    else if !isString path then
-      wrong arguments "path" "forge.rust: `path` is that of the program's Cargo.toml's directory below the source, for instance \"cli\""
-    else if !isTexts features then
-      wrong arguments "features" "forge.rust: `features` is a list of strings"
-    else if !isTexts packages then
-      wrong arguments "packages" "forge.rust: `packages` is a list of Debian packages that building needs, for instance [ \"libssl-dev\" \"pkg-config\" ]"
-    else if foreign != [ ] then
-      fail arguments "lock" "forge.rust: crate `${(head foreign).name}` is of no registry with checksums (${(head foreign).source}): vendor it into the source"
-    else
-      layer "rust" {
-        inherit
-          arguments
-          crates
-          features
-          lock
-          packages
-          path
-          suite
-          ;
-        directory = source;
-      };
+    checked "forge.rust" arguments [
+      (is.path "a directory with a Cargo.toml" "source" source "./.")
+      (is.path "a Cargo.lock" "lock" lock null)
+      (is.such "that of the program's Cargo.toml's directory below the source" (isString path) "path" path "\"cli\"")
+      (is.texts "features" features null)
+      (is.such "a list of Debian packages that building needs" (isTexts packages) "packages" packages "[ \"libssl-dev\" \"pkg-config\" ]")
+      (holds (foreign == [ ]) "lock"
+        "crate `${(head foreign).name}` is of no registry with checksums (${(head foreign).source}): vendor it into the source"
+      )
+    ] (layer "rust" {
+      inherit
+        arguments
+        crates
+        features
+        lock
+        packages
+        path
+        suite
+        ;
+      directory = source;
+    });
 
   crate =
     package:

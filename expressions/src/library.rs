@@ -15,8 +15,15 @@ use crate::value::{Attribute, Value, View};
 const LIBRARY: &str = include_str!("../lib/default.nix");
 /// The library's other files, by name. Each is read when something of it is asked for.
 const PARTS: &[(&str, &str, &str)] = &[
+    ("arguments", "<forge library: arguments>", include_str!("../lib/arguments.nix")),
+    ("basics", "<forge library: basics>", include_str!("../lib/basics.nix")),
+    ("debian", "<forge library: debian>", include_str!("../lib/debian.nix")),
+    ("files", "<forge library: files>", include_str!("../lib/files.nix")),
+    ("formation", "<forge library: formation>", include_str!("../lib/formation.nix")),
     ("node", "<forge library: node>", include_str!("../lib/node.nix")),
     ("oci", "<forge library: oci>", include_str!("../lib/oci.nix")),
+    ("python", "<forge library: python>", include_str!("../lib/python.nix")),
+    ("run", "<forge library: run>", include_str!("../lib/run.nix")),
     ("runtimes", "<forge library: runtimes>", include_str!("../lib/runtimes.nix")),
     ("rust", "<forge library: rust>", include_str!("../lib/rust.nix")),
     ("source", "<forge library: source>", include_str!("../lib/source.nix")),

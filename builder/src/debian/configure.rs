@@ -20,6 +20,7 @@ use crate::step::{Command, run_step};
 use crate::{Error, Result};
 
 mod finish;
+mod foreign;
 mod keystore;
 mod order;
 mod overlap;
@@ -71,6 +72,9 @@ impl Builtin for Configure {
         let architecture: String = job.parameter("architecture")?;
         let paths: Vec<String> = job.parameter("packages")?;
         let deltas: Vec<DeltaId> = paths.iter().map(|path| job.delta(path)).collect::<Result<_>>()?;
+        if architecture != foreign::here() {
+            return Ok(Claim::Delta(foreign::lay_out(store, job.name, &architecture, &deltas)?));
+        }
         let mut layers = lay_out(store, job.name, &architecture, &deltas)?;
         let (_, below) = layers.split_last().expect("the database is a layer");
         let unpacked = store.merge(below)?;
@@ -150,29 +154,38 @@ fn base(store: &Store, architecture: &str, packages: &[Package]) -> Result<Delta
     Ok(draft.delta(store)?)
 }
 
-/// What lies over the packages while they are configured: dpkg's database, as if dpkg had unpacked them all; what to do; and
-/// what keeps services from starting.
-fn database(step: &str, store: &Store, architecture: &str, packages: &[Package], unpacked: TreeId) -> Result<DeltaId> {
-    let mut draft = Draft::passing();
-    let about = |error: draft::DraftError| error.about("root", step);
+/// dpkg's own files about packages that are in a state, by path: mode and content. `triggers`: files on who is interested in what.
+fn installed(
+    architecture: &str,
+    packages: &[Package],
+    triggers: BTreeMap<String, String>,
+    state: &str,
+) -> BTreeMap<String, (u16, String)> {
     let mut status: Vec<_> = packages.iter().map(|package| (package.control.qualified(), &package.paragraph)).collect();
     status.sort_unstable();
     let status: Vec<_> =
-        status.iter().map(|(_, paragraph)| format!("Status: install ok unpacked\n{paragraph}\n")).collect();
-    let triggers = Triggers::of(store, packages, unpacked)?;
-    let late = overlap::settle(store, packages, &mut draft, ROOM)?;
-    let mut files: BTreeMap<String, (u16, String)> = BTreeMap::from([
+        status.iter().map(|(_, paragraph)| format!("Status: install ok {state}\n{paragraph}\n")).collect();
+    let mut files = BTreeMap::from([
         ("var/lib/dpkg/status".to_owned(), (0o644, status.concat())),
         ("var/lib/dpkg/available".to_owned(), (0o644, String::new())),
         ("var/lib/dpkg/arch".to_owned(), (0o644, format!("{architecture}\n"))),
         ("var/lib/dpkg/info/format".to_owned(), (0o644, "1\n".to_owned())),
         ("var/lib/dpkg/triggers/Unincorp".to_owned(), (0o644, String::new())),
-        (format!("{ROOM}/script"), (0o755, SCRIPT.to_owned())),
-        (format!("{ROOM}/plan"), (0o644, order::plan(packages, &late, &triggers.met))),
     ]);
-    files.extend(
-        triggers.files.into_iter().map(|(name, lines)| (format!("var/lib/dpkg/triggers/{name}"), (0o644, lines))),
-    );
+    files.extend(triggers.into_iter().map(|(name, lines)| (format!("var/lib/dpkg/triggers/{name}"), (0o644, lines))));
+    files
+}
+
+/// What lies over the packages while they are configured: dpkg's database, as if dpkg had unpacked them all; what to do; and
+/// what keeps services from starting.
+fn database(step: &str, store: &Store, architecture: &str, packages: &[Package], unpacked: TreeId) -> Result<DeltaId> {
+    let mut draft = Draft::passing();
+    let about = |error: draft::DraftError| error.about("root", step);
+    let triggers = Triggers::of(store, packages, unpacked)?;
+    let late = overlap::settle(store, packages, &mut draft, ROOM)?;
+    let plan = order::plan(packages, &late, &triggers.met);
+    let mut files = installed(architecture, packages, triggers.files, "unpacked");
+    files.extend([(format!("{ROOM}/script"), (0o755, SCRIPT.to_owned())), (format!("{ROOM}/plan"), (0o644, plan))]);
     let is_there = |name: &str| packages.iter().any(|package| package.control.package == name);
     let settings = SETTINGS.iter().filter(|(package, ..)| is_there(package));
     files.extend(settings.map(|(_, path, content)| ((*path).to_owned(), (0o644, (*content).to_owned()))));

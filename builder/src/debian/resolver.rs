@@ -15,7 +15,7 @@ use crate::report::{Event, Span};
 use crate::resolve::{Resolver, parameter, parameter_or};
 use crate::{Builder, Error, Result};
 
-/// `{suite, architecture, packages, recommends?, components?, repositories?, keys?}` → a record per package.
+/// `{suite, architecture, packages, essential?, recommends?, components?, repositories?, keys?}` → a record per package.
 ///
 /// A repository beside the suite is a text as apt has it behind `deb`, `URL SUITE COMPONENT…`, with its armoured keys at the same
 /// place in `keys`.
@@ -34,6 +34,7 @@ impl Resolver for Packages {
         let architecture: String = parameter(request, "architecture")?;
         let mut packages: Vec<String> = parameter(request, "packages")?;
         let recommends = parameter_or(request, "recommends", false)?;
+        let essential = parameter_or(request, "essential", true)?;
         let components = parameter_or(request, "components", vec!["main".to_owned()])?;
         let _span = Span::start(builder.reporter, "resolve", format!("Debian {suite}"), None);
         let suites = suites(&suite);
@@ -56,11 +57,12 @@ impl Resolver for Packages {
             .collect::<Result<_>>()?;
         let universe = Universe::new(read.into_iter().flatten(), &architecture);
         // A root is made with a merged /usr. Where a package says so, the one that would merge it later is not needed, nor its Perl.
-        if !universe.named(MERGED).is_empty() && !packages.iter().any(|wish| wish.starts_with("usrmerge")) {
+        if essential && !universe.named(MERGED).is_empty() && !packages.iter().any(|wish| wish.starts_with("usrmerge"))
+        {
             packages.push(MERGED.to_owned());
         }
         let ecosystem = format!("Debian {suite}");
-        let wishes = Wishes { ecosystem: &ecosystem, packages: &packages, recommends };
+        let wishes = Wishes { ecosystem: &ecosystem, packages: &packages, recommends, essential };
         let found = solve::solve(builder, &universe, &wishes)?;
         let records = found.into_iter().map(|place| record(universe.package(place))).collect();
         Ok(LockEntry { request: request.clone(), records })

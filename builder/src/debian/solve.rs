@@ -33,12 +33,14 @@ pub struct Wishes<'a> {
     pub packages: &'a [String],
     /// Whether recommended packages come along where they can.
     pub recommends: bool,
+    /// Whether every root's essential packages come along.
+    pub essential: bool,
 }
 
 /// The packages of the smallest system that has what is wished, sorted by name.
 pub fn solve(builder: &Builder<'_>, universe: &Universe<'_>, wishes: &Wishes<'_>) -> Result<Vec<Place>> {
     let mut groups: Vec<Vec<Relation<'_>>> = Vec::new();
-    for name in universe.essential() {
+    for name in universe.essential().into_iter().filter(|_| wishes.essential) {
         groups.push(vec![Relation { name, qualifier: None, bound: None }]);
     }
     // The order in which wishes are written says nothing.

@@ -222,3 +222,30 @@ fn an_error_names_package_and_script() {
     assert_eq!(ending("forge: package `y`: preinst ended with status 2\n"), "package `y`: preinst ended with status 2");
     assert_eq!(ending("whatever"), "exit status 1");
 }
+
+#[test]
+fn a_root_of_another_architecture_is_whole_without_scripts() {
+    let world = World::new();
+    let conffile = "Package: data\nConffiles:\n /etc/x 0123456789abcdef0123456789abcdef";
+    let packages = [
+        world.package(conffile, &[("etc/x.dpkg-new", "shipped"), ("usr/bin/data", "")]),
+        world.package("Package: libc6; Multi-Arch: same", &[PREINST, ("info:postinst", "")]),
+    ];
+    let deltas = |packages: &[Package]| packages.iter().map(|package| package.delta).collect::<Vec<_>>();
+    let root = foreign::lay_out(&world.store, "debian", "other", &deltas(&packages)).unwrap();
+    let root = world.store.delta(root).unwrap().tree;
+    assert_eq!(world.text(root, "etc/x").unwrap(), "shipped");
+    assert_eq!(world.text(root, "var/lib/dpkg/arch").unwrap(), "other\n");
+    let status = world.text(root, "var/lib/dpkg/status").unwrap();
+    assert_eq!(status.matches("Status: install ok installed").count(), 2, "{status}");
+    for gone in ["etc/x.dpkg-new", "var/lib/dpkg/status.d", ROOM] {
+        assert!(draft::find(&world.store, root, &names(gone)).unwrap().is_none(), "{gone}");
+    }
+
+    let scripted = [
+        world.package("Package: app", &[("info:postinst", "")]),
+        world.package("Package: b", &[PREINST, ("info:postinst", ""), ("info:prerm", "")]),
+    ];
+    let refused = foreign::lay_out(&world.store, "debian", "other", &deltas(&scripted)).unwrap_err().to_string();
+    assert!(refused.contains("app (postinst), b (preinst, postinst)"), "{refused}");
+}

@@ -29,8 +29,11 @@ fn solved_with(lines: &str, wishes: &[&str], recommends: bool) -> Result<String>
     let universe = Universe::new(packages, "amd64");
     let wishes: Vec<String> = wishes.iter().map(|wish| (*wish).to_owned()).collect();
     let world = World::new();
-    let found =
-        solve(&world.builder(), &universe, &Wishes { ecosystem: "Debian suite", packages: &wishes, recommends })?;
+    let found = solve(
+        &world.builder(),
+        &universe,
+        &Wishes { ecosystem: "Debian suite", packages: &wishes, recommends, essential: true },
+    )?;
     let texts = found.into_iter().map(|place| {
         let package = universe.package(place);
         format!("{} {}", package.name, package.version)

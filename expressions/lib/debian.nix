@@ -1,0 +1,163 @@
+# Debian: packages with all that they depend on, and a suite's index of them.
+{
+  architecture,
+  baseName,
+  checked,
+  download,
+  is,
+  layer,
+  lock,
+  step,
+  ...
+}:
+let
+  inherit (builtins)
+    all
+    concatStringsSep
+    head
+    isAttrs
+    isList
+    isPath
+    isString
+    map
+    readFile
+    ;
+
+  # What each suite's interpreter and libc are: a lock must not depend on a tree that is still to be built.
+  suites = {
+    buster = {
+      python = "3.7";
+      glibc = "2.28";
+    };
+    bullseye = {
+      python = "3.9";
+      glibc = "2.31";
+    };
+    bookworm = {
+      python = "3.11";
+      glibc = "2.36";
+    };
+    trixie = {
+      python = "3.13";
+      glibc = "2.41";
+    };
+    focal = {
+      python = "3.8";
+      glibc = "2.31";
+    };
+    jammy = {
+      python = "3.10";
+      glibc = "2.35";
+    };
+    noble = {
+      python = "3.12";
+      glibc = "2.39";
+    };
+  };
+
+  # Packages, configured. Several of one suite are solved together.
+  debian =
+    arguments@{
+      packages ? [ ],
+      suite ? "bookworm",
+      essential ? true,
+      recommends ? false,
+      components ? [ "main" ],
+      repositories ? [ ],
+    }:
+    let
+      isRepository =
+        value: isAttrs value && all (name: isString (value.${name} or null)) [ "url" "suite" ] && isPath (value.key or null);
+      ofRepositories = is.such "a list of sets { url; suite; components; key; }, with the path of an armoured key" (
+        isList repositories && all isRepository repositories
+      );
+    in
+    checked "forge.debian" arguments [
+      (is.texts "packages" packages "[ \"python3\" \"git\" ]")
+      (is.text "suite" suite "\"bookworm\"")
+      (is.bool "essential" essential null)
+      (is.bool "recommends" recommends null)
+      (is.texts "components" components "[ \"main\" \"contrib\" ]")
+      (ofRepositories "repositories" repositories null)
+    ] (layer "debian" {
+      inherit
+        arguments
+        packages
+        suite
+        essential
+        recommends
+        components
+        repositories
+        ;
+    });
+
+  # The package index of a suite (a file `Packages.xz`), as it was when it was locked.
+  debianIndex =
+    {
+      suite ? "bookworm",
+      component ? "main",
+    }:
+    let
+      record = head (lock "debian-index" { inherit suite component architecture; });
+    in
+    download {
+      name = "Packages.xz";
+      url = "debian:${record.suite}/${record.file}";
+      inherit (record) sha256 size;
+    };
+
+  # `architecture`: whose packages.
+  debianLayer =
+    architecture:
+    {
+      suite,
+      packages,
+      essential,
+      recommends,
+      components,
+      repositories,
+    }:
+    let
+      # A repository as apt has it behind `deb`.
+      line = item: concatStringsSep " " ([ item.url item.suite ] ++ item.components or [ "main" ]);
+      records = lock "debian" (
+        { inherit suite packages architecture; }
+        // (if essential then { } else { inherit essential; })
+        // (if recommends then { inherit recommends; } else { })
+        // (if components == [ "main" ] then { } else { inherit components; })
+        // (
+          if repositories == [ ] then
+            { }
+          else
+            {
+              repositories = map line repositories;
+              keys = map (item: readFile item.key) repositories;
+            }
+        )
+      );
+      package =
+        record:
+        step "debian-package" "${record.name}-${record.version}" {
+          package = download {
+            name = baseName record.file;
+            url = if record ? repository then "${record.repository}/${record.file}" else "debian:${record.suite}/${record.file}";
+            inherit (record) sha256 size;
+          };
+        };
+    in
+    {
+      label = "debian ${suite}";
+      drv = step "debian-configure" "debian-${suite}" {
+        packages = map package records;
+        inherit suite architecture;
+      };
+    };
+in
+{
+  inherit
+    debian
+    debianIndex
+    debianLayer
+    suites
+    ;
+}

@@ -1,0 +1,132 @@
+# Files: of the project, of the network by digest, and texts; OpenJDK's jars among them.
+{
+  baseName,
+  checked,
+  download,
+  fail,
+  is,
+  layer,
+  lock,
+  orNull,
+  step,
+  within,
+  ...
+}:
+let
+  inherit (builtins)
+    attrNames
+    concatStringsSep
+    hasContext
+    head
+    isAttrs
+    isPath
+    isString
+    listToAttrs
+    map
+    mapAttrs
+    toFile
+    typeOf
+    ;
+
+  # Files and directories of the project (paths), downloads (derivations) and texts (strings), by where they go.
+  files =
+    contents:
+    if isAttrs contents then
+      layer "files" { inherit contents; }
+    else
+      throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }, not a ${typeOf contents}";
+
+  filesLayer =
+    { contents, ... }:
+    let
+      source =
+        target: value:
+        if isPath value then
+          # A fixed name: where the project lies must not show.
+          builtins.path {
+            path = value;
+            name = "source";
+          }
+        else if isString value && hasContext value || isAttrs value then
+          "${value}"
+        else if isString value then
+          toFile "text" value
+        else
+          fail contents target "forge.files: ${target} is a path, a text or a derivation, not a ${typeOf value}";
+    in
+    {
+      label = "files ${concatStringsSep " " (attrNames contents)}";
+      drv = step "files" "files" {
+        files = mapAttrs (target: value: within contents target (source target value)) contents;
+      };
+    };
+
+  # A file of the network. Without `sha256` the lock keeps what it was when it was first fetched.
+  fetchurl =
+    arguments@{
+      url,
+      sha256 ? null,
+      name ? baseName url,
+    }:
+    let
+      record = head (lock "url" { inherit url; });
+    in
+    checked "forge.fetchurl" arguments [
+      (is.text "url" url null)
+      (orNull is.text "sha256" sha256 null)
+    ] (
+      if sha256 != null then
+        download { inherit name url sha256; }
+      else
+        download {
+          inherit name url;
+          inherit (record) sha256 size;
+        }
+    );
+
+  # OpenJDK of Debian, and jars by name: paths, or downloads (forge.fetchurl).
+  java =
+    arguments@{
+      version ? "17",
+      jdk ? false,
+      jars ? { },
+      directory ? "/app/lib",
+    }:
+    checked "forge.java" arguments [
+      (is.text "version" version "\"17\"")
+      (is.bool "jdk" jdk null)
+      (is.set "jars" jars "{ \"app.jar\" = ./app.jar; }")
+      (is.absolute "directory" directory null)
+    ] (layer "java" {
+      inherit
+        arguments
+        version
+        jars
+        directory
+        ;
+      flavour = if jdk then "jdk-headless" else "jre-headless";
+    });
+
+  # The jars; OpenJDK itself is among Debian's packages.
+  javaLayers =
+    { directory, jars, ... }:
+    let
+      entry = name: {
+        name = "${directory}/${name}";
+        value = jars.${name};
+      };
+    in
+    if jars == { } then
+      [ ]
+    else
+      [ (filesLayer (files (listToAttrs (map entry (attrNames jars)))) // { label = "java ${directory}"; }) ];
+in
+{
+  inherit
+    fetchurl
+    files
+    filesLayer
+    java
+    javaLayers
+    ;
+}
