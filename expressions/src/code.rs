@@ -49,6 +49,8 @@ pub enum Code {
     Not(Ref<Code>),
     /// `a && b` and the like.
     Binary(Operator, Ref<BinaryCode>),
+    /// Code so deep inside other code that the stack is to be looked at before it is evaluated.
+    Deep(Ref<Code>),
 }
 
 /// A name that only `with` can explain.
@@ -294,6 +296,14 @@ impl FormalsCode {
 }
 
 impl Code {
+    /// The code, however deep it is.
+    pub fn shallow(&self) -> &Self {
+        match self {
+            Self::Deep(code) => code,
+            code => code,
+        }
+    }
+
     /// Where messages about it point; nowhere for what is a mere value, as in Nix.
     pub fn place(&self) -> PlaceId {
         match self {
@@ -313,6 +323,7 @@ impl Code {
             Self::Lambda(code) => code.place,
             Self::Has(code) => code.from.place(),
             Self::Not(operand) => operand.place(),
+            Self::Deep(code) => code.place(),
             Self::List(items) => items.first().map_or(PlaceId::NONE, Self::place),
         }
     }

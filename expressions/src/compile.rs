@@ -42,7 +42,12 @@ pub struct Compiler<'a> {
     pub undefined: Vec<Undefined>,
     /// There was no room on the stack for all of it.
     pub too_deep: bool,
+    /// How deep inside other code the code is that is being made.
+    depth: u32,
 }
+
+/// Calls and thunks look how much room is left on the stack. Code inside code that is neither does so once in so many levels.
+const LOOKED_AFTER: u32 = 64;
 
 /// The names that are visible at some point.
 #[derive(Clone, Copy)]
@@ -57,7 +62,7 @@ impl<'a> Compiler<'a> {
     /// For one text.
     pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, tree: &'a Tree) -> Self {
         places.text(Arc::clone(&tree.source));
-        Self { symbols, places, globals, tree, undefined: Vec::new(), too_deep: false }
+        Self { symbols, places, globals, tree, undefined: Vec::new(), too_deep: false, depth: 0 }
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
@@ -77,12 +82,26 @@ impl<'a> Compiler<'a> {
     }
 
     fn code(&mut self, expression: Node, visible: &Visible) -> Code {
-        let tree = self.tree;
-        let span = tree.span(expression);
         if !stack::has_room() {
             self.too_deep = true;
             return Code::Constant(Value::NULL);
         }
+        self.depth += 1;
+        let code = self.code_inside(expression, visible);
+        self.depth -= 1;
+        match code {
+            // These evaluate nothing that is inside them at once.
+            Code::Constant(_) | Code::Variable(..) | Code::Lambda(_) | Code::List(_) => code,
+            // Its attributes are looked into while it is not evaluated yet.
+            Code::Set(set) if set.dynamic.is_empty() && set.overrides.is_none() => code,
+            code if self.depth.is_multiple_of(LOOKED_AFTER) && self.depth > 0 => Code::Deep(place(code)),
+            code => code,
+        }
+    }
+
+    fn code_inside(&mut self, expression: Node, visible: &Visible) -> Code {
+        let tree = self.tree;
+        let span = tree.span(expression);
         match tree.kind(expression) {
             Kind::Integer(integer) => Code::Constant(Value::integer(integer)),
             Kind::Float(float) => Code::Constant(Value::float(float)),
@@ -341,6 +360,7 @@ fn first_variable(code: &Code) -> Option<(u32, u32)> {
         Code::If(code) => first_variable(&code.condition),
         Code::Assert(code) => first_variable(&code.condition),
         Code::Not(operand) => first_variable(operand),
+        Code::Deep(code) => first_variable(code),
         Code::Add(code) => first_variable(&code.left),
         Code::Arithmetic(code) => first_variable(&code.operands[0]),
         Code::Binary(Operator::Update, code) => first_variable(&code.right),

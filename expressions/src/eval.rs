@@ -20,9 +20,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::ast::Operator;
-use crate::code::{Code, FromWithCode};
+use crate::code::{Code, FromWithCode, IfCode, LetCode};
 use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort};
+use crate::heap::Slice;
 use crate::places::{PlaceId, Places};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -157,50 +158,62 @@ impl Evaluator {
         }
     }
 
+    /// Every kind of code is carried out by a function of its own, to which this one jumps: it takes no room on the stack itself,
+    /// and none of the others takes the room that another one wants.
+    #[inline(never)]
     fn eval_further(&self, code: &Code, scope: Scope) -> Result<Value> {
-        // What follows may go deeper without a call or a thunk between.
-        if !stack::has_room() {
-            return Err(self.too_deep(code.place()));
-        }
         match code {
             Code::Call(code) => self.call_code(code, scope),
             Code::Select(code) => self.select(code, scope),
-            Code::If(code) => {
-                let chosen = self.eval_boolean(&code.condition, scope, "while evaluating a branch condition");
-                match chosen {
-                    Ok(true) => self.eval(&code.yes, scope),
-                    Ok(false) => self.eval(&code.no, scope),
-                    Err(failure) => Err(failure.near(code.place)),
-                }
-            }
+            Code::If(code) => self.choose(code, scope),
             Code::Arithmetic(code) => self.arithmetic(code, scope),
             Code::Add(code) => self.add(code, scope),
             Code::Binary(operator, code) => self.binary(*operator, code, scope),
             Code::Set(code) => self.set(code, scope),
-            Code::Let(code) => {
-                let inside = self.recursive_scope(&code.set, scope, true);
-                self.eval(&code.body, inside)
-            }
+            Code::Let(code) => self.bind_and_eval(code, scope),
             Code::Lambda(code) => Ok(Value::lambda(*code, scope)),
-            Code::List(items) => Ok(Value::list_of(items.len(), items.refs().map(|item| self.delay(item, scope)))),
+            Code::List(items) => self.list(items, scope),
             Code::Concatenation(code) => self.concatenation(code, scope),
-            Code::Constant(value) => self.force(value, PlaceId::NONE),
-            Code::Variable(level, slot, place) => self.variable(u32::from(*level), *slot, *place, scope),
-            Code::With(code) => {
-                let set = self.delay(code.map(|code| &code.set), scope);
-                self.eval(&code.body, Scope::one(set, Some(scope)))
-            }
-            Code::Not(operand) => Ok(Value::boolean(!self.eval_boolean(operand, scope, "in the argument of '!'")?)),
+            Code::Not(operand) => self.not(operand, scope),
             Code::Has(code) => self.has(code, scope),
             _ => self.eval_rare(code, scope),
         }
     }
 
     #[inline(never)]
+    fn choose(&self, code: &IfCode, scope: Scope) -> Result<Value> {
+        match self.eval_boolean(&code.condition, scope, "while evaluating a branch condition") {
+            Ok(true) => self.eval(&code.yes, scope),
+            Ok(false) => self.eval(&code.no, scope),
+            Err(failure) => Err(failure.near(code.place)),
+        }
+    }
+
+    #[inline(never)]
+    fn bind_and_eval(&self, code: &LetCode, scope: Scope) -> Result<Value> {
+        let inside = self.recursive_scope(&code.set, scope, true);
+        self.eval(&code.body, inside)
+    }
+
+    #[inline(never)]
+    fn list(&self, items: &Slice<Code>, scope: Scope) -> Result<Value> {
+        Ok(Value::list_of(items.len(), items.refs().map(|item| self.delay(item, scope))))
+    }
+
+    #[inline(never)]
+    fn not(&self, operand: &Code, scope: Scope) -> Result<Value> {
+        Ok(Value::boolean(!self.eval_boolean(operand, scope, "in the argument of '!'")?))
+    }
+
+    #[inline(never)]
     fn eval_rare(&self, code: &Code, scope: Scope) -> Result<Value> {
         match code {
-            Code::FarVariable(variable) => self.variable(variable.0, variable.1, variable.2, scope),
+            Code::With(code) => {
+                let set = self.delay(code.map(|code| &code.set), scope);
+                self.eval(&code.body, Scope::one(set, Some(scope)))
+            }
             Code::FromWith(code) => self.name_in_sets(code, scope),
+            Code::FarVariable(variable) => self.variable(variable.0, variable.1, variable.2, scope),
             Code::Position(place) => Ok(self.position(*place)),
             Code::Assert(code) => {
                 let holds = self.eval_boolean(&code.condition, scope, "in the condition of the assert statement");
@@ -209,6 +222,8 @@ impl Evaluator {
                 }
                 self.eval(&code.body, scope)
             }
+            Code::Deep(code) if !stack::has_room() => Err(self.too_deep(code.place())),
+            Code::Deep(code) => self.eval(code, scope),
             _ => self.eval(code, scope),
         }
     }
@@ -293,7 +308,7 @@ impl Evaluator {
     #[cold]
     fn assertion_failed(&self, condition: &Code, place: PlaceId, text: &[u8], scope: Scope) -> Box<Failure> {
         let text = String::from_utf8_lossy(text);
-        if let Code::Binary(Operator::Equal, sides) = condition {
+        if let Code::Binary(Operator::Equal, sides) = condition.shallow() {
             let difference = self.eval(&sides.left, scope).and_then(|left| {
                 let right = self.eval(&sides.right, scope)?;
                 self.assert_equal(&left, &right, sides.place)

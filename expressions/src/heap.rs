@@ -40,7 +40,7 @@ pub use region::{keep, region};
 pub use scope::{Scope, call};
 pub use set::{Guess, Keys, Place, Set};
 pub use thunk::{More, State, Thunk};
-pub use value::{List, Text, Value, View};
+pub use value::{Closure, List, Text, Value, View};
 
 /// Chunks grow with what was allocated already, from this size …
 const SMALLEST_CHUNK: usize = 1 << 20;

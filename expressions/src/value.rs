@@ -7,7 +7,7 @@ use store::derivation::StorePath;
 
 use crate::heap::ContextId;
 
-pub use crate::heap::{Bytes, Keys, List, More, Scope, Set, State, Text, Thunk, Value, View};
+pub use crate::heap::{Bytes, Closure, Keys, List, More, Scope, Set, State, Text, Thunk, Value, View};
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 

@@ -8,56 +8,71 @@ use crate::heap::{self, Ref, Thunk};
 use crate::places::PlaceId;
 use crate::show;
 use crate::symbols::{Symbol, known};
-use crate::value::{Attribute, Scope, Set, Value, View};
+use crate::value::{Attribute, Closure, Scope, Set, Value, View};
 
 impl Evaluator {
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn call_code(&self, code: &CallCode, scope: Scope) -> Result<Value> {
         let function = self.eval(&code.function, scope)?;
-        let count = code.arguments.len();
         let strict = match function.view() {
-            View::Lambda(closure) => closure.code.strict(count),
-            View::Builtin(builtin) if builtin.arity <= count => builtin.strict,
+            View::Lambda(closure) => {
+                let strict = closure.code.strict(code.arguments.len());
+                if code.arguments.len() == 1 && closure.code.formals.is_none() {
+                    return self.call_one(closure, code, strict != 0, scope);
+                }
+                strict
+            }
+            View::Builtin(builtin) if builtin.arity <= code.arguments.len() => builtin.strict,
             _ => 0,
         };
-        if strict != 0 {
-            return self.call_strict(&function, code, strict, scope);
-        }
-        let argument = |index| self.delay_unseen(code.arguments.at(index), scope);
-        match count {
-            1 => self.call(&function, &[argument(0)], code.place),
-            2 => self.call(&function, &[argument(0), argument(1)], code.place),
-            3 => self.call(&function, &[argument(0), argument(1), argument(2)], code.place),
-            count => self.call_many(function, (0..count).map(argument).collect(), code.place),
+        self.call_some(function, code, strict, scope)
+    }
+
+    /// A call of a function of the language that does not look into its only argument before its body does.
+    #[inline(never)]
+    fn call_one(&self, closure: Ref<Closure>, code: &CallCode, is_strict: bool, scope: Scope) -> Result<Value> {
+        let argument = code.arguments.at(0);
+        let argument = match self.cheap(&argument, scope) {
+            Some(value) => value,
+            None if is_strict => self.evaluated_now(&argument, code.place, scope)?,
+            None => Thunk::code(argument, scope).into(),
+        };
+        let depth = self.enter(code.place)?;
+        let lambda = closure.code;
+        let result = heap::call(1, Some(closure.scope), |inside| {
+            inside.set(0, argument);
+            self.eval(&lambda.body, inside)
+        });
+        self.depth.set(depth);
+        match result {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(self.trace_call(failure, lambda.name, lambda.place, code.place)),
         }
     }
 
-    /// A call of a function that evaluates some of its arguments at once: these need no thunk.
-    #[inline]
-    fn call_strict(&self, function: &Value, code: &CallCode, strict: u8, scope: Scope) -> Result<Value> {
+    /// Any other call. The arguments whose bits are set are evaluated at once, and need no thunk.
+    #[inline(never)]
+    fn call_some(&self, function: Value, code: &CallCode, strict: u8, scope: Scope) -> Result<Value> {
         let argument = |index: usize| {
             let argument = code.arguments.at(index);
-            if index < 8 && strict >> index & 1 != 0 {
-                self.argument_now(argument, code.place, scope)
-            } else {
-                Ok(self.delay_unseen(argument, scope))
+            match self.cheap(&argument, scope) {
+                Some(value) => Ok(value),
+                None if index < 8 && strict >> index & 1 != 0 => self.evaluated_now(&argument, code.place, scope),
+                None => Ok(Thunk::code(argument, scope).into()),
             }
         };
         match code.arguments.len() {
-            1 => self.call(function, &[argument(0)?], code.place),
-            2 => self.call(function, &[argument(0)?, argument(1)?], code.place),
-            3 => self.call(function, &[argument(0)?, argument(1)?, argument(2)?], code.place),
-            count => self.call_many(*function, (0..count).map(argument).collect::<Result<_>>()?, code.place),
+            1 => self.call(&function, &[argument(0)?], code.place),
+            2 => self.call(&function, &[argument(0)?, argument(1)?], code.place),
+            count => self.call_many(function, (0..count).map(argument).collect::<Result<_>>()?, code.place),
         }
     }
 
     /// An argument that is evaluated as the first thing in the call; if that fails, so does the call, in its own words.
-    fn argument_now(&self, code: Ref<Code>, place: PlaceId, scope: Scope) -> Result<Value> {
-        if let Some(value) = self.cheap(&code, scope) {
-            return Ok(value);
-        }
+    #[inline(never)]
+    fn evaluated_now(&self, code: &Code, place: PlaceId, scope: Scope) -> Result<Value> {
         let depth = self.enter(place)?;
-        let result = heap::region(|| self.eval(&code, scope));
+        let result = heap::region(|| self.eval(code, scope));
         self.depth.set(depth);
         match result {
             Err(failure) if !crate::stack::interrupted() => Ok(self.failed_later(failure)),
@@ -156,37 +171,31 @@ impl Evaluator {
     /// Calls a function with the first argument; where that gives a function at once, also with the next ones, so that no
     /// memory is needed for the functions between.
     fn call_lambda(&self, code: Ref<LambdaCode>, outer: Scope, rest: &mut &[Value], place: PlaceId) -> Result<Value> {
-        let [argument, others @ ..] = *rest else { return Ok(Value::lambda(code, outer)) };
-        *rest = others;
-        match code.formals {
-            None => heap::call(1, Some(outer), |scope| {
-                scope.set(0, *argument);
-                self.call_body(code, scope, rest, place)
-            }),
-            Some(formals) => {
-                let set = self.wanted_set(code, argument, place)?;
-                heap::call(code.slots as usize, Some(outer), |scope| {
-                    self.bind(code, formals, argument, set, scope, place)?;
-                    self.call_body(code, scope, rest, place)
-                })
+        heap::region(|| {
+            let (mut code, mut outer) = (code, outer);
+            loop {
+                let [argument, others @ ..] = *rest else { return Ok(Value::lambda(code, outer)) };
+                *rest = others;
+                let scope = match code.formals {
+                    None => Scope::one(*argument, Some(outer)),
+                    Some(formals) => {
+                        let set = self.wanted_set(code, argument, place)?;
+                        let scope = Scope::new(code.slots as usize, Some(outer));
+                        self.bind(code, formals, argument, set, scope, place)?;
+                        scope
+                    }
+                };
+                match *code.body {
+                    Code::Lambda(inner) if !rest.is_empty() => (code, outer) = (inner, scope),
+                    _ => {
+                        return match self.eval(&code.body, scope) {
+                            Ok(value) => Ok(value),
+                            Err(failure) => Err(self.trace_call(failure, code.name, code.place, place)),
+                        };
+                    }
+                }
             }
-        }
-    }
-
-    #[inline(always)]
-    fn call_body(&self, code: Ref<LambdaCode>, scope: Scope, rest: &mut &[Value], place: PlaceId) -> Result<Value> {
-        if let Code::Lambda(inner) = *code.body
-            && !rest.is_empty()
-        {
-            if !crate::stack::has_room() {
-                return Err(self.too_deep(place));
-            }
-            return self.call_lambda(inner, scope, rest, place);
-        }
-        match self.eval(&code.body, scope) {
-            Ok(value) => Ok(value),
-            Err(failure) => Err(self.trace_call(failure, code.name, code.place, place)),
-        }
+        })
     }
 
     #[cold]

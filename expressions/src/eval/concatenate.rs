@@ -15,6 +15,7 @@ enum Sum {
 }
 
 impl Evaluator {
+    #[inline(never)]
     pub(super) fn concatenation(&self, code: &ConcatenationCode, scope: Scope) -> Result<Value> {
         let parts = code.parts.iter().map(|(place, part)| (*place, part));
         self.concatenate(code.forced, None, parts, code.place, scope).map_err(|failure| failure.near(code.place))

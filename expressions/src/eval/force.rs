@@ -30,12 +30,28 @@ impl Evaluator {
     }
 
     pub(super) fn run(&self, thunk: Thunk, place: PlaceId) -> Result<Value> {
+        let Some((code, scope)) = thunk.as_code() else { return self.run_further(thunk, place) };
+        if !stack::has_room() {
+            return Err(self.too_deep(code.place()));
+        }
+        thunk.start();
+        match region(|| self.eval(&code, scope)) {
+            Ok(value) => {
+                thunk.finish(value);
+                Ok(value)
+            }
+            Err(failure) => Err(self.run_failed(thunk, State::Code(code, scope), failure)),
+        }
+    }
+
+    /// What is known otherwise than by its code.
+    #[inline(never)]
+    fn run_further(&self, thunk: Thunk, place: PlaceId) -> Result<Value> {
+        if !stack::has_room() {
+            return Err(self.too_deep(place));
+        }
         let state = thunk.state();
         let result = match &state {
-            State::Code(code, scope) => {
-                thunk.start();
-                region(|| self.eval(code, *scope))
-            }
             State::Call(function, argument) => {
                 thunk.start();
                 region(|| self.call(function, &[*argument], place))
@@ -49,6 +65,10 @@ impl Evaluator {
                 thunk.start();
                 region(|| self.run_more(more, place))
             }
+            State::Code(code, scope) => {
+                thunk.start();
+                region(|| self.eval(code, *scope))
+            }
             State::Done(value) => return Ok(*value),
             State::Running => {
                 let sort = Sort::InfiniteRecursion(thunk.address());
@@ -61,13 +81,19 @@ impl Evaluator {
                 thunk.finish(value);
                 Ok(value)
             }
-            Err(failure) if stack::interrupted() => {
-                // It did not fail by itself, and begins again when it is asked for again.
-                thunk.again(state);
-                Err(failure)
-            }
-            Err(failure) => Err(self.fail(thunk, failure)),
+            Err(failure) => Err(self.run_failed(thunk, state, failure)),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_failed(&self, thunk: Thunk, state: State, failure: Box<Failure>) -> Box<Failure> {
+        if stack::interrupted() {
+            // It did not fail by itself, and begins again when it is asked for again.
+            thunk.again(state);
+            return failure;
+        }
+        self.fail(thunk, failure)
     }
 
     #[inline(never)]
@@ -90,9 +116,6 @@ impl Evaluator {
 
     #[inline(never)]
     fn run_more(&self, more: &More, place: PlaceId) -> Result<Value> {
-        if !stack::has_room() {
-            return Err(self.too_deep(place));
-        }
         match more {
             More::Call(function, argument) => self.call(function, &[*argument], place),
             More::CallTwo(function, first, second) => self.call_twice(function, *first, *second, place),

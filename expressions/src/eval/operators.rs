@@ -3,7 +3,7 @@
 use super::Evaluator;
 use crate::ast::Operator;
 use crate::code::{Arithmetic, ArithmeticCode, BinaryCode, Code};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::value::{Scope, Set, Value, View};
 
@@ -21,28 +21,45 @@ impl Evaluator {
         }
     }
 
+    #[inline(never)]
     pub(super) fn arithmetic(&self, code: &ArithmeticCode, scope: Scope) -> Result<Value> {
-        let depth = self.enter(code.place)?;
-        let result = self.operand(&code.operands[0], scope).and_then(|left| {
-            let right = self.operand(&code.operands[1], scope)?;
-            Ok((left, right))
-        });
-        let result = match result {
-            Ok((left, right)) => {
-                let small = left.small_integer().zip(right.small_integer());
-                match small.and_then(|(left, right)| compute(code.operation, left, right)) {
-                    Some(value) => Ok(value),
-                    None => self.call_builtin(code.builtin, &[left, right], code.place),
-                }
-            }
-            Err(failure) => {
-                Err(failure.during(code.place, format!("while calling the '{}' builtin", code.builtin.name)))
-            }
+        let depth = self.depth.get();
+        if depth > self.settings.max_call_depth {
+            return Err(self.too_deep(code.place));
+        }
+        self.depth.set(depth + 1);
+        let left = match self.operand(&code.operands[0], scope) {
+            Ok(left) => left,
+            Err(failure) => return Err(self.operand_failed(code, depth, failure)),
         };
+        let right = match self.operand(&code.operands[1], scope) {
+            Ok(right) => right,
+            Err(failure) => return Err(self.operand_failed(code, depth, failure)),
+        };
+        if let (Some(left), Some(right)) = (left.small_integer(), right.small_integer())
+            && let Some(value) = compute(code.operation, left, right)
+        {
+            self.depth.set(depth);
+            return Ok(value);
+        }
+        self.arithmetic_further(code, depth, [left, right])
+    }
+
+    #[inline(never)]
+    fn arithmetic_further(&self, code: &ArithmeticCode, depth: usize, operands: [Value; 2]) -> Result<Value> {
+        let result = self.call_builtin(code.builtin, &operands, code.place);
         self.depth.set(depth);
         result
     }
 
+    #[cold]
+    #[inline(never)]
+    fn operand_failed(&self, code: &ArithmeticCode, depth: usize, failure: Box<Failure>) -> Box<Failure> {
+        self.depth.set(depth);
+        failure.during(code.place, format!("while calling the '{}' builtin", code.builtin.name))
+    }
+
+    #[inline(never)]
     pub(super) fn add(&self, code: &BinaryCode, scope: Scope) -> Result<Value> {
         let what = "in an operand of '+'";
         let left = match self.eval_during(&code.left, scope, what) {
@@ -62,6 +79,7 @@ impl Evaluator {
         self.add_further(code, left, scope).map_err(|failure| failure.near(code.place))
     }
 
+    #[inline(never)]
     pub(super) fn binary(&self, operator: Operator, code: &BinaryCode, scope: Scope) -> Result<Value> {
         match self.binary_unplaced(operator, code, scope) {
             Ok(value) => Ok(value),
@@ -100,15 +118,19 @@ impl Evaluator {
                     || self.eval_boolean(right, scope, "in the right operand of '->'")?
             }
             Operator::Update => return self.update_code(left, right, scope),
-            Operator::ConcatenateLists => {
-                let left = self.eval_during(left, scope, "in the left operand of '++'")?;
-                let right = self.eval_during(right, scope, "in the right operand of '++'")?;
-                return self.concatenate_lists(&left, &right, *place);
-            }
+            Operator::ConcatenateLists => return self.concatenate_lists_code(left, right, *place, scope),
         };
         Ok(Value::boolean(boolean))
     }
 
+    #[inline(never)]
+    fn concatenate_lists_code(&self, left: &Code, right: &Code, place: PlaceId, scope: Scope) -> Result<Value> {
+        let left = self.eval_during(left, scope, "in the left operand of '++'")?;
+        let right = self.eval_during(right, scope, "in the right operand of '++'")?;
+        self.concatenate_lists(&left, &right, place)
+    }
+
+    #[inline(never)]
     pub(super) fn update_code(&self, left: &Code, right: &Code, scope: Scope) -> Result<Value> {
         // The right side first, as in Nix, which shows when both fail.
         let right = self.eval_set(right, scope, "in the right operand of '//'")?;

@@ -6,7 +6,7 @@ use crate::failure::{Failure, Result, suggestions};
 use crate::heap;
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
-use crate::value::{Scope, Set, Value, View};
+use crate::value::{Scope, Set, Thunk, Value, View};
 
 impl Evaluator {
     /// The name that a component of an attribute path stands for.
@@ -33,9 +33,36 @@ impl Evaluator {
         names.collect::<Vec<_>>().join(".")
     }
 
+    #[inline(never)]
     pub(super) fn select(&self, code: &SelectCode, scope: Scope) -> Result<Value> {
-        let mut current = self.eval_during(&code.from, scope, "while selecting an attribute")?;
-        let mut defined = None;
+        let from = self.eval_during(&code.from, scope, "while selecting an attribute")?;
+        // Mostly.
+        if let [NameCode::Static(name, guess)] = &*code.path
+            && let View::Set(set) = from.view()
+            && let Some((value, place)) = set.get_cached(*name, guess)
+        {
+            let Some(thunk) = value.thunk() else { return Ok(value) };
+            return match thunk.value() {
+                Some(value) => Ok(value),
+                None => self.select_run(code, thunk, Some(place), scope),
+            };
+        }
+        self.select_path(code, from, scope)
+    }
+
+    /// Works out what was selected.
+    #[inline(never)]
+    fn select_run(&self, code: &SelectCode, thunk: Thunk, defined: Option<heap::Place>, scope: Scope) -> Result<Value> {
+        let place = defined.map_or(PlaceId::NONE, heap::Place::get).or(code.place);
+        match self.run(thunk, place) {
+            Ok(value) => Ok(value),
+            Err(failure) => Err(self.select_failed(code, failure, defined, code.path.len(), scope)),
+        }
+    }
+
+    #[inline(never)]
+    fn select_path(&self, code: &SelectCode, from: Value, scope: Scope) -> Result<Value> {
+        let (mut current, mut defined) = (from, None);
         for (done, name) in code.path.iter().enumerate() {
             match self.select_one(code, name, &current, scope) {
                 Ok(Some((value, place))) => (current, defined) = (value, Some(place)),
@@ -49,13 +76,9 @@ impl Evaluator {
             }
         }
         let Some(thunk) = current.thunk() else { return Ok(current) };
-        if let Some(value) = thunk.value() {
-            return Ok(value);
-        }
-        let place = defined.map_or(PlaceId::NONE, heap::Place::get).or(code.place);
-        match self.run(thunk, place) {
-            Ok(value) => Ok(value),
-            Err(failure) => Err(self.select_failed(code, failure, defined, code.path.len(), scope)),
+        match thunk.value() {
+            Some(value) => Ok(value),
+            None => self.select_run(code, thunk, defined, scope),
         }
     }
 
@@ -136,6 +159,7 @@ impl Evaluator {
         Failure::new(format!("attribute '{wanted}' missing")).suggesting(close)
     }
 
+    #[inline(never)]
     pub(super) fn has(&self, code: &HasCode, scope: Scope) -> Result<Value> {
         let mut current = self.eval_during(&code.from, scope, "in the argument of '?'")?;
         for name in code.path.iter() {

@@ -34,6 +34,7 @@ impl Evaluator {
         inside
     }
 
+    #[inline(never)]
     pub(super) fn set(&self, code: &SetCode, scope: Scope) -> Result<Value> {
         let (set, inside) = if !code.recursive {
             let sources = self.sources_scope(code, scope);

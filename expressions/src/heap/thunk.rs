@@ -141,6 +141,17 @@ impl Thunk {
         if self.0.head.get().addr() == DONE { Value::from_word(self.0.tail.get()) } else { None }
     }
 
+    /// The code that it waits for to be evaluated, if that is what it is.
+    #[inline(always)]
+    pub fn as_code(self) -> Option<(Ref<Code>, Scope)> {
+        let (head, tail) = (self.0.head.get(), self.0.tail.get());
+        if head.addr() & TAGS != 0 {
+            return None;
+        }
+        let (code, scope) = (std::ptr::NonNull::new(head.cast_mut())?, std::ptr::NonNull::new(tail.cast_mut())?);
+        Some((Ref(code.cast()), Scope(scope.cast())))
+    }
+
     /// What is known.
     #[inline]
     pub fn state(self) -> State {
