@@ -35,7 +35,7 @@ fn the_same_bytes_in_another_store_zone_language_place_and_number_of_threads() {
     assert_eq!(id, other);
     for format in ["squashfs", "sif", "tar"] {
         let (one, two) = (first.path("out/one"), second.path("project/two"));
-        let ran = first.forge(["export", &id, "--format", format, "-f", "-o", one.to_str().unwrap()]);
+        let ran = first.forge(["export", &id, "--format", format, "--sha256", "-o", one.to_str().unwrap(), "-f"]);
         ran.ok();
         let mut command = second.wrapped(&["sh", "-c", "umask 077; exec \"$@\"", "sh"], ["export", &id, "-f"]);
         command.args(["--format", format, "--fresh", "-o", two.to_str().unwrap()]);
@@ -49,6 +49,11 @@ fn the_same_bytes_in_another_store_zone_language_place_and_number_of_threads() {
             let sum = String::from_utf8_lossy(&sum.stdout)[..64].to_owned();
             assert!(ran.stdout.contains(&format!("sha256 {sum}\n")), "{}", ran.stdout);
         }
+        let inspected = first.forge(["inspect", "--digest", "--json", one.to_str().unwrap()]).json();
+        let blake3 = inspected["blake3"].as_str().unwrap();
+        assert!(ran.stdout.contains(&format!("blake3 {blake3}\n")), "{}", ran.stdout);
+        let again = first.forge(["export", &id, "--format", format, "-f", "-o", one.to_str().unwrap()]);
+        assert_eq!(again.stdout, format!("blake3 {blake3}\n{}\n", one.display()));
         assert!(ran.stdout.ends_with(&format!("{}\n", one.display())), "{}", ran.stdout);
     }
 }

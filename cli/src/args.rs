@@ -420,6 +420,9 @@ pub struct ExportArguments {
     /// Compresses everything anew
     #[arg(long, conflicts_with = "from")]
     pub fresh: bool,
+    /// Also prints the file's SHA-256, which takes a while; BLAKE3 is taken as it is written
+    #[arg(long)]
+    pub sha256: bool,
     /// Signs it with this secret key, as `forge sign` does; SIF only
     #[arg(long, value_name = "KEY")]
     pub sign: Option<PathBuf>,
@@ -484,7 +487,7 @@ pub struct InspectArguments {
     /// An artifact's file or directory, an image of a registry (oci://…), or a digest, prefix or name
     #[arg(value_name = "FILE|FORMATION")]
     pub subject: String,
-    /// Of an image for several platforms in a registry, which one
+    /// Of an OCI image for several platforms, which one
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
     /// Also says the BLAKE3 and SHA-256 digests of the file, which is read for that

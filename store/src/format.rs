@@ -11,13 +11,15 @@ use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::directory::LayerRecord;
-use crate::{Error, Formation, FormationId, Launch, Node, Result, Store, TreeId};
+use crate::{ArtifactId, Error, Formation, FormationId, Launch, Node, Result, Store, TreeId};
 
 mod artifact;
 mod compression;
+mod digest_map;
 mod digests;
 mod file_name;
 mod growing;
+mod hashing;
 pub mod oci;
 pub mod sif;
 pub mod squashfs;
@@ -45,7 +47,8 @@ pub const VERSION: u32 = 1;
 pub struct Options {
     /// Of what is compressed in it; a tar has nothing that is.
     pub compression: Compression,
-    /// Whether compressed blocks are copied from earlier artifacts that the store remembers. That does not show in the bytes.
+    /// Whether what was compressed before is used again: blocks of earlier artifacts that the store remembers, layers that it
+    /// keeps. That does not show in the bytes.
     pub remembered: bool,
     /// Artifacts to be copied from before all others; each must be one that the store remembers, wherever it lies now.
     pub from: Vec<PathBuf>,
@@ -89,9 +92,18 @@ pub struct Packed {
     /// Bytes that were copied from earlier artifacts.
     pub copied: u64,
     index: Option<squashfs::Index>,
+    windows: Option<hashing::Windows>,
 }
 
 impl Packed {
+    /// The digest of the artifact, if the file is as it was written. Most of it was hashed as it was written.
+    pub fn digest(&self, file: &File) -> Result<ArtifactId> {
+        match &self.windows {
+            Some(windows) => windows.clone().finish(file),
+            None => Ok(Digests::of(file)?.artifact),
+        }
+    }
+
     /// Notes where the artifact lies now, so that a later one may copy from it. `gc` forgets it when it is gone from there.
     pub fn remember(&self, store: &Store, path: &Path) -> Result<()> {
         self.index.as_ref().map_or(Ok(()), |index| index.remember(store, path))
@@ -109,11 +121,7 @@ pub trait Format: Sync {
 
     /// Writes the same bytes to an empty file, open for reading too: what is not made front to back needs no copy then.
     fn pack_file(&self, store: &Store, formation: FormationId, options: &Options, file: &File) -> Result<Packed> {
-        let mut output = BufWriter::with_capacity(1 << 20, file);
-        self.pack(store, formation, options, &mut output)?;
-        output.flush().map_err(write_failed)?;
-        let length = file.metadata().map_err(write_failed)?.len();
-        Ok(Packed { length, ..Packed::default() })
+        pack_in_order(file, |output| self.pack(store, formation, options, output))
     }
 
     /// Whether this is of the format, as far as its beginning (or, of a directory, its entries) tells.
@@ -124,6 +132,16 @@ pub trait Format: Sync {
 
     /// Takes what the artifact holds into the store. Callers want [`read`], which checks the claim as well.
     fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported>;
+}
+
+/// Fills an empty file front to back.
+pub fn pack_in_order(file: &File, pack: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<Packed> {
+    let hashed = hashing::Hashed { file, windows: hashing::Windows::from(0) };
+    let mut output = BufWriter::with_capacity(1 << 20, hashed);
+    pack(&mut output)?;
+    let hashed = output.into_inner().map_err(|error| write_failed(error.into_error()))?;
+    let length = file.metadata().map_err(write_failed)?.len();
+    Ok(Packed { length, windows: Some(hashed.windows), ..Packed::default() })
 }
 
 /// Every format. The first that recognises an artifact reads it: what is a special case of another comes before it.

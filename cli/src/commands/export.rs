@@ -4,7 +4,8 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use store::format::{Attachment, Digests, FileName, Options, Packed, oci, sif};
+use store::digest::to_hex;
+use store::format::{Attachment, Digests, FileName, Options, oci, pack_in_order, sif};
 use store::{FormationId, Store};
 
 use crate::args::{AttachChoice, ExportArguments};
@@ -89,11 +90,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let file = tempfile::Builder::new().prefix(".forge-export").tempfile_in(directory).map_err(failed)?;
     let packed = match ids.len() {
         1 => format.pack_file(&store, id, &options, file.as_file()),
-        _ => {
-            let mut output = BufWriter::with_capacity(1 << 20, file.as_file());
-            several(&mut output).and_then(|()| output.flush().map_err(store::Error::file("write", &path)))?;
-            Ok(Packed::default())
-        }
+        _ => pack_in_order(file.as_file(), several),
     };
     let packed = packed.map_err(|error| match error {
         store::Error::File { action: "write", source, .. } => failed(source),
@@ -104,7 +101,12 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         sif::signature::sign(file.path(), key, keys::now())?;
     }
     let signed = file.as_file().metadata().map_err(failed)?.len();
-    let digests = Digests::of(file.as_file())?;
+    let (artifact, sha256) = match (arguments.sha256, &key) {
+        // SHA-256 of the whole takes longer than copying the file: it is for those who ask.
+        (true, _) => Digests::of(file.as_file()).map(|digests| (digests.artifact, Some(to_hex(&digests.sha256))))?,
+        (false, None) => (packed.digest(file.as_file())?, None),
+        (false, Some(_)) => (Digests::of(file.as_file())?.artifact, None),
+    };
     // Not synced, as `cp` and `mksquashfs` do not: should the machine fail now, the digests printed below tell.
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.persist(&path).map_err(|error| failed(error.error))?;
@@ -112,7 +114,6 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
         // It is only that the next one will take longer.
         eprintln!("cannot remember what lies where in it: {error}");
     }
-    let sha256 = store::digest::to_hex(&digests.sha256);
     if context.global.json {
         super::print_json(&serde_json::json!({
             "schema": 1,
@@ -123,11 +124,12 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
             "size": packed.length + (signed - unsigned),
             "signed": key.is_some(),
             "copied": packed.copied,
-            "blake3": digests.artifact.to_string(),
+            "blake3": artifact.to_string(),
             "sha256": sha256,
         }))?;
     } else {
-        super::print(&format!("blake3 {}\nsha256 {sha256}\n{}\n", digests.artifact, path.display()))?;
+        let sha256 = sha256.map(|sha256| format!("sha256 {sha256}\n")).unwrap_or_default();
+        super::print(&format!("blake3 {artifact}\n{sha256}{}\n", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -110,16 +110,18 @@ pub(super) fn image_at(
     file: &File,
     base: u64,
 ) -> Result<Packed> {
+    let tree = store.tree(root)?;
+    walk::read_ahead(store, &tree)?;
     let extent = store.extent(root)?;
     if extent.files.saturating_add(extent.directories) > MOST_INODES {
         return Err(unpackable(b"", "more than 4294967294 entries"));
     }
-    let mut root = Tree::clone(&*store.tree(root)?);
+    let mut root = Tree::clone(&tree);
     if !formation.is_empty() {
         root.metadata.attributes.insert(b"user.forge.formation".to_vec(), formation.to_vec());
     }
     let plan = Plan::new(store, &root)?;
-    let previous = Previous::all(store, options)?;
+    let previous = Previous::all(store, options, &plan)?;
     match write(store, &root, &plan, options.compression, &previous, file, base) {
         // It says of a piece what is not so. Nothing that it says is believed any more.
         Err(Error::StaleIndex) => write(store, &root, &plan, options.compression, &[], file, base),
@@ -140,7 +142,7 @@ fn write(
     let options = compressor_options(compression);
     let start = (SUPERBLOCK_LENGTH + options.len()) as u64;
     let target = Target { file, base, start };
-    let (written, end) = data::write(store, plan, compression, previous, &target)?;
+    let (written, end, mut windows) = data::write(store, plan, compression, previous, &target)?;
     let mut image = Image::new(plan, &written, compression)?;
     let root = image.tree(store, root)?;
 
@@ -174,6 +176,7 @@ fn write(
     // The kernel's loop device hides what does not fill a 4 KiB page.
     tables.resize(tables.len() + (used.next_multiple_of(4096) - used) as usize, 0);
     file.write_all_at(&tables, base + end).map_err(write_failed)?;
+    windows.update(&tables);
 
     let mut superblock = Vec::with_capacity(start as usize);
     superblock.extend(MAGIC.to_le_bytes());
@@ -198,7 +201,7 @@ fn write(
 
     let copied = written.iter().filter(|piece| piece.copied).map(data::Written::length).sum();
     let index = Index::new(compression, base, known_by, plan, written);
-    Ok(Packed { length: used.next_multiple_of(4096), copied, index: Some(index) })
+    Ok(Packed { length: used.next_multiple_of(4096), copied, index: Some(index), windows: Some(windows) })
 }
 
 fn number(compression: Compression) -> u16 {

@@ -1,29 +1,31 @@
 //! Writes the data of an image: pieces made by all threads at once, put behind one another in the order of the plan.
 //!
 //! A thread takes the next piece, reads, checks and compresses it (or copies it from an earlier artifact), and hands it in.
-//! Where it lies is known as soon as all before it are made; whoever completes a row of them writes it. Nobody waits for
-//! anybody else unless he is far ahead, and what the pieces become does not depend on who made them.
+//! Where it lies is known as soon as all before it are made; then it is written and hashed (`line`). What the pieces become does
+//! not depend on who made them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use blake3::hazmat::{ChainingValue, HasherExt};
 
 use super::BLOCK_SIZE;
 use super::plan::{PIECE_LENGTH, Piece, Plan, Source};
 use super::previous::{Found, Previous};
-use crate::format::{Compression, Compressor, write_failed};
+use crate::format::hashing::{Windows, root_of};
+use crate::format::{Compression, Compressor};
 use crate::{BlobId, Error, Result, Store};
+
+mod line;
+
+use line::{Buffer, Line, Made, Turn};
 
 /// Bit of a block's size: it is stored as it is.
 pub(super) const UNCOMPRESSED: u32 = 1 << 24;
-/// How far one thread may be ahead of the slowest: with the length of a job this bounds the memory.
-const AHEAD: usize = 16;
-/// How much is copied from an earlier artifact at a time: what is read is hashed and written while it is still in the cache
-/// of the processor's core.
+/// How many jobs may be under way beside two for each thread: one that takes long does not stop the others.
+const AHEAD: usize = 8;
+/// How much is copied from an earlier artifact at a time: what is read is checked, written and hashed while it is still in the
+/// processor's cache.
 const COPY_LENGTH: u64 = 256 << 10;
 static ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 
@@ -35,6 +37,8 @@ pub(super) struct Written {
     pub sizes: Vec<u32>,
     /// BLAKE3 of its bytes as stored.
     pub digest: [u8; 32],
+    /// CRC-32 of the same.
+    pub sum: u32,
     /// Of a part of a file: what the file's digest is computed from.
     chaining: Option<ChainingValue>,
     /// Whether it was copied, rather than made from the store's blobs.
@@ -64,50 +68,31 @@ pub(super) struct Target<'a> {
     pub start: u64,
 }
 
-/// Writes all pieces; says how each lies, and where the data ends.
+/// Writes all pieces; says how each lies, where the data ends, and what it hashes to.
 pub(super) fn write(
     store: &Store,
     plan: &Plan,
     compression: Compression,
     previous: &[Previous],
     target: &Target<'_>,
-) -> Result<(Vec<Written>, u64)> {
+) -> Result<(Vec<Written>, u64, Windows)> {
     let jobs = jobs(plan, previous);
-    let line = Line {
-        target,
-        state: Mutex::new(State {
-            position: target.start,
-            written: vec![Written::default(); plan.pieces.len()],
-            ..State::default()
-        }),
-        moved: Condvar::new(),
-    };
-    let next = AtomicUsize::new(0);
+    let threads = rayon::current_num_threads();
+    let line = Line::new(target, jobs.len(), plan.pieces.len(), AHEAD + 2 * threads);
     rayon::scope(|scope| {
-        for _ in 0..rayon::current_num_threads().min(jobs.len()) {
+        for _ in 0..threads.min(jobs.len()) {
             scope.spawn(|_| {
-                let worked = Compressor::new(compression).and_then(|compressor| {
-                    let mut worker = Worker { store, plan, compressor, input: Vec::new() };
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(job) = jobs.get(number) else { return Ok(()) };
-                        let Some(buffer) = line.wait(number) else { return Ok(()) };
-                        let made = worker.make(job, buffer)?;
-                        line.hand_in(number, job, made)?;
-                    }
-                });
+                let worked = Compressor::new(compression)
+                    .and_then(|compressor| Worker { store, plan, compressor, input: Vec::new() }.work(&jobs, &line));
                 if let Err(error) = worked {
                     line.fail(error);
                 }
             });
         }
     });
-    let state = line.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = state.failed {
-        return Err(error);
-    }
-    check_files(store, plan, &state.written)?;
-    Ok((state.written, state.position))
+    let (written, end, windows) = line.finish()?;
+    check_files(store, plan, &written)?;
+    Ok((written, end, windows))
 }
 
 /// What is copied is copied in long runs; everything else is a piece a job.
@@ -132,104 +117,6 @@ fn jobs<'a>(plan: &Plan, previous: &'a [Previous]) -> Vec<Job<'a>> {
     jobs
 }
 
-/// Bytes, of which the first so many count. The rest is kept so that it need not be cleared again.
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    filled: usize,
-}
-
-impl Buffer {
-    /// At least so much room behind what is filled.
-    fn room(&mut self, length: usize) -> &mut [u8] {
-        if self.bytes.len() < self.filled + length {
-            self.bytes.resize(self.filled + length, 0);
-        }
-        &mut self.bytes[self.filled..]
-    }
-
-    fn filled(&self) -> &[u8] {
-        &self.bytes[..self.filled]
-    }
-}
-
-/// What is in the making, and what waits for those before it.
-#[derive(Default)]
-struct State {
-    /// The first job that has no place yet.
-    next: usize,
-    position: u64,
-    waiting: BTreeMap<usize, (usize, Made)>,
-    written: Vec<Written>,
-    spare: Vec<Buffer>,
-    failed: Option<Error>,
-}
-
-struct Made {
-    buffer: Buffer,
-    /// One for each piece of the job, without their place.
-    pieces: Vec<Written>,
-}
-
-struct Line<'a> {
-    target: &'a Target<'a>,
-    state: Mutex<State>,
-    moved: Condvar,
-}
-
-impl Line<'_> {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until a job is not too far ahead; gives a buffer for it, or nothing if the image has failed.
-    fn wait(&self, number: usize) -> Option<Buffer> {
-        let mut state = self.state();
-        while state.failed.is_none() && number >= state.next + AHEAD {
-            state = self.moved.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.failed.is_some() {
-            return None;
-        }
-        let mut buffer = state.spare.pop().unwrap_or_default();
-        buffer.filled = 0;
-        Some(buffer)
-    }
-
-    fn fail(&self, error: Error) {
-        self.state().failed.get_or_insert(error);
-        self.moved.notify_all();
-    }
-
-    /// Gives a job's pieces their place, and those that waited for it, and writes them.
-    fn hand_in(&self, number: usize, job: &Job<'_>, made: Made) -> Result<()> {
-        let mut ready = Vec::new();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        state.waiting.insert(number, (job.pieces.start, made));
-        while let Some((first, mut made)) = state.waiting.remove(&state.next) {
-            ready.push((state.position, made.buffer));
-            for (number, piece) in made.pieces.iter_mut().enumerate() {
-                piece.start = state.position;
-                state.position += piece.length();
-                state.written[first + number] = std::mem::take(piece);
-            }
-            state.next += 1;
-        }
-        drop(guard);
-        if ready.is_empty() {
-            return Ok(());
-        }
-        self.moved.notify_all();
-        for (position, buffer) in &ready {
-            self.target.file.write_all_at(buffer.filled(), self.target.base + position).map_err(write_failed)?;
-        }
-        let mut state = self.state();
-        state.spare.extend(ready.into_iter().map(|(_, buffer)| buffer));
-        Ok(())
-    }
-}
-
 struct Worker<'a> {
     store: &'a Store,
     plan: &'a Plan,
@@ -238,6 +125,17 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    fn work(&mut self, jobs: &[Job<'_>], line: &Line<'_>) -> Result<()> {
+        while let Some(turn) = line.turn() {
+            match turn {
+                Turn::Make(number, buffer) => line.made(number, self.make(&jobs[number], buffer)?),
+                Turn::Write(position, buffer) => line.write(position, buffer)?,
+                Turn::Hash(buffer, windows) => line.hash(buffer, windows),
+            }
+        }
+        Ok(())
+    }
+
     fn make(&mut self, job: &Job<'_>, mut buffer: Buffer) -> Result<Made> {
         let mut pieces = Vec::with_capacity(job.pieces.len());
         match &job.found {
@@ -249,18 +147,17 @@ impl Worker<'_> {
                 let is_read = row[0].read(room).is_ok();
                 for (number, found) in job.pieces.clone().zip(row) {
                     let (start, length) = (buffer.filled, found.length() as usize);
-                    let digest = *blake3::hash(&buffer.bytes[start..start + length]).as_bytes();
-                    if is_read && digest == found.entry.digest {
+                    if is_read && found.is(&buffer.bytes[start..start + length]) {
                         buffer.filled += length;
-                        let sizes = found.entry.sizes.clone();
-                        pieces.push(Written { sizes, digest, copied: true, ..Written::default() });
+                        let (sizes, digest, sum) = (found.entry.sizes.clone(), found.entry.digest, found.entry.sum);
+                        pieces.push(Written { sizes, digest, sum, copied: true, ..Written::default() });
                     } else {
                         pieces.push(self.repair(number, found, &mut buffer)?);
                     }
                 }
             }
         }
-        Ok(Made { buffer, pieces })
+        Ok(Made { buffer, first: job.pieces.start, pieces })
     }
 
     /// Makes a piece anew that was found damaged, in the middle of those that are read already.
@@ -312,8 +209,9 @@ impl Worker<'_> {
             }
         }
         self.input = input;
-        let digest = *blake3::hash(&buffer.filled()[start..]).as_bytes();
-        Ok(Written { sizes, digest, chaining, ..Written::default() })
+        let stored = &buffer.filled()[start..];
+        let (digest, sum) = (*blake3::hash(stored).as_bytes(), super::previous::sum(stored));
+        Ok(Written { sizes, digest, sum, chaining, ..Written::default() })
     }
 
     fn read(&self, source: &Source, offset: u64, content: &mut [u8]) -> Result<()> {
@@ -367,25 +265,6 @@ fn check_files(store: &Store, plan: &Plan, written: &[Written]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// BLAKE3 of a file from the values of its pieces, of which there are two or more.
-fn root_of(values: &[ChainingValue]) -> [u8; 32] {
-    use blake3::hazmat::{Mode, merge_subtrees_non_root, merge_subtrees_root};
-    // As BLAKE3 splits: the left side has the largest power of two that leaves something to the right.
-    fn split(values: &[ChainingValue]) -> (ChainingValue, ChainingValue) {
-        let (left, right) = values.split_at(values.len().next_power_of_two() / 2);
-        (value_of(left), value_of(right))
-    }
-    fn value_of(values: &[ChainingValue]) -> ChainingValue {
-        if let [value] = values {
-            return *value;
-        }
-        let (left, right) = split(values);
-        merge_subtrees_non_root(&left, &right, Mode::Hash)
-    }
-    let (left, right) = split(values);
-    *merge_subtrees_root(&left, &right, Mode::Hash).as_bytes()
 }
 
 fn check(source: &Source, actual: BlobId) -> Result<()> {

@@ -5,10 +5,11 @@
 //! ends before the blob with the smallest digest. A file that comes, goes or changes therefore disturbs the fragment that it is
 //! in and seldom more than the next, because the places to end are soon the same ones again.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::BLOCK_SIZE;
 use super::walk::{Step, walk};
+use crate::format::digest_map::DigestMap;
 use crate::{BlobId, Node, Result, Store, Tree};
 
 /// Smaller files share fragments.
@@ -70,7 +71,7 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub pieces: Vec<Piece>,
-    pub places: HashMap<BlobId, Place>,
+    pub places: DigestMap<BlobId, Place>,
     /// Which piece each fragment is.
     pub fragments: Vec<usize>,
 }
@@ -83,7 +84,7 @@ impl Plan {
         walk(store, root, &mut |step| {
             if let Step::Leaf(_, Node::File(file)) = step {
                 let place = plan.places.entry(file.blob);
-                if let std::collections::hash_map::Entry::Vacant(place) = place {
+                if let Entry::Vacant(place) = place {
                     place.insert(Place::Empty);
                     let executable = file.metadata.mode & 0o111 != 0;
                     sources.push(Source { blob: file.blob, size: file.size, executable });

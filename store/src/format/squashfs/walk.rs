@@ -3,7 +3,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::{Name, Node, Result, Store, Tree};
+use rayon::prelude::*;
+
+use crate::{Name, Node, Result, Store, Tree, TreeId};
+
+/// More entries than that the store does not remember.
+const MOST_REMEMBERED: usize = 100_000;
 
 /// What is met on the way.
 pub(super) enum Step<'a> {
@@ -54,4 +59,24 @@ pub(super) fn walk(store: &Store, root: &Tree, visit: &mut dyn FnMut(Step<'_>) -
             },
         }
     }
+}
+
+/// Reads what is below a tree on all threads, so that the store remembers it: a directory is a file, and there are thousands.
+pub(super) fn read_ahead(store: &Store, root: &Tree) -> Result<()> {
+    let below = |tree: &Tree| -> Vec<TreeId> {
+        let directory = |node: &Node| match node {
+            Node::Directory(id) => Some(*id),
+            _ => None,
+        };
+        tree.entries.values().filter_map(directory).collect()
+    };
+    let (mut level, mut entries) = (below(root), root.entries.len());
+    while !level.is_empty() && entries < MOST_REMEMBERED {
+        let trees: Vec<Arc<Tree>> = level.par_iter().map(|id| store.tree(*id)).collect::<Result<_>>()?;
+        entries += trees.iter().map(|tree| 1 + tree.entries.len()).sum::<usize>();
+        level = trees.iter().flat_map(|tree| below(tree)).collect();
+        level.sort_unstable();
+        level.dedup();
+    }
+    Ok(())
 }
