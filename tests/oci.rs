@@ -79,3 +79,30 @@ fn skopeo_agrees_on_what_an_image_is() {
     assert_eq!(config["config"]["Cmd"], serde_json::json!(["sh", "/app/hello.sh", "world"]));
     assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn images_of_two_platforms_go_into_one_file_and_each_comes_back() {
+    let world = World::new();
+    world.write("root/etc/motd", "hello\n");
+    let ids = ["linux/amd64", "linux/arm64"].map(|platform| {
+        world.forge(["import", "root", "--name", "both", "--version", "1", "--platform", platform]).id()
+    });
+    let (one, other) = ("both.oci.tar", "turned.oci.tar");
+    world.forge(["export", &ids[0], &ids[1], "--format", "oci", "-o", one]).ok();
+    world.forge(["export", &ids[1], &ids[0], "--format", "oci", "-o", other]).ok();
+    let read = |name: &str| fs::read(world.path("project").join(name)).unwrap();
+    assert!(read(one) == read(other), "the order in which they are named does not show");
+    for (id, platform) in ids.iter().zip(["linux/amd64", "linux/arm64"]) {
+        let inspected = world.forge(["inspect", one, "--platform", platform, "--json"]).json();
+        assert_eq!((&inspected["formation"]["id"], &inspected["platform"]), (&id.as_str().into(), &platform.into()));
+        assert_eq!(inspected["facts"]["images"], "linux/amd64, linux/arm64");
+        assert_eq!(
+            World::new()
+                .forge(["import", world.path("project/both.oci.tar").to_str().unwrap(), "--platform", platform])
+                .id(),
+            *id
+        );
+    }
+    let missing = world.forge(["inspect", one, "--platform", "linux/s390x"]);
+    assert!(missing.code == Some(13) && missing.stderr.contains("linux/arm64"), "{}", missing.stderr);
+}

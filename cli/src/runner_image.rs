@@ -205,7 +205,7 @@ pub fn loaded(store: &Store, engine: &Engine, id: FormationId, platform: &str, c
 
 /// gzip: Docker before 23 reads no zstd.
 fn options() -> Options {
-    Options { compression: Compression::Gzip(6), ..Options::default() }
+    Options { compression: Compression::Gzip(6), remembered: true, ..Options::default() }
 }
 
 /// Writes a runner formation as an archive.

@@ -30,7 +30,7 @@ pub fn push(
         AttachChoice::Sbom => Attachment::Sbom,
         AttachChoice::Provenance => Attachment::Provenance,
     });
-    let options = Options { attach: attach.collect(), compression, ..Options::default() };
+    let options = Options { attach: attach.collect(), compression, remembered: true, ..Options::default() };
     let access = registries::access(context)?;
     let session = Session::new(&access, &reference);
     let pushed = registry::push(store, &session, formations, &options, reference.tag.as_deref())?;

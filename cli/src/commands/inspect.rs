@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use store::format::{Artifact, Bounds, Digests, Inspection};
+use store::format::{Artifact, Bounds, Digests, Inspection, oci};
 
 use crate::args::{InfoArguments, InspectArguments};
 use crate::context::Context;
@@ -27,7 +27,12 @@ pub fn run(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> 
     }
     let artifact = super::import::open(path)?;
     let format = store::format::of(&artifact)?;
-    let inspection = format.inspect(&artifact)?;
+    let inspection = match (&arguments.platform, format.name()) {
+        (Some(platform), "oci") => {
+            oci::inspect_wanted(&artifact, &oci::Wanted { platform: Some(platform), image: None })?
+        }
+        _ => format.inspect(&artifact)?,
+    };
     let digests = if arguments.digest { Some(digests(&artifact)?) } else { None };
     let root = if arguments.verify {
         let store = context.store()?;

@@ -49,24 +49,29 @@ impl Format for Oci {
     }
 
     fn inspect(&self, artifact: &Artifact) -> Result<Inspection> {
-        let parts = Parts::open(artifact, None)?;
-        let format = match (artifact.is_directory(), parts.arrangement) {
-            (true, Arrangement::Layout) => "oci-layout",
-            (false, Arrangement::Layout) => "oci",
-            (_, Arrangement::Flat) => "dir",
-            (_, Arrangement::Docker) => "docker-archive",
-        };
-        let found = parts.find(&Wanted::default())?;
-        let mut inspection = found.inspection(format, &parts);
-        if !artifact.is_directory() {
-            inspection.size = artifact.size();
-        }
-        Ok(inspection)
+        inspect_wanted(artifact, &Wanted::default())
     }
 
     fn read(&self, store: &Store, artifact: &Artifact, bounds: &Bounds) -> Result<Imported> {
         read_wanted(store, artifact, bounds, &Wanted::default())
     }
+}
+
+/// What the image that is meant says of itself.
+pub fn inspect_wanted(artifact: &Artifact, wanted: &Wanted<'_>) -> Result<Inspection> {
+    let parts = Parts::open(artifact, None)?;
+    let format = match (artifact.is_directory(), parts.arrangement) {
+        (true, Arrangement::Layout) => "oci-layout",
+        (false, Arrangement::Layout) => "oci",
+        (_, Arrangement::Flat) => "dir",
+        (_, Arrangement::Docker) => "docker-archive",
+    };
+    let found = parts.find(wanted)?;
+    let mut inspection = found.inspection(format, &parts);
+    if !artifact.is_directory() {
+        inspection.size = artifact.size();
+    }
+    Ok(inspection)
 }
 
 /// Takes the image that is meant into the store.

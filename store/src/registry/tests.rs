@@ -320,7 +320,8 @@ impl World {
     fn push(&self, reference: &str, ids: &[FormationId]) -> crate::Result<Pushed> {
         let reference: Reference = reference.parse()?;
         let session = Session::new(&self.access, &reference);
-        push(&self.store, &session, ids, &Options::default(), reference.tag.as_deref())
+        let options = Options { remembered: true, ..Options::default() };
+        push(&self.store, &session, ids, &options, reference.tag.as_deref())
     }
 
     fn pull(&self, reference: &str) -> crate::Result<Pulled> {

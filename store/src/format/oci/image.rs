@@ -88,13 +88,14 @@ pub struct Image {
     pub reference: (String, String),
 }
 
-/// The image of a formation. Compressed layers are kept in the store, and taken from there the next time.
+/// The image of a formation. Compressed layers are kept in the store, and taken from there the next time (if they are to be
+/// [`Options::remembered`]).
 pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image> {
     let formation = store.formation(id)?;
     let mut contents: Vec<Content> = Vec::new();
     let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
     for (layer, label) in layers(store, id, &formation)? {
-        let squeezed = compressed(store, &layer, options.compression)?;
+        let squeezed = compressed(store, &layer, options)?;
         let suffix = match options.compression {
             Compression::Zstd(_) => "+zstd",
             Compression::Gzip(_) => "+gzip",
@@ -164,11 +165,13 @@ fn layers(store: &Store, id: FormationId, formation: &Formation) -> Result<Vec<(
     Ok(layers)
 }
 
-/// A layer compressed: as it was kept in the store, or made now.
-fn compressed(store: &Store, layer: &Layer, compression: Compression) -> Result<Squeezed> {
+/// A layer compressed: as it was kept in the store, if that may be used, or made now.
+fn compressed(store: &Store, layer: &Layer, options: &Options) -> Result<Squeezed> {
+    let compression = options.compression;
     let key = format!("{} {compression} {}", crate::digest::to_hex(&layer.key()), compression.version());
     let key = blake3::derive_key("forge 2026-11-21 compressed OCI layer v1", key.as_bytes());
-    if let Some((blob, note)) = store.claim_of_layer(&key)?
+    if options.remembered
+        && let Some((blob, note)) = store.claim_of_layer(&key)?
         && let Some(squeezed) = from_note(blob, &note)
         && store.open_blob(blob)?.metadata().is_ok_and(|metadata| metadata.len() == squeezed.size)
     {

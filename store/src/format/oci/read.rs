@@ -49,6 +49,8 @@ pub struct Found {
     pub digest: Option<Digest>,
     /// Bytes of all parts.
     pub size: u64,
+    /// The platforms of all images that lie there; empty if it is the only one of an archive of Docker's.
+    pub images: Vec<String>,
 }
 
 /// A layer as it lies there.
@@ -178,7 +180,9 @@ impl Parts<'_> {
         };
         let (entry, _) = chosen;
         let bytes = self.bytes(entry, true)?;
-        self.image(entry, &bytes, platform)
+        let mut found = self.image(entry, &bytes, platform)?;
+        found.images = images.iter().map(|(_, has)| has.to_string()).collect();
+        Ok(found)
     }
 
     /// What the configuration says; nothing of what is no image.
@@ -227,6 +231,7 @@ impl Parts<'_> {
             size: sizes.saturating_add(manifest.config.size).saturating_add(bytes.len() as u64),
             config,
             layers: manifest.layers.into_iter().map(Layer::Part).collect(),
+            images: Vec::new(),
         })
     }
 
@@ -270,7 +275,7 @@ impl Parts<'_> {
         }
         let reference = image.tags.iter().flatten().next().map(|tag| split(tag));
         let layers = image.layers.iter().cloned().map(Layer::File).collect();
-        Ok(Found { config, layers, reference, title: None, version: None, digest: None, size })
+        Ok(Found { config, layers, reference, title: None, version: None, digest: None, size, images: Vec::new() })
     }
 
     fn check_platform(&self, config: &ImageConfig, wanted: Option<&Platform>) -> Result<()> {
@@ -483,6 +488,9 @@ impl Found {
             inspection.compression = compression.to_owned();
             let detail = format!("unpacked {diff_id}");
             inspection.parts.push(Part { kind: "layer".to_owned(), name, offset: None, size, detail });
+        }
+        if self.images.len() > 1 {
+            inspection.facts.insert("images".to_owned(), self.images.join(", "));
         }
         inspection.facts.extend(self.digest.map(|digest| ("manifest".to_owned(), digest.to_string())));
         inspection

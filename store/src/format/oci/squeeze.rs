@@ -61,9 +61,11 @@ pub fn squeeze(
         }
         drop(waiting);
         let producer = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
-            let mut cutter = Cutter { order, jobs, piece: Vec::new(), hasher: Sha256::new(), crc: Crc::new() };
+            // Only gzip has a check sum of its own.
+            let crc = matches!(compression, Compression::Gzip(_)).then(Crc::new);
+            let mut cutter = Cutter { order, jobs, piece: Vec::new(), sent: false, hasher: Sha256::new(), crc };
             produce(&mut cutter)?;
-            cutter.finish(compression).map_err(write_failed)
+            cutter.finish().map_err(write_failed)
         });
         let producer = producer.map_err(write_failed)?;
         let mut pieces = Pieces { ordered, piece: Vec::new(), at: 0, hasher: Sha256::new() };
@@ -95,8 +97,10 @@ struct Cutter {
     order: SyncSender<Receiver<Piece>>,
     jobs: SyncSender<Job>,
     piece: Vec<u8>,
+    /// Whether a piece has been sent.
+    sent: bool,
     hasher: Sha256,
-    crc: Crc,
+    crc: Option<Crc>,
 }
 
 impl Cutter {
@@ -104,22 +108,25 @@ impl Cutter {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let piece = std::mem::take(&mut self.piece);
         self.hasher.update(&piece);
-        self.crc.update(&piece);
+        if let Some(crc) = &mut self.crc {
+            crc.update(&piece);
+        }
+        self.sent = true;
         let (result, receiver) = sync_channel(1);
         self.order.send(receiver).map_err(|_| gone())?;
         self.jobs.send(Job { piece, result }).map_err(|_| gone())
     }
 
-    fn finish(mut self, compression: Compression) -> io::Result<Digest> {
+    fn finish(mut self) -> io::Result<Digest> {
         // Of nothing, too, there is one piece: no frame at all is no zstd stream.
-        if !self.piece.is_empty() || self.crc.amount() == 0 {
+        if !self.piece.is_empty() || !self.sent {
             self.send()?;
         }
-        if let Compression::Gzip(_) = compression {
+        if let Some(crc) = &self.crc {
             // An empty last block, the check sum, and the length modulo 2³².
             let mut end = vec![0x03, 0x00];
-            end.extend(self.crc.sum().to_le_bytes());
-            end.extend(self.crc.amount().to_le_bytes());
+            end.extend(crc.sum().to_le_bytes());
+            end.extend(crc.amount().to_le_bytes());
             let (result, receiver) = sync_channel(1);
             result.send(Ok(end)).expect("there is room for one");
             self.order.send(receiver).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;

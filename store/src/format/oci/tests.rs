@@ -455,6 +455,22 @@ fn an_index_has_an_image_for_each_platform() {
 }
 
 #[test]
+fn what_was_compressed_is_used_again_unless_everything_is_to_be_made_anew() {
+    let world = World::new();
+    // Too large to be kept together with others.
+    let content = "to be or not to be\n".repeat(200_000);
+    let root = tree(&world, 0o755, [("a", file(&world, &content))]);
+    let id = world.formation(root);
+    let remembered = Options { remembered: true, ..Options::default() };
+    let first = collection(&world.store, &[id], &remembered).unwrap();
+    assert_eq!(collection(&world.store, &[id], &Options::default()).unwrap(), first);
+    let blob = crate::BlobId::of(content.as_bytes()).to_string();
+    std::fs::remove_file(world.store.path().join("blobs").join(&blob[..2]).join(&blob[2..])).unwrap();
+    assert_eq!(collection(&world.store, &[id], &remembered).unwrap(), first);
+    assert!(collection(&world.store, &[id], &Options::default()).is_err());
+}
+
+#[test]
 fn a_layer_cannot_hold_a_name_that_removes() {
     let world = World::new();
     let root = tree(&world, 0o755, [(".wh.a", file(&world, "a"))]);

@@ -86,7 +86,7 @@ fn documents_are_found_with_and_without_the_referrers_api() {
         let session = Session::new(&world.access, &reference);
         assert!(session.referrers(&Digest::of(b"nothing")).unwrap().is_empty());
         let attach = vec![crate::format::Attachment::Sbom];
-        let options = Options { attach, ..Options::default() };
+        let options = Options { attach, remembered: true, ..Options::default() };
         for _ in 0..2 {
             let pushed = push(&world.store, &session, &[id], &options, None).unwrap();
             let kinds: Vec<Option<String>> =
