@@ -1,5 +1,7 @@
 //! What is said of formations: how two differ, what one is made of, how it was made.
 
+use std::process::Command;
+
 use crate::world::{World, have, small};
 
 const FIRST: &str = r#"{ forge }:
@@ -67,12 +69,13 @@ fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
     assert_eq!(text, world.forge(["sbom", "small"]).ok().stdout);
     if have("pyspdxtools") {
         let file = world.path("project/sbom.spdx.json");
-        assert!(std::process::Command::new("pyspdxtools").arg("-i").arg(file).status().unwrap().success());
+        assert!(Command::new("pyspdxtools").arg("-i").arg(file).status().unwrap().success());
     }
 
     let statement = world.forge(["provenance", id]).json();
     assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
     assert_eq!(statement["subject"][0]["digest"]["blake3"], id.as_str());
+    judged_by_in_toto(world, id);
     let definition = &statement["predicate"]["buildDefinition"];
     let dependencies = definition["resolvedDependencies"].as_array().unwrap();
     // Every package that was unpacked is one; so is the project's directory.
@@ -100,4 +103,28 @@ fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
     assert_eq!(world.forge(["import", "image"]).ok().stdout.trim(), id);
     assert_eq!(world.forge(["export", id, "--format", "sif", "--attach", "sbom"]).code, Some(2));
     assert_eq!(world.forge(["sbom", "nobody-built-this"]).code, Some(10));
+}
+
+/// in-toto's own types take the statement and SLSA's predicate in, and refuse what is not of them.
+fn judged_by_in_toto(world: &World, id: &str) {
+    const JUDGE: &str = "
+import json, sys
+from google.protobuf import json_format
+from in_toto_attestation.v1 import statement, statement_pb2
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+document = json.load(sys.stdin)
+read = json_format.ParseDict(document, statement_pb2.Statement())
+statement.Statement.copy_from_pb(read).validate()
+predicate = json_format.ParseDict(document['predicate'], provenance_pb2.Provenance())
+assert predicate.build_definition.build_type and predicate.run_details.builder.id
+";
+    let known = Command::new("python3").args(["-c", "import in_toto_attestation, google.protobuf"]).output();
+    if !known.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no in_toto_attestation");
+        return;
+    }
+    world.forge(["provenance", id, "-o", "provenance.json"]).ok();
+    let document = std::fs::File::open(world.path("project/provenance.json")).unwrap();
+    let judged = Command::new("python3").args(["-c", JUDGE]).stdin(document).output().unwrap();
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
 }

@@ -2,6 +2,7 @@
 //!
 //! What needs a tool or a right that this machine lacks says that it was skipped.
 
+mod apptainer;
 mod arrows;
 mod bad_input;
 mod building;

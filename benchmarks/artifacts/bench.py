@@ -47,6 +47,7 @@ def main():
     options.add_argument("--apptainer")
     options.add_argument("--zstd", default="zstd")
     options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--only", help="of nothing, changed, sif, oci, inspect: these, with commas [default: all]")
     options.add_argument("--expression", default=os.path.join(os.path.dirname(__file__), "payload.expr"))
     options.add_argument("--directory", help="where payload and images go, and stay [default: a temporary one]")
     options = options.parse_args()
@@ -73,30 +74,36 @@ def main():
         return [*mksquashfs, path("payload"), path("peer.squashfs"), "-noappend", "-quiet", "-no-progress",
                 "-comp", "zstd", "-Xcompression-level", "3", "-processors", str(threads)]
 
+    wanted = (options.only or "nothing,changed,sif,oci,inspect").split(",")
     one, both = ["taskset", "-c", "0"], ["taskset", "-c", "0,1"]
-    paired("from nothing, one processor, against mksquashfs", runs,
-           [*one, *export("first", "--fresh")], [*one, *peer(1)])
-    size, other = (os.path.getsize(path(name)) for name in ("first.squashfs", "peer.squashfs"))
-    print(f"size {size} against {other}: {size / other:.4f}")
-    paired("from nothing, two processors, against mksquashfs", runs,
-           [*both, *export("first", "--fresh")], [*both, *peer(2)])
-    subprocess.run(export("first", "--fresh"), check=True, stdout=subprocess.DEVNULL)
+    if "nothing" in wanted:
+        paired("from nothing, one processor, against mksquashfs", runs,
+               [*one, *export("first", "--fresh")], [*one, *peer(1)])
+        size, other = (os.path.getsize(path(name)) for name in ("first.squashfs", "peer.squashfs"))
+        print(f"size {size} against {other}: {size / other:.4f}")
+        paired("from nothing, two processors, against mksquashfs", runs,
+               [*both, *export("first", "--fresh")], [*both, *peer(2)])
+    if "changed" in wanted:
+        subprocess.run(export("first", "--fresh"), check=True, stdout=subprocess.DEVNULL)
 
-    def forget():
-        # Only the image before the change is to be copied from; and cp is to make a new file, as we do.
-        for name in ("changed.squashfs", "copy.squashfs"):
-            if os.path.exists(path(name)):
-                os.remove(path(name))
+        def forget():
+            # Only the image before the change is to be copied from; and cp is to make a new file, as we do.
+            for name in ("changed.squashfs", "copy.squashfs"):
+                if os.path.exists(path(name)):
+                    os.remove(path(name))
 
-    paired("one file changed, against mksquashfs", runs, [*both, *export("changed")], [*both, *peer(2)], forget)
-    paired("one file changed, against cp of the image", runs, [*both, *export("changed")],
-           [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
-    paired("one file changed, one processor, against mksquashfs", runs, [*one, *export("changed")], [*one, *peer(1)], forget)
+        again = export("changed")
+        paired("one file changed, against cp of the image", runs, [*both, *again],
+               [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
+        paired("one file changed, one processor, against cp of the image", runs, [*one, *again],
+               [*one, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
+        paired("one file changed, against mksquashfs", runs, [*both, *again], [*both, *peer(2)], forget)
+        paired("one file changed, one processor, against mksquashfs", runs, [*one, *again], [*one, *peer(1)], forget)
 
     def sif(*more):
         return [forge, "export", ids["first"], "--format", "sif", "-f", "-o", path("first.sif"), *more]
 
-    if options.apptainer:
+    if options.apptainer and "sif" in wanted:
         def unbuilt():
             if os.path.exists(path("peer.sif")):
                 os.remove(path("peer.sif"))
@@ -104,20 +111,23 @@ def main():
         peer_sif = [*both, *shlex.split(options.apptainer), "build", "--force", path("peer.sif"), path("payload")]
         paired("SIF from nothing, against apptainer build of the directory", runs, [*both, *sif("--fresh")], peer_sif, unbuilt)
         paired("SIF again, blocks copied, against apptainer build", runs, [*both, *sif()], peer_sif, unbuilt)
-    if options.zstd and shutil.which(shlex.split(options.zstd)[0]):
+    if options.zstd and "oci" in wanted and shutil.which(shlex.split(options.zstd)[0]):
         def oci(*more):
             return [forge, "export", ids["first"], "--format", "oci", "-f", "-o", path("first.oci.tar"), *more]
 
         for threads, processors in ((1, one), (2, both)):
-            piped = f"tar --sort=name -C {shlex.quote(path('payload'))} -c . | {options.zstd} -q -3 -T{threads} -o {shlex.quote(path('peer.tar.zst'))} -f"
+            piped = (f"tar --sort=name -C {shlex.quote(path('payload'))} -c . | "
+                     f"{options.zstd} -q -3 -T{threads} -o {shlex.quote(path('peer.tar.zst'))} -f")
             paired(f"OCI from nothing, {threads} thread(s), against tar | zstd -3 -T{threads}", runs,
                    [*processors, *oci("--fresh")], [*processors, "sh", "-c", piped])
-        subprocess.run(oci(), check=True, stdout=subprocess.DEVNULL)
+        size, other = (os.path.getsize(path(name)) for name in ("first.oci.tar", "peer.tar.zst"))
+        print(f"size {size} against {other}: {size / other:.4f}")
         paired("OCI again, nothing compressed, against tar | zstd -3 -T2", runs, [*both, *oci()], [*both, "sh", "-c", piped])
-    subprocess.run(sif(), check=True, stdout=subprocess.DEVNULL)
-    walls = sorted(measured([forge, "inspect", path("first.sif")])[0] for _ in range(21))
-    print(f"inspect of a SIF of {os.path.getsize(path('first.sif')) >> 20} MiB: {walls[10] * 1000:.1f} ms"
-          f" ({walls[0] * 1000:.1f} to {walls[-1] * 1000:.1f})")
+    if "inspect" in wanted:
+        subprocess.run(sif(), check=True, stdout=subprocess.DEVNULL)
+        walls = sorted(measured([forge, "inspect", path("first.sif")])[0] for _ in range(21))
+        print(f"inspect of a SIF of {os.path.getsize(path('first.sif')) >> 20} MiB: {walls[10] * 1000:.1f} ms"
+              f" ({walls[0] * 1000:.1f} to {walls[-1] * 1000:.1f})")
     if not options.directory:
         shutil.rmtree(work)
 

@@ -105,6 +105,10 @@ impl Format for Sif {
         let formation = formation(artifact, &image)?;
         let primary = primary(artifact, &image)?;
         let mut imported = open(artifact, primary)?.extract(store, bounds)?;
+        for other in image.used().filter(|other| other.kind() == Kind::PARTITION && other.id() != primary.id()) {
+            let kind = format!("{} partition ({})", usage::words(other.usage()), filesystem::words(other.filesystem()));
+            imported.dropped.add(kind, format!("object {}", other.id()).as_bytes());
+        }
         if formation.is_some() {
             imported.root = scripts::restored(store, imported.root)?;
             imported.formation = formation;
@@ -123,10 +127,6 @@ impl Format for Sif {
         imported.platform = primary.architecture().map(|word| format!("linux/{word}"));
         imported.launch = foreign::from_tree(store, imported.root, &described, &config, &mut imported.dropped)?;
         imported.launch.labels = described.labels;
-        for other in image.used().filter(|other| other.kind() == Kind::PARTITION && other.id() != primary.id()) {
-            let kind = format!("{} partition ({})", usage::words(other.usage()), filesystem::words(other.filesystem()));
-            imported.dropped.add(kind, format!("object {}", other.id()).as_bytes());
-        }
         Ok(imported)
     }
 }
@@ -209,9 +209,9 @@ fn primary<'a>(artifact: &Artifact, image: &'a Image) -> Result<&'a Descriptor> 
     let unread = |reason: &'static str| Err(Error::Unsupported { path: artifact.path().to_owned(), reason });
     match primary.filesystem() {
         filesystem::SQUASHFS => Ok(primary),
-        filesystem::ENCRYPTED | filesystem::GOCRYPTFS => unread(
-            "its file system is encrypted, and forge has no key: `apptainer build --passphrase plain.sif FILE` decrypts it",
-        ),
+        filesystem::ENCRYPTED | filesystem::GOCRYPTFS => {
+            unread("its file system is encrypted, and forge takes no key for that: Apptainer runs it")
+        }
         filesystem::EXT3 => {
             unread("its file system is ext3: `apptainer build squashfs.sif FILE` makes a squashfs of it")
         }
