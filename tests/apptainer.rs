@@ -154,7 +154,7 @@ fn what_apptainer_built_is_read_and_keeps_its_way_to_run() {
     let info = world.forge(["info", &id, "--json"]).json();
     assert_eq!((&info["name"], &info["version"]), (&"theirs".into(), &"3.1".into()));
     assert_eq!(info["launch"]["labels"]["org.example.team"], "theirs", "{info}");
-    assert_eq!(world.forge(["run", &id, "--", "given"]).ok().stdout, "");
+    assert_eq!(world.forge(["run", &id, "--", "cat", "/srv/data"]).ok().stdout, "the data\n");
     assert_eq!(world.forge(["run", &id]).ok().stdout, "green \n");
     assert_eq!(world.forge(["run", sif.to_str().unwrap()]).ok().stdout, "green \n");
     // Packed again by us, it is still theirs to run.
@@ -181,7 +181,7 @@ fn each_verifies_what_the_other_signed() {
     // Theirs, by us.
     fs::copy(path, world.path("project/theirs.sif")).unwrap();
     said(&world, &["sign", "--key", "secret.pem", "theirs.sif"]);
-    assert!(said(&world, &["verify", "--key", "public.pem", "theirs.sif"]).contains("Verified"));
+    said(&world, &["verify", "--key", "public.pem", "theirs.sif"]);
     world.forge(["verify", "theirs.sif", "--key", "public.pem"]).ok();
     // Ours, by them: with ed25519, and with OpenPGP.
     fs::copy(path, world.path("project/ours.sif")).unwrap();
