@@ -1,6 +1,6 @@
 //! Files and images over 4 GiB, where 32 bits are no longer enough: written, read by others, and read back.
 //!
-//! They take some ten minutes and 20 GiB of disk, so they are run when they are asked for: `just large`.
+//! They take some minutes and 20 GiB of disk, so they are run when they are asked for: `just large`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -63,6 +63,10 @@ fn files_and_images_over_4_gib_come_back_whole() {
         assert_eq!(file.blob, *blob, "{name}");
     }
     fs::remove_dir_all(&source).unwrap();
+    // What is zeros need not take room: the store hashes what it reads, and not how it lies there.
+    let blob = expected["hole"].to_string();
+    let lying = store.path().join("blobs").join(&blob[..2]).join(&blob[2..]);
+    let _ = Command::new("fallocate").arg("--dig-holes").arg(&lying).status();
     let root = store.put_tree(&Tree { metadata: Metadata::root(0o755), entries: tree.entries }).unwrap();
     let launch = Launch { command: vec![b"/bin/true".to_vec()], ..Launch::default() };
     let (name, version, variant, platform) =
@@ -77,11 +81,10 @@ fn files_and_images_over_4_gib_come_back_whole() {
         assert!(file.metadata().unwrap().len() > 4 << 30, "{}", format.name());
         let artifact = Artifact::open(&image).unwrap();
         assert_eq!(format::of(&artifact).unwrap().name(), format.name());
-        let fresh = Store::open(path("other")).unwrap();
-        let imported = format::read(&fresh, &artifact, &Bounds::for_size(64 << 30)).unwrap();
+        // Into the same store, which has all of it: what is read is hashed, and no second copy stays.
+        let imported = format::read(&store, &artifact, &Bounds::for_size(64 << 30)).unwrap();
+        assert_eq!(imported.root, root, "{}", format.name());
         assert_eq!(imported.formation.map(|formation| formation.id()), Some(id), "{}", format.name());
-        drop(fresh);
-        fs::remove_dir_all(path("other")).unwrap();
         if format.name() == "squashfs" {
             outsiders(&image, &path("unpacked"), &expected);
         }

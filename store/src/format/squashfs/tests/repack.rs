@@ -53,7 +53,9 @@ impl World {
         let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
         let packed = Squashfs.pack_file(&self.store, id, options, &file)?;
         packed.remember(&self.store, &path).unwrap();
-        Ok((fs::read(&path).unwrap(), packed))
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(packed.digest(&file).unwrap().as_bytes(), blake3::hash(&bytes).as_bytes(), "as it was written");
+        Ok((bytes, packed))
     }
 }
 
@@ -137,6 +139,23 @@ fn a_damaged_earlier_artifact_never_shows_in_a_new_one() {
         assert!(world.pack(id, "second", &remembered()).unwrap().0 == expected, "{length}");
         fs::remove_file(world.path("second")).unwrap();
         fs::write(world.path("first"), &expected).unwrap();
+    }
+}
+
+#[test]
+fn what_a_disk_did_to_an_artifact_that_nobody_wrote_to_does_not_show_either() {
+    let world = World::new();
+    let id = world.formation(&files());
+    let (expected, first) = world.pack(id, "first", &remembered()).unwrap();
+    let file = fs::File::options().write(true).open(world.path("first")).unwrap();
+    for part in 0..12 {
+        let position = 200 + part * (expected.len() - 10_000) / 12;
+        file.write_all_at(&[expected[position] ^ 0x40], position as u64).unwrap();
+        // As if that had been so from the beginning: its inode is noted as it is now.
+        first.remember(&world.store, &world.path("first")).unwrap();
+        assert!(world.pack(id, "second", &remembered()).unwrap().0 == expected, "damage at {position} shows");
+        fs::remove_file(world.path("second")).unwrap();
+        file.write_all_at(&expected[position..=position], position as u64).unwrap();
     }
 }
 
