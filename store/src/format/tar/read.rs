@@ -214,9 +214,12 @@ impl<R: Read> Archive<R> {
         // As GNU tar has it: the content of a link is not written, whatever its size is said to be.
         self.stored = if kind == Kind::HardLink { 0 } else { size };
         self.padding = (BLOCK as u64 - self.stored % BLOCK as u64) % BLOCK as u64;
-        self.segments = if header.kind == b'S' {
+        // What follows a directory, such as GNU tar's list of what was in it, is passed over.
+        self.segments = if kind != Kind::File {
+            Segments::whole(0)
+        } else if header.kind == b'S' {
             self.old_sparse(block)?
-        } else if sparse.in_content && kind == Kind::File {
+        } else if sparse.in_content {
             self.sparse_in_content(sparse.size)?
         } else if let Some(map) = sparse.map {
             let size = sparse.size.unwrap_or(size);
@@ -224,7 +227,7 @@ impl<R: Read> Archive<R> {
         } else {
             Segments::whole(self.stored)
         };
-        let size = if kind == Kind::File { self.segments.size() } else { 0 };
+        let size = self.segments.size();
         let modified = records.seconds(b"mtime").unwrap_or(header.modified);
         let (attributes, dropped) = records.attributes();
         let (mode, device) = (header.mode, header.device);

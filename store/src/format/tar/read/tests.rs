@@ -122,6 +122,20 @@ fn long_names_come_in_three_ways() {
     assert_eq!(by_pax.metadata, Metadata { mode: 0o644, uid: 4_000_000, gid: 8, attributes });
 }
 
+/// Found by fuzzing: the content of what is no file was given although its size is none.
+#[test]
+fn what_follows_a_directory_is_passed_and_is_no_content_of_it() {
+    let listing = with_content(header("d/", b'D', 5, ""), b"Yfile");
+    let bytes = archive(&[listing, file("d/f", b"f")]);
+    let mut archive = Archive::new(&bytes[..]);
+    let entry = archive.next().unwrap().unwrap();
+    assert!(entry.kind == Kind::Directory && entry.size == 0, "{entry:?}");
+    let mut content = Vec::new();
+    archive.content().read_to_end(&mut content).unwrap();
+    assert_eq!(content, b"");
+    assert_eq!(archive.next().unwrap().unwrap().path, b"d/f");
+}
+
 #[test]
 fn what_no_tree_can_hold_is_left_out_and_said() {
     let mut whiteout = header("whiteout", b'3', 0, "");
