@@ -27,7 +27,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -73,6 +73,9 @@ pub use verify::{Affected, Damage, Restore};
 /// The time that every file of a checkout shows: 1980-01-02 00:00:00 UTC, the first whole day that every archive format has.
 pub const FILE_TIME: i64 = 315_619_200;
 
+/// How many bytes wait for the disk before it begins.
+const AHEAD: u64 = 64 << 20;
+
 /// What `DIR/format` says.
 const FORMAT: &str = "forge store 1\n";
 
@@ -94,6 +97,9 @@ pub struct Store {
     /// Counts what was written; what `synced` has reached is on the disk.
     written: AtomicU64,
     synced: Mutex<u64>,
+    /// Bytes since the disk was last told to begin ([`Store::write_ahead`]), and whether it is at it.
+    ahead: AtomicU64,
+    writing: Arc<AtomicBool>,
     trees: objects::Recent,
     packs: packs::Packs,
     /// What is to become a pack.
@@ -218,6 +224,8 @@ impl Store {
             next_temporary: AtomicU64::new(0),
             written: AtomicU64::new(0),
             synced: Mutex::new(0),
+            ahead: AtomicU64::new(0),
+            writing: Arc::default(),
             trees: objects::Recent::default(),
             packs: packs::Packs::default(),
             pending: packs::Pending::default(),
@@ -242,6 +250,29 @@ impl Store {
             *synced = now;
         }
         Ok(())
+    }
+
+    /// To be told of so many bytes in files: from time to time the disk begins to write them, so that it has little left to do when
+    /// somebody waits for it. Nothing relies on this.
+    fn write_ahead(&self, bytes: u64) {
+        let waiting = self.ahead.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if waiting < AHEAD || self.writing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.ahead.store(0, Ordering::Relaxed);
+        // Opened anew: the kernel tells an error of the disk once to each open description, and ours has to hear of it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let begun = rustix::fs::openat(CWD, &self.path, flags, Mode::empty()).ok().and_then(|directory| {
+            let writing = Arc::clone(&self.writing);
+            let write = move || {
+                let _ = rustix::fs::syncfs(directory);
+                writing.store(false, Ordering::SeqCst);
+            };
+            std::thread::Builder::new().name("write-ahead".to_owned()).spawn(write).ok()
+        });
+        if begun.is_none() {
+            self.writing.store(false, Ordering::SeqCst);
+        }
     }
 
     /// Waits until what was renamed into a directory of the store is there for good.

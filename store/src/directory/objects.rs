@@ -116,6 +116,7 @@ impl Store {
         if !self.blob_is_whole(id, size)? {
             temporary.set_mode(blob_mode(executable))?;
             temporary.place(&blob_path(id, executable))?;
+            self.write_ahead(size);
         }
         self.has_written();
         Ok((id, size))

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -53,7 +53,11 @@ impl Drop for Batch<'_> {
 
 /// What is to become a pack.
 #[derive(Debug, Default)]
-pub(in super::super) struct Pending(Mutex<State>);
+pub(in super::super) struct Pending {
+    state: Mutex<State>,
+    /// A part has been written.
+    written: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -62,50 +66,73 @@ struct State {
     entries: Vec<(Entry, bool)>,
     places: HashMap<Use, Entry>,
     /// Made with the first write.
-    file: Option<(String, fs::File)>,
-    written: u64,
+    file: Option<(String, Arc<fs::File>)>,
+    /// Where the buffer begins in the file.
+    length: u64,
     /// What comes after that.
     buffer: Vec<u8>,
+    /// Parts that are being written by some thread, or could not be, with their places; others go on filling the buffer meanwhile.
+    parts: Vec<(u64, Arc<Vec<u8>>)>,
+    /// How many threads write.
+    writers: usize,
 }
 
 impl State {
     fn read(&self, entry: Entry) -> std::io::Result<Vec<u8>> {
         let length = entry.length as usize;
-        match (entry.offset.checked_sub(self.written), &self.file) {
-            (Some(from), _) => Ok(self.buffer[from as usize..from as usize + length].to_vec()),
-            (None, Some((_, file))) => {
+        let part = self.parts.iter().find(|(at, part)| (*at..*at + part.len() as u64).contains(&entry.offset));
+        match (entry.offset.checked_sub(self.length), part, &self.file) {
+            (Some(from), ..) => Ok(self.buffer[from as usize..from as usize + length].to_vec()),
+            (None, Some((at, part)), _) => {
+                let from = (entry.offset - at) as usize;
+                Ok(part[from..from + length].to_vec())
+            }
+            (None, None, Some((_, file))) => {
                 let mut bytes = vec![0; length];
                 file.read_exact_at(&mut bytes, entry.offset)?;
                 Ok(bytes)
             }
-            (None, None) => Err(std::io::ErrorKind::NotFound.into()),
+            (None, None, None) => Err(std::io::ErrorKind::NotFound.into()),
         }
+    }
+
+    /// Makes the buffer a part, to be written.
+    fn cut(&mut self) -> (u64, Arc<Vec<u8>>) {
+        let part = Arc::new(std::mem::take(&mut self.buffer));
+        let at = self.length;
+        self.length += part.len() as u64;
+        self.parts.push((at, Arc::clone(&part)));
+        (at, part)
     }
 }
 
 impl Store {
     /// Puts small objects into packs from now on: for whoever puts many.
     pub fn batch(&self) -> Batch<'_> {
-        self.pending.0.lock().unwrap_or_else(PoisonError::into_inner).open += 1;
+        self.lock_pending().open += 1;
         Batch { store: self, finished: false }
     }
 
+    fn lock_pending(&self) -> MutexGuard<'_, State> {
+        self.pending.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn end_batch(&self) -> Result<()> {
-        let mut state = self.pending.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock_pending();
         state.open -= 1;
-        if state.open == 0 { self.publish(&mut state).map(drop) } else { Ok(()) }
+        if state.open == 0 { self.publish(state).map(drop) } else { Ok(()) }
     }
 
     /// Publishes what is pending; says whether all that was put so far is on the disk now.
     pub(in super::super) fn publish_pending(&self) -> Result<bool> {
-        self.publish(&mut self.pending.0.lock().unwrap_or_else(PoisonError::into_inner))
+        self.publish(self.lock_pending())
     }
 
     /// Puts an object into the pack that is being made, unless none is. The caller has looked that it is not here.
     pub(in super::super) fn pack(&self, object: Use, bytes: &[u8], executable: bool) -> Result<bool> {
-        let mut state = self.pending.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock_pending();
         let Ok(length) = u32::try_from(bytes.len()) else {
-            self.publish(&mut state)?;
+            self.publish(state)?;
             return Ok(false);
         };
         if state.open == 0 || (matches!(object, Use::Blob(_)) && u64::from(length) > SMALL) {
@@ -114,10 +141,10 @@ impl Store {
         if state.places.contains_key(&object) {
             return Ok(true);
         }
-        if state.written == 0 && state.buffer.is_empty() {
+        if state.length == 0 && state.buffer.is_empty() {
             state.buffer.extend(HEADER);
         }
-        let offset = state.written + (state.buffer.len() + FRAME) as u64;
+        let offset = state.length + (state.buffer.len() + FRAME) as u64;
         state.buffer.extend(record(object));
         state.buffer.extend(length.to_le_bytes());
         state.buffer.extend(bytes);
@@ -125,41 +152,61 @@ impl Store {
         state.entries.push((entry, executable));
         state.places.insert(object, entry);
         if state.buffer.len() >= BUFFER {
-            self.write_out(&mut state)?;
+            state = self.write_part(state)?;
         }
-        if state.written >= FULL {
-            self.publish(&mut state)?;
+        if state.length >= FULL {
+            self.publish(state)?;
         }
         Ok(true)
     }
 
     pub(super) fn read_pending(&self, object: Use) -> Result<Option<Vec<u8>>> {
-        let state = self.pending.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock_pending();
         let Some(entry) = state.places.get(&object) else { return Ok(None) };
         state.read(*entry).map(Some).map_err(Error::file("read a pack in", &self.path))
     }
 
     pub(super) fn pending_size(&self, object: Use) -> Option<u64> {
-        let state = self.pending.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.places.get(&object).map(|entry| u64::from(entry.length))
+        self.lock_pending().places.get(&object).map(|entry| u64::from(entry.length))
     }
 
-    fn write_out(&self, state: &mut State) -> Result<()> {
-        if state.file.is_none() {
-            let relative = self.temporary_path()?;
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.directory, &relative, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(failed("create", self.full(&relative)))?;
-            state.file = Some((relative, file.into()));
+    /// The file that a pack is written to.
+    fn pack_file(&self, state: &mut State) -> Result<(String, Arc<fs::File>)> {
+        if let Some((relative, file)) = &state.file {
+            return Ok((relative.clone(), Arc::clone(file)));
         }
-        let Some((relative, file)) = &mut state.file else { return Ok(()) };
-        file.write_all_at(&state.buffer, state.written).map_err(Error::file("write", self.full(relative)))?;
-        state.written += state.buffer.len() as u64;
-        state.buffer.clear();
-        Ok(())
+        let relative = self.temporary_path()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, &relative, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(failed("create", self.full(&relative)))?;
+        let file = Arc::new(fs::File::from(file));
+        state.file = Some((relative.clone(), Arc::clone(&file)));
+        Ok((relative, file))
     }
 
-    fn publish(&self, state: &mut State) -> Result<bool> {
+    /// Writes what the buffer holds, while other threads go on filling another.
+    fn write_part<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
+        let (relative, file) = self.pack_file(&mut state)?;
+        let (at, part) = state.cut();
+        state.writers += 1;
+        drop(state);
+        let written = file.write_all_at(&part, at);
+        let mut state = self.lock_pending();
+        state.writers -= 1;
+        // What could not be written is tried again before anything is published.
+        if written.is_ok() {
+            state.parts.retain(|(other, _)| *other != at);
+        }
+        self.pending.written.notify_all();
+        written.map_err(Error::file("write", self.full(&relative)))?;
+        self.write_ahead(part.len() as u64);
+        Ok(state)
+    }
+
+    fn publish(&self, mut state: MutexGuard<'_, State>) -> Result<bool> {
+        while state.writers > 0 {
+            state = self.pending.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         if state.entries.is_empty() {
             return Ok(false);
         }
@@ -175,11 +222,14 @@ impl Store {
             *state = State { open: state.open, ..State::default() };
             return Ok(false);
         }
-        self.write_out(state)?;
-        let Some((relative, _)) = &state.file else { return Ok(false) };
+        let (relative, file) = self.pack_file(&mut state)?;
+        state.cut();
+        for (at, part) in &state.parts {
+            file.write_all_at(part, *at).map_err(Error::file("write", self.full(&relative)))?;
+        }
         let all = self.written.load(Ordering::SeqCst);
         let entries: Vec<Entry> = state.entries.iter().map(|(entry, _)| *entry).collect();
-        self.place_pack(relative, &entries)?;
+        self.place_pack(&relative, &entries)?;
         *state = State { open: state.open, ..State::default() };
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         *synced = (*synced).max(all);
@@ -209,6 +259,7 @@ impl Store {
         }
         temporary.place(&objects::use_path(object, executable && matches!(object, Use::Blob(_))))?;
         self.has_written();
+        self.write_ahead(bytes.len() as u64);
         Ok(())
     }
 }
