@@ -165,6 +165,11 @@ pub trait Peer: Send + Sync {
     /// What it is and allows. Fails if it cannot be reached.
     fn about(&self) -> Result<About>;
 
+    /// Whether it is there at all: the cheapest thing to ask.
+    fn greet(&self) -> Result<()> {
+        self.about().map(drop)
+    }
+
     /// The formation that a full id or a name stands for there.
     fn find(&self, given: &str) -> Result<Option<FormationId>>;
 

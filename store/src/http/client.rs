@@ -27,6 +27,13 @@ pub struct Patience {
     pub silence: Duration,
 }
 
+impl Patience {
+    /// Whether what failed may be asked again: not of a server that is asked on the way to something else.
+    pub fn is_long(&self) -> bool {
+        self.silence >= Duration::from_secs(5)
+    }
+}
+
 impl Default for Patience {
     /// What a mirror far away may need.
     fn default() -> Self {
@@ -179,6 +186,11 @@ impl Client {
         Self { environment, patience, agents: Mutex::default() }
     }
 
+    /// Whether what failed may be asked again.
+    pub fn is_patient(&self) -> bool {
+        self.patience.is_long()
+    }
+
     /// Asks a place; redirects are followed, every other answer than 2xx is a failure.
     pub fn get(&self, place: &Place, headers: &[(&str, String)]) -> Result<Answer, Failure> {
         good(self.call(place, Call { method: "GET", headers, content: Content::None })?)
@@ -282,6 +294,8 @@ impl Client {
             .accept_encoding("identity")
             .timeout_connect(Some(self.patience.connect))
             .timeout_resolve(Some(self.patience.connect))
+            // One that sends the head of its answer letter by letter is silent, too.
+            .timeout_recv_response(Some(self.patience.silence))
             .timeout_per_read(Some(self.patience.silence))
             .timeout_per_write(Some(self.patience.silence))
             .max_idle_connections_per_host(8);

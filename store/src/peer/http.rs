@@ -196,7 +196,7 @@ impl Http {
     /// Whether a transfer that was cut is taken up again: not on the way to something else, and only while something comes.
     fn again(&self, error: Error, moved: bool, failures: &mut u32, watch: &Watch<'_>) -> Result<()> {
         *failures = if moved { 1 } else { *failures + 1 };
-        if self.patience.silence < Duration::from_secs(5) || *failures > ATTEMPTS {
+        if !self.patience.is_long() || *failures > ATTEMPTS {
             return Err(error);
         }
         let until = Instant::now() + Duration::from_millis(100) * 2u32.pow((*failures - 1).min(5));
@@ -479,8 +479,7 @@ impl Http {
                 Ok((_, Some(error))) | Err(error) => error,
             };
             failures += 1;
-            let patient = self.patience.silence >= Duration::from_secs(5);
-            if !patient || failures > 3 || !matches!(error, Error::Unreachable { .. }) {
+            if !self.patience.is_long() || failures > 3 || !matches!(error, Error::Unreachable { .. }) {
                 return Err(error);
             }
             std::thread::sleep(Duration::from_millis(100) * failures);

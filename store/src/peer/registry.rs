@@ -70,6 +70,10 @@ impl Peer for Registry {
         }
     }
 
+    fn greet(&self) -> Result<()> {
+        self.session().greet().map_err(|error| self.failed(error.into()))
+    }
+
     fn find(&self, given: &str) -> Result<Option<FormationId>> {
         let session = self.session();
         if let Ok(id) = given.parse::<FormationId>() {

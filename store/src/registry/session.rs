@@ -244,6 +244,11 @@ impl<'a> Session<'a> {
         Err(refusal.unwrap_or_else(|| self.unreachable("no scheme to speak")))
     }
 
+    /// Whether a registry answers there at all.
+    pub fn greet(&self) -> Result<(), Error> {
+        self.base().map(drop)
+    }
+
     /// The address of something in the repository.
     pub(super) fn url(&self, rest: &str) -> Result<String, Error> {
         Ok(format!("{}/v2/{}/{rest}", self.base()?, self.reference.repository))
@@ -278,13 +283,15 @@ impl<'a> Session<'a> {
 
     /// Asks, and asks again while that may help.
     fn retrying(&self, mut ask: impl FnMut() -> Result<Answer, Failure>) -> Result<Answer, Error> {
+        // Who is asked on the way to something else is asked once.
+        let attempts = if self.access.client.is_patient() { ATTEMPTS } else { 1 };
         let mut attempt = 1;
         loop {
             self.access.check_interrupt()?;
             let pause = match ask() {
-                Ok(answer) if is_passing(answer.status) && attempt < ATTEMPTS => retry_after(&answer),
+                Ok(answer) if is_passing(answer.status) && attempt < attempts => retry_after(&answer),
                 Ok(answer) => return Ok(answer),
-                Err(failure) if failure.is_passing() && attempt < ATTEMPTS => None,
+                Err(failure) if failure.is_passing() && attempt < attempts => None,
                 Err(failure) => return Err(self.failed(failure)),
             };
             self.pause(attempt, pause)?;
