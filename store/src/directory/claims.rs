@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 
 use super::lease::Use;
-use super::{Claim, Store};
+use super::{Claim, Store, failed};
 use crate::derivation::StorePath;
 use crate::digest::StepKey;
-use crate::{BlobId, DeltaId, FormationId, Result};
+use crate::{BlobId, DeltaId, Error, FormationId, Result};
 
 /// What a claim is about.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,18 @@ pub enum Claimed<'a> {
 
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
+/// Up to so many claims are written out one by one; of more, the disk writes out all that it has.
+const FEW: usize = 4;
+
+impl Claimed<'_> {
+    fn relative(&self) -> String {
+        match self {
+            Self::Output(derivation, output) => output_path(derivation, output),
+            Self::Step(key) => claim_path("steps", key.as_bytes()),
+        }
+    }
+}
+
 impl Store {
     /// What this output of a derivation came out as, when it was last built.
     pub fn claim_of_output(&self, derivation: &StorePath, output: &str) -> Result<Option<Claim>> {
@@ -33,7 +45,7 @@ impl Store {
 
     /// Remembers what an output of a derivation came out as.
     pub fn put_claim_of_output(&self, derivation: &StorePath, output: &str, claim: &Claim) -> Result<()> {
-        self.write_claim(&output_path(derivation, output), claim, &format!("{derivation}!{output}"))
+        self.put_claims(&[(Claimed::Output(derivation, output), claim)])
     }
 
     /// What a step with this key came out as.
@@ -43,22 +55,41 @@ impl Store {
 
     /// Remembers what a step came out as.
     pub fn put_claim_of_step(&self, key: &StepKey, claim: &Claim) -> Result<()> {
-        self.write_claim(&claim_path("steps", key.as_bytes()), claim, &key.to_string())
+        self.put_claims(&[(Claimed::Step(key), claim)])
     }
 
     /// Remembers what many outputs and steps came out as, at the price of one: the disk is told once to write out what they name.
     pub fn put_claims(&self, claims: &[(Claimed<'_>, &Claim)]) -> Result<()> {
-        self.sync()?;
+        let mut new = Vec::new();
         for (of, claim) in claims {
-            let (relative, about) = match of {
-                Claimed::Output(derivation, output) => {
-                    (output_path(derivation, output), format!("{derivation}!{output}"))
-                }
-                Claimed::Step(key) => (claim_path("steps", key.as_bytes()), key.to_string()),
+            let about = match of {
+                Claimed::Output(derivation, output) => format!("{derivation}!{output}"),
+                Claimed::Step(key) => key.to_string(),
             };
-            self.write_synced(&relative, &named(claim), &about)?;
+            let (relative, result) = (of.relative(), named(claim));
+            if !self.says(&relative, &result, &about)? {
+                new.push((relative, result, about));
+            }
         }
-        Ok(())
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        new.iter().try_for_each(|(relative, result, about)| self.write_synced(relative, result, about))?;
+        // A step that was completed counts, whatever happens to the machine: so the disk has its claim, too.
+        match new.len() <= FEW {
+            true => new.iter().try_for_each(|(relative, ..)| self.sync_claim(relative)),
+            false => rustix::fs::syncfs(&self.directory).map_err(failed("sync", self.path())),
+        }
+    }
+
+    /// Waits until the disk has a claim.
+    fn sync_claim(&self, relative: &str) -> Result<()> {
+        if let Some(file) = self.open_file(relative)? {
+            file.sync_data().map_err(Error::file("sync", self.full(relative)))?;
+        }
+        let directory = relative.rsplit_once('/').map_or(relative, |(directory, _)| directory);
+        self.sync_directory(directory)
     }
 
     /// The formation that an artifact was read as when its file was as it is now: the same file system and inode, size, and times
@@ -137,10 +168,6 @@ impl Store {
         }))
     }
 
-    fn write_claim(&self, relative: &str, claim: &Claim, about: &str) -> Result<()> {
-        self.write_result(relative, &named(claim), about)
-    }
-
     /// The first line of a claim, if what it names is here.
     fn read_result(&self, relative: &str) -> Result<Option<String>> {
         let Some(bytes) = self.read_if_there(relative)? else { return Ok(None) };
@@ -173,23 +200,27 @@ impl Store {
         Ok(paths)
     }
 
-    fn write_result(&self, relative: &str, result: &str, about: &str) -> Result<()> {
+    /// Whether a claim says this already.
+    fn says(&self, relative: &str, result: &str, about: &str) -> Result<bool> {
         let text = format!("{result}\n{about}\n");
-        if self.read_if_there(relative)?.is_some_and(|bytes| bytes == text.as_bytes()) {
+        Ok(self.read_if_there(relative)?.is_some_and(|bytes| bytes == text.as_bytes()))
+    }
+
+    /// For what is quickly done again: the disk may have it later.
+    fn write_result(&self, relative: &str, result: &str, about: &str) -> Result<()> {
+        if self.says(relative, result, about)? {
             return Ok(());
         }
         self.sync()?;
         self.write_synced(relative, result, about)
     }
 
-    /// The same, if what it names is on the disk.
+    /// Writes a claim, if what it names is on the disk.
     fn write_synced(&self, relative: &str, result: &str, about: &str) -> Result<()> {
         let text = format!("{result}\n{about}\n");
-        if self.read_if_there(relative)?.is_some_and(|bytes| bytes == text.as_bytes()) {
-            return Ok(());
-        }
         let mut temporary = self.temporary()?;
-        // What it names is on the disk by now; a claim that a crash of the machine loses or leaves empty is none.
+        // What it names is on the disk by now; a claim that a crash of the machine loses or leaves empty is none, and what it spared
+        // is done again.
         temporary.write(text.as_bytes())?;
         // In the room: a collection that deletes what the claim said before must not delete what it says now.
         self.with_room(|| temporary.place(relative))
