@@ -128,8 +128,27 @@ fn keys_and_tokens_are_told_and_refused_on_request() {
     assert!(built.stderr.contains("server.pem` looks like a private key"), "{}", built.stderr);
     fs::remove_file(world.path("project/app/deep/server.pem")).unwrap();
     world.forge(["check", "--strict"]).ok();
+    // What was built with it is told by its name, and by no file.
+    let layers = world.forge(["check", "leaky", "--strict"]);
+    assert_eq!(layers.code, Some(12), "{}", layers.stderr);
+    assert!(layers.stderr.contains("`/app/deep/server.pem`"), "{}", layers.stderr);
     world.forge(["build", "--strict"]).id();
+    world.forge(["check", "leaky", "--strict"]).ok();
+    // No source looks like one, and what comes of them does.
+    world.write("app/one.txt", key.split_once('\n').unwrap().0);
+    world.write("archive.expr", &ARCHIVED.replace("KEY", &key.replace('\n', "\\n")));
+    let refused = world.forge(["build", "archive.expr", "--strict"]);
+    assert_eq!(refused.code, Some(12), "{}", refused.stderr);
+    assert_eq!(world.forge(["info", "archived"]).code, Some(10));
+    let built = world.forge(["build", "archive.expr", "-q"]).id();
+    assert_eq!(world.forge(["check", &built[..12], "--strict"]).code, Some(12));
 }
+
+/// A text of the expression itself: it lies in no file of the project's layers.
+const ARCHIVED: &str = r#"{ forge }: forge.formation {
+  name = "archived"; command = [ "true" ];
+  layers = [ (forge.files { "/etc/server.pem" = "KEY"; }) ];
+}"#;
 
 #[test]
 fn every_kind_of_file_comes_back_from_every_archive() {

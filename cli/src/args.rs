@@ -324,7 +324,7 @@ pub struct NixInstantiateArguments {
 /// `forge check`
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// Expressions' files
+    /// Expressions' files, or formations of the store
     #[arg(value_name = "FILE", default_value = "runtime.expr")]
     pub files: Vec<PathBuf>,
     /// Refuses files that look like private keys or tokens, and that the expressions name

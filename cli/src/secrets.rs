@@ -1,9 +1,9 @@
 //! What is said of files that look like private keys and tokens.
 
 use serde_json::{Value, json};
-use store::Plan;
 use store::derivation::Source;
-use store::secrets::{Secret, find_in};
+use store::secrets::{Secret, find_in, find_in_tree};
+use store::{FormationId, Plan, Store};
 
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
@@ -15,6 +15,19 @@ pub fn in_plan(plan: &Plan) -> Result<Vec<Secret>> {
         if let Source::Path { path, selected } = source {
             secrets.extend(find_in(path, selected.as_ref())?);
         }
+    }
+    secrets.sort();
+    secrets.dedup();
+    Ok(secrets)
+}
+
+/// What the layers of a formation have that looks like a secret: also what packages, downloads and steps brought.
+pub fn in_formation(store: &Store, id: FormationId) -> Result<Vec<Secret>> {
+    let mut secrets = find_in_tree(store, store.formation(id)?.root)?;
+    for layer in store.record(id)?.layers {
+        // What a later layer covers is shared all the same. A layer that is not here holds nothing.
+        let Some(delta) = layer.delta.parse().ok().and_then(|delta| store.delta(delta).ok()) else { continue };
+        secrets.extend(find_in_tree(store, delta.tree)?);
     }
     secrets.sort();
     secrets.dedup();

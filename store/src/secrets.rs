@@ -1,6 +1,7 @@
 //! What does not belong in a store: files that look like private keys and tokens.
 //!
-//! A store is shared and keeps what it has; so sources are looked at before they enter it. By name only what is never anything
+//! A store is shared and keeps what it has; so sources are looked at before they enter it, and layers, which have what packages and steps
+//! brought, before they get a name. By name only what is never anything
 //! else; by content the forms that their makers gave to keys and tokens so that they can be found. What this finds may be a test's
 //! key: it is said, and refused only on request.
 
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::{Error, Result};
+use crate::{Error, Node, Result, Store, TreeId};
 
 /// A file that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +175,42 @@ pub fn find_in(source: &Path, selected: Option<&BTreeSet<Vec<u8>>>) -> Result<Ve
     Ok(secrets)
 }
 
+/// The files of a tree of the store that look like secrets, sorted; their paths begin at its root.
+pub fn find_in_tree(store: &Store, root: TreeId) -> Result<Vec<Secret>> {
+    let (mut level, mut secrets) = (vec![(root, PathBuf::from("/"))], Vec::new());
+    let mut seen = BTreeSet::new();
+    while !level.is_empty() {
+        // A directory that is there twice is told once.
+        level.retain(|(id, _)| seen.insert(*id));
+        let look = |(id, path): &(TreeId, PathBuf)| {
+            let (mut found, mut next) = (Vec::new(), Vec::new());
+            for (name, node) in &store.tree(*id)?.entries {
+                use std::os::unix::ffi::OsStrExt;
+                let path = path.join(std::ffi::OsStr::from_bytes(name.as_bytes()));
+                match node {
+                    Node::Directory(child) => next.push((*child, path)),
+                    Node::File(file) => {
+                        let mut start = Vec::new();
+                        let blob = store.open_blob_of(file.blob, file.metadata.mode & 0o100 != 0)?;
+                        blob.take(LOOKED_AT).read_to_end(&mut start).map_err(Error::file("read", store.path()))?;
+                        found.extend(looks_like(&path, &start).map(|what| Secret { path, what }));
+                    }
+                    _ => {}
+                }
+            }
+            Ok((found, next))
+        };
+        let looked: Vec<_> = level.par_iter().map(look).collect::<Result<_>>()?;
+        level.clear();
+        for (found, next) in looked {
+            secrets.extend(found);
+            level.extend(next);
+        }
+    }
+    secrets.sort();
+    Ok(secrets)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +278,13 @@ mod tests {
         assert_eq!(
             found.iter().map(|secret| secret.path.clone()).collect::<Vec<_>>(),
             [path("a/b/key"), path("id_rsa")]
+        );
+        let world = crate::directory::testing::world();
+        let Node::Directory(tree) = world.store.ingest_source(source.path(), None).unwrap() else { panic!() };
+        let in_store = find_in_tree(&world.store, tree).unwrap();
+        assert_eq!(
+            in_store.iter().map(|secret| secret.path.display().to_string()).collect::<Vec<_>>(),
+            ["/a/b/key", "/id_rsa"]
         );
         let selected = BTreeSet::from([b"a/fine".to_vec(), b"id_rsa".to_vec()]);
         assert_eq!(find_in(source.path(), Some(&selected)).unwrap().len(), 1);

@@ -8,7 +8,7 @@ pub struct BuildOptions {
     /// Refuses to change forge.lock
     #[arg(long)]
     pub locked: bool,
-    /// Refuses sources with files that look like private keys or tokens
+    /// Refuses files that look like private keys or tokens, in sources and in layers
     #[arg(long)]
     pub strict: bool,
     /// How many steps run at a time [default: as many as there are processors]; fewer where memory is short

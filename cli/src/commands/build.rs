@@ -191,6 +191,9 @@ fn build_and(
             return Ok(Err(Plain { name: plan.goal.name, output, checked }));
         }
         let built = builder::realise(&builder, &plan)?;
+        if options.strict {
+            secrets::refuse(&secrets::in_formation(store, built.formation)?)?;
+        }
         let (name, version) = (&plan.goal.name, &plan.goal.version);
         store.set_root(name, built.formation)?;
         // What was built under another version keeps its name with that version.

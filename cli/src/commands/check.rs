@@ -13,11 +13,21 @@ use crate::context::Context;
 use crate::error::{Result, code};
 use crate::{plan, render, secrets};
 
+/// The formation that is meant where no file is.
+fn formation(given: &std::path::Path, context: &Context) -> Result<Option<store::FormationId>> {
+    let Some(given) = given.to_str().filter(|text| !given.exists() && !text.contains('/')) else { return Ok(None) };
+    Ok(context.store()?.find(given).ok())
+}
+
 /// `forge check`
 pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
     let mut findings = Vec::new();
     let mut secrets = BTreeSet::new();
     for file in &arguments.files {
+        if let Some(id) = formation(file, context)? {
+            secrets.extend(secrets::in_formation(&context.store()?, id)?);
+            continue;
+        }
         let path = plan::expression_file(file)?;
         if crate::joblet::is_description(&path) {
             findings.extend(crate::joblet::findings(&path)?);
