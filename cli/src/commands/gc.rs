@@ -13,7 +13,11 @@ use crate::{render, units};
 /// `forge gc`
 pub fn run(arguments: &GcArguments, context: &Context) -> Result<ExitCode> {
     let keep = keep(arguments)?;
-    let collected = context.store()?.collect_but(&keep, arguments.dry_run)?;
+    let store = context.store()?;
+    let collected = store.collect_but(&keep, arguments.dry_run)?;
+    if !arguments.dry_run {
+        builder::log::prune(&store, SystemTime::now())?;
+    }
     if context.global.json {
         super::print_json(&serde_json::json!({ "schema": 1, "dry_run": arguments.dry_run, "freed": collected }))?;
         return Ok(ExitCode::SUCCESS);
