@@ -89,11 +89,18 @@ impl Store {
 
     /// Gives these up, instead of what an earlier collection may have left.
     pub(super) fn doom(&self, mut given_up: Vec<Use>) -> Result<()> {
-        // First: what was rescued from an earlier list may be given up by this one.
-        super::place::remove_all(&self.full(RESCUED))?;
         given_up.sort_unstable_by_key(|one| record(*one));
+        // First: what was rescued from an earlier list may be given up by this one. What is not must stay rescued until the earlier
+        // list is away, for nobody waits for us when he looks.
+        for name in self.names_in(RESCUED)? {
+            let again = given_up.binary_search_by_key(&name, |one| crate::digest::to_hex(&record(*one))).is_ok();
+            if again {
+                self.unlink(&format!("{RESCUED}/{name}"))?;
+            }
+        }
         let bytes: Vec<u8> = given_up.iter().flat_map(|one| record(*one)).collect();
         self.replace(DOOMED, &bytes)?;
+        super::place::remove_all(&self.full(RESCUED))?;
         rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))
     }
 
