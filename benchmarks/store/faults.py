@@ -1,164 +1,63 @@
 #!/usr/bin/env python3
 """Breaks a store's surroundings at seeded points, and looks whether everything that was finished is still there.
 
-    faults.py kill  --points 1000   kills all processes that work in a store, at once
+    faults.py kill  --points 1000   kills all processes that work in a store, and the server of another, at once
     faults.py power --points 1000   cuts the power: an ext4 on a loop device is shut down without writing what was not synced
-    faults.py full  --points 100    a tmpfs of so many kilobytes, which is enlarged afterwards
-    faults.py crowd --seconds 120   50 processes import, run, collect, export, name and verify in one store
-    faults.py flip  --points 100    flips a byte of a file of the store: nothing wrong may be given out, and repair goes on
+    faults.py full  --points 1000   a tmpfs of so many kilobytes, which is enlarged afterwards
+    faults.py flip  --points 1000   flips a byte of a file of the store: nothing wrong may be given out, and repair goes on
+    faults.py eio   --points 1000   a call of a command fails with EIO or ENOSPC, or every write of it writes less than it should
+    faults.py line  --points 1000   the line between two stores cuts, flips, stalls or ends at some byte of a push or a pull
+    faults.py crowd --seconds 120   50 processes import, build, run, collect, export, name, push, pull and verify in one store
 
-After each point: what a command finished is there and whole (`forge verify` finds nothing, exports give the same bytes), no
-command said that it is a bug of forge (exit code 70) or was ended by a signal of its own, and the next command goes on.
-Everything follows from --seed. `power` and `full` need root.
+After each point: every name stands for what the last finished command gave it, or for what a command that was cut off would have; it is whole
+(`forge verify` finds nothing, exports give the same bytes, finished builds make nothing again); no command said that it is a bug of forge (exit
+code 70) or was ended by a signal of its own; and the next command goes on. Everything follows from --seed. `power`, `full` and `eio` need root
+or ptrace.
 """
 
-import argparse, fcntl, hashlib, os, random, shutil, signal, struct, subprocess, sys, tempfile, threading, time
+import argparse, fcntl, os, random, shutil, struct, subprocess, sys, tempfile, threading, time
 
-BUG = 70
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import inject, proxy
+from world import World
+
 # linux/fs.h, EXT4_IOC_SHUTDOWN (the same number as XFS_IOC_GOINGDOWN) with EXT4_GOING_FLAGS_NOLOGFLUSH.
 SHUTDOWN, WITHOUT_FLUSH = 0x8004587D, 2
 
 
-class World:
-    """One store, and what has been finished in it."""
-
-    def __init__(self, options, path):
-        self.forge, self.path, self.store = os.path.abspath(options.forge), path, os.path.join(path, "store")
-        self.lock, self.finished, self.sources, self.stopping = threading.Lock(), {}, {}, False
-        self.processes, self.faults = set(), []
-
-    def source(self, place, chance):
-        """A directory of so many files, of contents that other sources share in part; named by what it has."""
-        number = chance.randrange(12)
-        path = os.path.join(place, f"source-{number}")
-        with self.lock:
-            if number not in self.sources:
-                content = random.Random(number)
-                for file in range(10 if number % 3 else 150):
-                    directory = os.path.join(path, f"d{file % 7}")
-                    os.makedirs(directory, exist_ok=True)
-                    with open(os.path.join(directory, f"f{file}"), "wb") as out:
-                        out.write(b"%d " % (file % 40) * content.choice([1, 50, 30_000 if file % 50 == 0 else 9]))
-                self.sources[number] = path
-        return number, path
-
-    def run(self, *words, ok=(0,)):
-        """The output, or None if it failed (which a fault may cause)."""
-        if self.stopping:
-            return None
-        process = subprocess.Popen([self.forge, "--store", self.store, *words], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-        with self.lock:
-            self.processes.add(process)
-        out, err = process.communicate()
-        with self.lock:
-            self.processes.discard(process)
-        code = process.returncode
-        if code == BUG or (code < 0 and not (self.stopping and code == -signal.SIGKILL)):
-            self.faults.append(f"{' '.join(words)}: exit {code}: {err.decode(errors='replace')}")
-        return out.decode() if code in ok else None
-
-    def kill(self):
-        self.stopping = True
-        with self.lock:
-            processes = list(self.processes)
-        for process in processes:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-
-    def work(self, place, chance, who):
-        """One command."""
-        what = chance.choice(["import"] * 4 + ["gc", "export", "export", "again", "verify", "rm", "run"])
-        name = f"w{who}-{chance.randrange(3)}"
-        if what == "import":
-            number, source = self.source(place, chance)
-            out = self.run("import", source, "--name", name, "--version", "1")
-            if out and not self.stopping:
-                self.finished[name] = (number, out.strip())
-        elif what == "gc":
-            self.run("gc", *chance.choice([[], ["--keep", "1h"], ["--max-size", "100K"]]))
-        elif name in self.finished:
-            number, digest = self.finished[name]
-            if what in ("export", "run"):
-                # An export lays nothing out; `diff` with its own source checks every byte, and `checkout`s are made by runs.
-                target = os.path.join(place, f"out-{who}.tar")
-                self.run("export", name, "--format", "tar", "-o", target, "--force")
-            elif what == "again":
-                out = self.run("info", name, "--json")
-                if out is not None and digest not in out:
-                    self.faults.append(f"{name} is not {digest}: {out}")
-            elif what == "verify":
-                self.run("verify", "--dry-run", ok=(0,))
-            elif what == "rm":
-                del self.finished[name]
-                self.run("rm", name)
-
-    def works(self, place, seed, who, until):
-        chance = random.Random(seed * 1000 + who)
-        while not self.stopping and time.monotonic() < until:
-            self.work(place, chance, who)
-
-    def crowd(self, place, seed, count, until):
-        threads = [threading.Thread(target=self.works, args=(place, seed, who, until)) for who in range(count)]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def check(self, place):
-        """What was finished is whole, and work goes on."""
-        self.stopping = False
-        damaged = subprocess.run([self.forge, "--store", self.store, "verify", "--dry-run"], capture_output=True, text=True)
-        if damaged.returncode != 0:
-            self.faults.append(f"verify: {damaged.returncode} {damaged.stdout}{damaged.stderr}")
-        for name, (number, digest) in sorted(self.finished.items()):
-            info = subprocess.run([self.forge, "--store", self.store, "info", name, "--json"], capture_output=True, text=True)
-            if info.returncode != 0:
-                self.faults.append(f"{name} of {digest}: {info.stderr}")
-            elif digest not in info.stdout:
-                # The name was given again by what was killed before it could say so: whole, but another.
-                del self.finished[name]
-        for words in (["gc"], ["import", self.source(place, random.Random(1))[1], "--name", "next"], ["verify"]):
-            ran = subprocess.run([self.forge, "--store", self.store, *words], capture_output=True, text=True)
-            if ran.returncode != 0:
-                self.faults.append(f"afterwards, {' '.join(words)}: {ran.returncode} {ran.stdout}{ran.stderr}")
-        for left in os.listdir(os.path.join(self.store, "leases")) if os.path.isdir(os.path.join(self.store, "leases")) else []:
-            self.faults.append(f"a lease is left: {left}")
-        if os.path.exists(os.path.join(self.store, "gc/doomed")):
-            self.faults.append("a collection is left half-way")
+def joined(threads):
+    for thread in threads:
+        thread.join()
 
 
-def kill(options, work):
-    world = World(options, work)
-    chance = random.Random(options.seed)
+def kill(options, work, reference):
+    world, chance = World(options, work, reference), random.Random(options.seed)
     for point in range(options.points):
-        threads = world.crowd(work, options.seed + point, options.processes, time.monotonic() + 60)
+        threads = world.crowd(options.seed + point, options.processes, time.monotonic() + 60)
         time.sleep(chance.uniform(0.01, options.patience))
         world.kill()
-        for thread in threads:
-            thread.join()
-        world.check(work)
+        joined(threads)
+        world.check()
         report(world, point)
 
 
-def power(options, work):
+def power(options, work, reference):
     chance = random.Random(options.seed)
     image, mount = os.path.join(work, "image"), os.path.join(work, "mount")
     os.mkdir(mount)
     with open(image, "wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(512 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    world = None
-    for point in range(options.points):
+    world = World(options, mount, reference)
+    for point in range(options.points + 1):
         subprocess.run(["mount", "-o", "loop", image, mount], check=True)
         try:
-            if world is None:
-                world = World(options, mount)
-            else:
-                world.check(work)
+            if point > 0:
+                world.check()
                 report(world, point - 1)
-            threads = world.crowd(work, options.seed + point, options.processes, time.monotonic() + 60)
+            if point == options.points:
+                break
+            threads = world.crowd(options.seed + point, options.processes, time.monotonic() + 60)
             time.sleep(chance.uniform(0.01, options.patience))
             # What finished before this must be there; what finishes meanwhile may be.
             world.stopping = True
@@ -166,87 +65,195 @@ def power(options, work):
             fcntl.ioctl(directory, SHUTDOWN, struct.pack("I", WITHOUT_FLUSH))
             os.close(directory)
             world.kill()
-            for thread in threads:
-                thread.join()
+            joined(threads)
         finally:
-            subprocess.run(["umount", mount], check=False) .returncode and subprocess.run(["umount", "-l", mount])
+            world.kill()
+            unmount(mount)
 
 
-def full(options, work):
+def unmount(mount):
+    if subprocess.run(["umount", mount], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+def full(options, work, reference):
     chance = random.Random(options.seed)
     mount = os.path.join(work, "mount")
     os.mkdir(mount)
     for point in range(options.points):
-        size = chance.randrange(64, 6000)
+        size = chance.randrange(64, 8000)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", mount], check=True)
+        world = World(options, mount, reference)
         try:
-            world = World(options, mount)
-            threads = world.crowd(work, options.seed + point, 3, time.monotonic() + options.patience)
-            for thread in threads:
-                thread.join()
-            subprocess.run(["mount", "-o", "remount,size=200m", mount], check=True)
-            world.check(work)
+            joined(world.crowd(options.seed + point, 3, time.monotonic() + options.patience))
+            world.kill()
+            subprocess.run(["mount", "-o", "remount,size=300m", mount], check=True)
+            world.check()
             report(world, point)
         finally:
-            subprocess.run(["umount", mount], check=False)
+            world.kill()
+            unmount(mount)
 
 
-def crowd(options, work):
-    world = World(options, work)
-    for thread in world.crowd(work, options.seed, options.processes, time.monotonic() + options.seconds):
-        thread.join()
-    world.check(work)
+def crowd(options, work, reference):
+    world = World(options, work, reference)
+    until = time.monotonic() + options.seconds
+    threads = world.crowd(options.seed, options.processes, until)
+    joined(threads)
+    world.kill()
+    world.check()
     report(world, 0)
+    print(f"{world.commands} commands")
 
 
-def flip(options, work):
+def flip(options, work, reference):
     chance = random.Random(options.seed)
-    world = World(options, work)
+    world = World(options, work, reference)
     for point in range(options.points):
         for who in range(3):
-            number, source = world.source(work, chance)
-            world.run("import", source, "--name", f"w{who}", "--version", str(number))
-        files = [os.path.join(base, name) for kind in ("blobs", "trees", "packs", "formations")
+            name, number = f"w{who}-0", chance.randrange(12)
+            if not world.changes(name, world.id_of(name, number), world.making(name, number)):
+                world.faults.append(f"{name} could not be made")
+        files = [os.path.join(base, name) for kind in ("blobs", "trees", "packs", "formations", "deltas", "claims", "roots", "records")
                  for base, _, names in os.walk(os.path.join(world.store, kind)) for name in names]
         path = chance.choice(sorted(files))
         with open(path, "r+b") as file:
-            length = os.fstat(file.fileno()).st_size
-            place = chance.randrange(max(length, 1))
+            place = chance.randrange(max(os.fstat(file.fileno()).st_size, 1))
             file.seek(place)
             byte = file.read(1) or b"\0"
             file.seek(place)
             file.write(bytes([byte[0] ^ 1 << chance.randrange(8)]))
+        # Whatever is given out before anybody looks is right, or nothing is.
+        for who in range(3):
+            target = os.path.join(reference, "out-flip.tar")
+            if world.run("export", f"w{who}-0", "--format", "tar", "-o", target, "--force") is not None:
+                if "/roots/" not in path:
+                    world.same(f"w{who}-0", world.finished[f"w{who}-0"], target)
         found = subprocess.run([world.forge, "--store", world.store, "verify", "--repair"], capture_output=True, text=True)
         if found.returncode not in (0, 13):
             world.faults.append(f"verify of {path}: {found.returncode} {found.stderr}")
-        for number in range(12):
-            if number in world.sources:
-                world.run("import", world.sources[number], "--name", f"s{number}")
-        world.finished.clear()
-        world.check(work)
-        report(world, point)
+        # Made again, it is whole again.
+        for who in range(3):
+            name, number = f"w{who}-0", chance.randrange(12)
+            if not world.changes(name, world.id_of(name, number), world.making(name, number)):
+                world.faults.append(f"{name} could not be made after {path} was damaged at {place}")
+        world.must("import", world.source(1), "--name", "next", "-q")
+        for stray in [name for name in os.listdir(os.path.join(world.store, "roots")) if name not in world.finished and name != "next"]:
+            world.run("rm", stray)
+        world.check()
+        report(world, point, f"{path} at {place}")
 
 
-def report(world, point):
+def eio(options, work, reference):
+    """One command at a time; where it fails is counted in calls that change something below the store."""
+    chance = random.Random(options.seed)
+    world = World(options, work, reference)
+    for point in range(options.points):
+        kind = chance.choice(["eio", "eio", "enospc", "short"])
+        name = f"w0-{chance.randrange(3)}"
+        certain = world.finished.get(name)
+        number = chance.randrange(0, 12, 2)
+        to, words = world.id_of(name, number), world.making(name, number)
+        what = chance.choice(["make", "make", "make", "gc", "rm", "push", "verify", "pull", "export"])
+        if what == "gc":
+            to, words = certain, ["gc"]
+        elif what == "rm" and certain:
+            to, words = ABSENT, ["rm", name]
+        elif what == "push" and certain:
+            to, words = certain, ["push", name, f"file://{world.folder}", "-q"]
+            world.pushed.setdefault(("folder", name), set()).add(certain)
+        elif what == "pull" and ("folder", name) in world.pushed:
+            to, words = None, ["pull", name, f"file://{world.folder}", "-q"]
+        elif what == "export" and certain:
+            to, words = certain, ["export", name, "--format", "tar", "-o", os.path.join(work, "out.tar"), "--force"]
+        elif what == "verify":
+            to, words = certain, ["verify", "--repair"]
+        may = {to} if words[0] != "pull" else set(world.pushed["folder", name])
+        place = point if kind == "short" else chance.randrange(1, 12 if words[0] in ("gc", "rm") else 60)
+        with tempfile.TemporaryFile() as errors:
+            command = [world.forge, "--store", world.store, *words]
+            code, count = inject.run(command, work, kind, place, stdout=os.open(os.devnull, os.O_WRONLY), stderr=errors.fileno())
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")
+        if code == 70 or code < 0 or kind == "short" and code != 0:
+            world.faults.append(f"{kind} {place}, {' '.join(words)}: exit {code}: {said}")
+        if code == 0 and words[0] == "pull":
+            world.possible[name], world.finished[name] = may, next(iter(may))
+        elif code == 0:
+            world.finished[name] = to
+        else:
+            world.possible[name] = may
+        world.check()
+        report(world, point, f"{kind} {place} of {count}, {' '.join(words)}: exit {code}")
+
+
+ABSENT = None
+
+
+def line(options, work, reference):
+    """A push or a pull over a line that does one thing wrong; then the same over a good one."""
+    chance = random.Random(options.seed)
+    world = World(options, work, reference)
+    world.builds = False
+    world.serve()
+    passing = proxy.Line(world.address.split("//")[1])
+    for point in range(options.points):
+        if point % 10 == 0:
+            # Both sides begin with little.
+            for path in (world.store, world.other):
+                for name in os.listdir(os.path.join(path, "roots")) if os.path.isdir(os.path.join(path, "roots")) else []:
+                    world.must("rm", name, store=path)
+                if os.path.exists(path):
+                    world.must("gc", store=path)
+            world.finished.clear(), world.possible.clear()
+        name, number = f"w0-{point % 3}", chance.randrange(12)
+        push = chance.random() < 0.5
+        id = world.id_of(name, number)
+        source, target = (world.store, world.other) if push else (world.other, world.store)
+        world.must(*world.making(name, number), store=source)
+        kind = chance.choice(["cut", "flip", "flip", "stall", "end"])
+        direction = chance.choice(["up", "down"])
+        passing.plan(direction, kind, int(10 ** chance.uniform(0, 5.2)))
+        words = ["push" if push else "pull", name if push else id, f"http://{passing.address}", "-q"]
+        started = time.monotonic()
+        code = subprocess.run([world.forge, "--store", world.store, *words], capture_output=True, text=True, env=world.environment())
+        if code.returncode not in (0, 11, 12, 13) or time.monotonic() - started > 100:
+            world.faults.append(f"{' '.join(words)}: exit {code.returncode} after {time.monotonic() - started:.0f} s: {code.stderr}")
+        passing.plan("up", "good", 0)
+        world.must("verify", "--dry-run", store=target)
+        world.must(*words[:2], f"http://{passing.address}", "-q")
+        listed = world.must("list", "--json", store=target) or ""
+        if id not in listed:
+            world.faults.append(f"{id} did not come")
+        world.must("verify", "--dry-run", store=target)
+        report(world, point, f"{kind} {direction} at {passing.place}, {' '.join(words)}: exit {code.returncode}")
+    passing.close()
+    world.kill()
+
+
+def report(world, point, about=""):
     if world.faults:
-        sys.exit(f"at point {point}:\n" + "\n".join(world.faults))
-    if point % 20 == 19:
+        sys.exit(f"at point {point}: {about}\n" + "\n".join(world.faults))
+    if point % 50 == 49:
         print(f"{point + 1} points", flush=True)
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("what", choices=["kill", "power", "full", "crowd", "flip"])
+    kinds = {"kill": kill, "power": power, "full": full, "crowd": crowd, "flip": flip, "eio": eio, "line": line}
+    options.add_argument("what", choices=list(kinds))
     options.add_argument("--forge", default="forge")
     options.add_argument("--points", type=int, default=1000)
     options.add_argument("--processes", type=int)
     options.add_argument("--seconds", type=float, default=120)
     options.add_argument("--patience", type=float, default=0.6, help="the latest point, in seconds after the start")
     options.add_argument("--seed", type=int, default=1)
+    options.add_argument("--no-builds", dest="builds", action="store_false", help="import only: builds want namespaces")
     options = options.parse_args()
     options.processes = options.processes or (50 if options.what == "crowd" else 4)
-    with tempfile.TemporaryDirectory(prefix="forge-faults-") as work:
-        {"kill": kill, "power": power, "full": full, "crowd": crowd, "flip": flip}[options.what](options, work)
+    with tempfile.TemporaryDirectory(prefix="forge-faults-") as work, tempfile.TemporaryDirectory(prefix="forge-truth-") as reference:
+        os.mkdir(os.path.join(reference, "home"))
+        kinds[options.what](options, work, reference)
     print("nothing was lost")
 
 
