@@ -329,6 +329,21 @@ mod tests {
     }
 
     #[test]
+    fn more_names_than_an_inode_may_have_links_are_laid_out() {
+        let world = world();
+        let Node::File(file) = world.file("shared", 0o644) else { panic!() };
+        // ext4 allows 65,000 links, others more or fewer.
+        let name = |number: u32| crate::Name::new(number.to_string().into_bytes()).unwrap();
+        let entries = (0..65_010).map(|number| (name(number), Node::File(file.clone()))).collect();
+        let tree = world.store.put_tree(&crate::Tree { metadata: crate::Metadata::root(0o755), entries }).unwrap();
+        let root = world.store.checkout(tree, Ownership::Caller).unwrap();
+        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 65_010);
+        for number in [0, 32_000, 65_009] {
+            assert_eq!(std::fs::read(root.join(number.to_string())).unwrap(), b"shared");
+        }
+    }
+
+    #[test]
     fn damaged_bytes_never_enter_a_checkout() {
         let world = world();
         let Node::File(file) = world.file("precious", 0o644) else { panic!() };
