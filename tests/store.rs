@@ -249,6 +249,21 @@ fn a_flipped_byte_is_found_and_nothing_wrong_is_given_out() {
 }
 
 #[test]
+fn a_disk_that_fails_or_writes_less_loses_nothing() {
+    // By ptrace(2), with the registers of one architecture.
+    if cfg!(target_arch = "x86_64") {
+        faults("eio", &["--points", "8"]);
+    } else {
+        eprintln!("skipped: calls are made to fail on x86-64 only");
+    }
+}
+
+#[test]
+fn a_line_that_lies_or_ends_loses_nothing() {
+    faults("line", &["--points", "6"]);
+}
+
+#[test]
 fn a_run_in_progress_keeps_what_it_runs_on_and_a_file_that_is_run_stays_known() {
     let (built, id) = crate::world::small();
     let world = World::new();

@@ -17,6 +17,7 @@ or ptrace.
 
 import argparse, fcntl, os, random, shutil, struct, subprocess, sys, tempfile, threading, time
 
+sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import inject, proxy
 from world import World
