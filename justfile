@@ -49,7 +49,7 @@ bench-transfer *words:
     cargo build --release -p cli
     python3 benchmarks/store/transfer.py --forge target/release/forge {{words}}
 
-# Breaks a store's surroundings at 1,000 seeded points: `just faults kill|power|full|flip|crowd [--seed N]`
+# Breaks a store's surroundings at 1,000 seeded points: `just faults kill|power|full|flip|eio|line|crowd [--seed N]`
 faults what *words:
     cargo build --release -p cli
     python3 benchmarks/store/faults.py {{what}} --forge target/release/forge {{words}}
