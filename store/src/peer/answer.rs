@@ -87,12 +87,16 @@ pub fn below(store: &Store, question: &Below, out: &mut (dyn Write + Send)) -> R
 
 /// Takes a stream into the store. What does not belong together as a whole is not kept, and what is missing is told.
 pub fn take(store: &Store, input: &mut dyn Read, tell: &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<Kept, Broken> {
+    let batch = store.batch_in_parts();
     let reception = Reception { store, wanted: &|_| Some(false), tell };
     let (arrived, broken) = reception.receive(input);
-    if let Some(broken) = broken {
-        return Err(broken);
-    }
-    keep(store, &arrived)
+    let kept = match broken {
+        Some(broken) => Err(broken),
+        None => keep(store, &arrived),
+    };
+    // What came before the line was cut is kept, too.
+    batch.finish()?;
+    kept
 }
 
 fn keep(store: &Store, arrived: &Arrived) -> Result<Kept, Broken> {

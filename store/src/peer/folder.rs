@@ -281,6 +281,7 @@ impl Peer for Folder {
         let lacking = incoming.lacking()?;
         let total = lacking.iter().map(|used| used.size.unwrap_or_default()).sum();
         let done = AtomicU64::new(0);
+        let batch = store.batch_in_parts();
         lacking.par_iter().try_for_each(|used| {
             watch.check()?;
             self.take_blob(store, used)?;
@@ -290,6 +291,7 @@ impl Peer for Folder {
         })?;
         let came: HashSet<BlobId> = lacking.iter().map(|used| used.id).collect();
         let moved = incoming.keep(&came)?;
+        batch.finish()?;
         Ok(Moved { wire: moved.bytes, ..moved })
     }
 

@@ -329,8 +329,10 @@ impl Peer for Http {
             .map(|used| (pairs.of(&used).map(|earlier| earlier.id), used))
             .map(|(earlier, used)| (used, earlier))
             .collect();
+        let batch = store.batch_in_parts();
         let (came, differences) = self.blobs(store, lacking, watch)?;
         let moved = incoming.keep(&came)?;
+        batch.finish()?;
         Ok(Moved { differences, wire: self.wire.load(Ordering::Relaxed) - start, ..moved })
     }
 

@@ -4,6 +4,8 @@
 //! Everything is hashed once more on its way out: what is damaged here is named as missing, never given.
 
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
@@ -21,7 +23,9 @@ const LEAST_DIFFERENCE: u64 = 256;
 const AT_ONCE: usize = 8;
 
 /// How well is compressed: the line is most often slower than this.
-pub(super) const LEVEL: i32 = 3;
+const LEVEL: i32 = 3;
+/// While the line waits for us: it is faster than that.
+const FAST_LEVEL: i32 = 1;
 /// Of differences: they are small, and what is found is worth the search.
 const DIFFERENCE_LEVEL: i32 = 6;
 
@@ -71,16 +75,19 @@ pub fn send(
     let jobs = jobs(store, items)?;
     // While one window is on the line, the next one is compressed.
     let window = rayon::current_num_threads().max(2) * 2;
+    let level = AtomicI32::new(LEVEL);
+    let (mut made_for, mut sent_for) = (Duration::ZERO, Duration::ZERO);
     std::thread::scope(|scope| -> Result<(), SendError> {
         let (giver, taker) = std::sync::mpsc::sync_channel::<Result<Vec<Made>, SendError>>(1);
+        let level = &level;
         scope.spawn(move || {
             let mut small: Vec<&Job> = Vec::new();
             for job in &jobs {
                 if let Job::Large(item, size) = job {
-                    if !small.is_empty() && giver.send(make_all(store, &std::mem::take(&mut small))).is_err() {
+                    if !small.is_empty() && giver.send(make_all(store, &std::mem::take(&mut small), level)).is_err() {
                         return;
                     }
-                    let made = large(store, item, *size, &mut |frames| giver.send(Ok(frames)).is_ok());
+                    let made = large(store, item, *size, level, &mut |frames| giver.send(Ok(frames)).is_ok());
                     if let Err(error) = made {
                         let _ = giver.send(Err(error));
                         return;
@@ -88,21 +95,29 @@ pub fn send(
                     continue;
                 }
                 small.push(job);
-                if small.len() >= window && giver.send(make_all(store, &std::mem::take(&mut small))).is_err() {
+                if small.len() >= window && giver.send(make_all(store, &std::mem::take(&mut small), level)).is_err() {
                     return;
                 }
             }
             if !small.is_empty() {
-                let _ = giver.send(make_all(store, &small));
+                let _ = giver.send(make_all(store, &small, level));
             }
         });
+        let mut started = Instant::now();
         for frames in taker {
+            made_for += started.elapsed();
+            started = Instant::now();
             for made in frames? {
                 made.frame.write(out).map_err(SendError::Line)?;
                 sent.differences += u64::from(made.frame.kind == Kind::Difference);
                 sent.bytes += made.bytes;
                 tell(made.bytes).map_err(SendError::Line)?;
             }
+            sent_for += started.elapsed();
+            // Who waits for whom decides how well is compressed.
+            let fast = made_for > 2 * sent_for;
+            level.store(if fast { FAST_LEVEL } else { LEVEL }, Ordering::Relaxed);
+            started = Instant::now();
         }
         Ok(())
     })?;
@@ -166,12 +181,13 @@ fn jobs<'a>(store: &Store, items: &'a [Item]) -> Result<Vec<Job<'a>>, Error> {
     Ok(jobs)
 }
 
-fn make_all(store: &Store, jobs: &[&Job<'_>]) -> Result<Vec<Made>, SendError> {
-    let made: Vec<Vec<Made>> = jobs.par_iter().map(|job| make(store, job)).collect::<Result<_, SendError>>()?;
+fn make_all(store: &Store, jobs: &[&Job<'_>], level: &AtomicI32) -> Result<Vec<Made>, SendError> {
+    let made: Vec<Vec<Made>> = jobs.par_iter().map(|job| make(store, job, level)).collect::<Result<_, SendError>>()?;
     Ok(made.into_iter().flatten().collect())
 }
 
-fn make(store: &Store, job: &Job<'_>) -> Result<Vec<Made>, SendError> {
+fn make(store: &Store, job: &Job<'_>, level: &AtomicI32) -> Result<Vec<Made>, SendError> {
+    let compressed = level.load(Ordering::Relaxed);
     let packed =
         |frame: io::Result<Frame>, bytes| Ok::<_, SendError>(Made { frame: frame.map_err(SendError::Line)?, bytes });
     match job {
@@ -185,7 +201,7 @@ fn make(store: &Store, job: &Job<'_>) -> Result<Vec<Made>, SendError> {
                 };
                 for (kind, part) in parts {
                     if content.len() + part.len() + 37 > MOST_RAW && !content.is_empty() {
-                        made.push(packed(Frame::new(Kind::Objects, &[], &content, LEVEL), bytes)?);
+                        made.push(packed(Frame::new(Kind::Objects, &[], &content, compressed), bytes)?);
                         (content, bytes) = (Vec::new(), 0);
                     }
                     content.push(kind);
@@ -196,7 +212,7 @@ fn make(store: &Store, job: &Job<'_>) -> Result<Vec<Made>, SendError> {
                 }
             }
             if !content.is_empty() {
-                made.push(packed(Frame::new(Kind::Objects, &[], &content, LEVEL), bytes)?);
+                made.push(packed(Frame::new(Kind::Objects, &[], &content, compressed), bytes)?);
             }
             if !missing.is_empty() {
                 made.push(packed(Frame::new(Kind::Missing, &[], &missing, LEVEL), 0)?);
@@ -207,18 +223,18 @@ fn make(store: &Store, job: &Job<'_>) -> Result<Vec<Made>, SendError> {
             let ObjectId::Blob(id) = item.id else { return Ok(Vec::new()) };
             // One that is damaged here must not be what the other side's is compared with.
             let (Some(before_bytes), Some(bytes)) = (good(store.blob(*before))?, good(store.blob(id))?) else {
-                return make(store, &whole(store, item)?);
+                return make(store, &whole(store, item)?, level);
             };
             let head = [id.as_bytes().as_slice(), before.as_bytes()].concat();
             let frame = Frame::difference(&head, &bytes, &before_bytes, DIFFERENCE_LEVEL).map_err(SendError::Line)?;
             if frame.length() * 10 > bytes.len() * 9 || frame.length() as u64 > 4 * pieces::PIECE {
-                return make(store, &whole(store, item)?);
+                return make(store, &whole(store, item)?, level);
             }
             Ok(vec![Made { frame, bytes: bytes.len() as u64 }])
         }
         Job::Large(item, size) => {
             let mut made = Vec::new();
-            large(store, item, *size, &mut |frames| {
+            large(store, item, *size, level, &mut |frames| {
                 made.extend(frames);
                 true
             })?;
@@ -268,7 +284,13 @@ fn encoded(store: &Store, id: ObjectId) -> Result<Option<Parts>, Error> {
 }
 
 /// A large blob: the hashes of its pieces, then those that the other side has not got.
-fn large(store: &Store, item: &Item, size: u64, give: &mut dyn FnMut(Vec<Made>) -> bool) -> Result<(), SendError> {
+fn large(
+    store: &Store,
+    item: &Item,
+    size: u64,
+    level: &AtomicI32,
+    give: &mut dyn FnMut(Vec<Made>) -> bool,
+) -> Result<(), SendError> {
     let ObjectId::Blob(id) = item.id else { return Ok(()) };
     let missing = |give: &mut dyn FnMut(Vec<Made>) -> bool| {
         let content = [&[kind_byte(item.id)], id.as_bytes().as_slice()].concat();
@@ -317,7 +339,7 @@ fn large(store: &Store, item: &Item, size: u64, give: &mut dyn FnMut(Vec<Made>) 
         }
         let pack = |(index, piece): &(u64, Vec<u8>)| {
             let head = [id.as_bytes().as_slice(), &(*index as u32).to_le_bytes()].concat();
-            Ok(Made { frame: Frame::new(Kind::Piece, &head, piece, LEVEL)?, bytes: piece.len() as u64 })
+            Ok(Made { frame: Frame::new(Kind::Piece, &head, piece, level.load(Ordering::Relaxed))?, bytes: piece.len() as u64 })
         };
         let frames: Vec<Made> = window.par_iter().map(pack).collect::<io::Result<_>>().map_err(SendError::Line)?;
         if !give(frames) {

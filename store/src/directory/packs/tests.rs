@@ -233,3 +233,16 @@ fn whatever_lies_among_the_packs_is_an_error_at_most() {
     }
     assert_whole(&world, root, "solid", 100);
 }
+
+#[test]
+fn what_comes_over_a_line_is_there_part_by_part() {
+    let world = world();
+    let other = Store::open(world.store.path()).unwrap();
+    let batch = world.store.batch_in_parts();
+    let content = |number: u32| [&number.to_le_bytes()[..], &[7; 60_000]].concat();
+    let ids: Vec<BlobId> = (0..700).map(|number| world.store.put_blob(&content(number), false).unwrap()).collect();
+    // Should this process be killed now, the next one need not fetch the first 32 MiB again.
+    assert!(other.has_blob(ids[0]) && other.has_blob(ids[500]) && !other.has_blob(ids[699]));
+    batch.finish().unwrap();
+    assert!(ids.iter().all(|id| other.has_blob(*id)));
+}

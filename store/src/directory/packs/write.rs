@@ -25,12 +25,15 @@ const FEW: usize = 64;
 const BUFFER: usize = 4 << 20;
 /// A pack of this length is published, and another begun.
 const FULL: u64 = 1 << 30;
+/// The same while something is fetched: so much has to be fetched again at most by the next process if this one is killed.
+const PART: u64 = 32 << 20;
 
 /// While this lives, small objects that are put go into packs; when it is finished, they are there for all.
 #[must_use = "what is put is there for others when the batch is finished"]
 #[derive(Debug)]
 pub struct Batch<'a> {
     store: &'a Store,
+    in_parts: bool,
     finished: bool,
 }
 
@@ -38,7 +41,7 @@ impl Batch<'_> {
     /// Publishes what was put.
     pub fn finish(mut self) -> Result<()> {
         self.finished = true;
-        self.store.end_batch()
+        self.store.end_batch(self.in_parts)
     }
 }
 
@@ -46,7 +49,7 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if !self.finished {
             // Something failed, and is being reported; what was put may be referred to by what is put next.
-            let _ = self.store.end_batch();
+            let _ = self.store.end_batch(self.in_parts);
         }
     }
 }
@@ -63,6 +66,8 @@ pub(in super::super) struct Pending {
 struct State {
     /// How many batches are open.
     open: usize,
+    /// How many of them want what they put published in parts.
+    in_parts: usize,
     entries: Vec<(Entry, bool)>,
     places: HashMap<Use, Entry>,
     /// Made with the first write.
@@ -96,6 +101,11 @@ impl State {
         }
     }
 
+    /// What comes after it was published.
+    fn next(&self) -> Self {
+        Self { open: self.open, in_parts: self.in_parts, ..Self::default() }
+    }
+
     /// Makes the buffer a part, to be written.
     fn cut(&mut self) -> (u64, Arc<Vec<u8>>) {
         let part = Arc::new(std::mem::take(&mut self.buffer));
@@ -110,16 +120,25 @@ impl Store {
     /// Puts small objects into packs from now on: for whoever puts many.
     pub fn batch(&self) -> Batch<'_> {
         self.lock_pending().open += 1;
-        Batch { store: self, finished: false }
+        Batch { store: self, in_parts: false, finished: false }
+    }
+
+    /// The same for whoever gets them over a line: what came is there for the next try, however this one ends.
+    pub fn batch_in_parts(&self) -> Batch<'_> {
+        let mut state = self.lock_pending();
+        state.open += 1;
+        state.in_parts += 1;
+        Batch { store: self, in_parts: true, finished: false }
     }
 
     fn lock_pending(&self) -> MutexGuard<'_, State> {
         self.pending.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_batch(&self) -> Result<()> {
+    fn end_batch(&self, in_parts: bool) -> Result<()> {
         let mut state = self.lock_pending();
         state.open -= 1;
+        state.in_parts -= usize::from(in_parts);
         if state.open == 0 { self.publish(state).map(drop) } else { Ok(()) }
     }
 
@@ -154,7 +173,7 @@ impl Store {
         if state.buffer.len() >= BUFFER {
             state = self.write_part(state)?;
         }
-        if state.length >= FULL {
+        if state.length >= if state.in_parts > 0 { PART } else { FULL } {
             self.publish(state)?;
         }
         Ok(true)
@@ -219,7 +238,7 @@ impl Store {
             if let Some((relative, _)) = &state.file {
                 self.unlink(relative)?;
             }
-            *state = State { open: state.open, ..State::default() };
+            *state = state.next();
             return Ok(false);
         }
         let (relative, file) = self.pack_file(&mut state)?;
@@ -230,7 +249,7 @@ impl Store {
         let all = self.written.load(Ordering::SeqCst);
         let entries: Vec<Entry> = state.entries.iter().map(|(entry, _)| *entry).collect();
         self.place_pack(&relative, &entries)?;
-        *state = State { open: state.open, ..State::default() };
+        *state = state.next();
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         *synced = (*synced).max(all);
         Ok(true)
