@@ -333,9 +333,9 @@ mod tests {
         let world = world();
         let Node::File(file) = world.file("shared", 0o644) else { panic!() };
         // ext4 allows 65,000 links, others more or fewer.
-        let name = |number: u32| crate::Name::new(number.to_string().into_bytes()).unwrap();
+        let name = |number: u32| Name::new(number.to_string().into_bytes()).unwrap();
         let entries = (0..65_010).map(|number| (name(number), Node::File(file.clone()))).collect();
-        let tree = world.store.put_tree(&crate::Tree { metadata: crate::Metadata::root(0o755), entries }).unwrap();
+        let tree = world.store.put_tree(&Tree { metadata: Metadata::root(0o755), entries }).unwrap();
         let root = world.store.checkout(tree, Ownership::Caller).unwrap();
         assert_eq!(std::fs::read_dir(&root).unwrap().count(), 65_010);
         for number in [0, 32_000, 65_009] {

@@ -339,7 +339,10 @@ fn large(
         }
         let pack = |(index, piece): &(u64, Vec<u8>)| {
             let head = [id.as_bytes().as_slice(), &(*index as u32).to_le_bytes()].concat();
-            Ok(Made { frame: Frame::new(Kind::Piece, &head, piece, level.load(Ordering::Relaxed))?, bytes: piece.len() as u64 })
+            Ok(Made {
+                frame: Frame::new(Kind::Piece, &head, piece, level.load(Ordering::Relaxed))?,
+                bytes: piece.len() as u64,
+            })
         };
         let frames: Vec<Made> = window.par_iter().map(pack).collect::<io::Result<_>>().map_err(SendError::Line)?;
         if !give(frames) {

@@ -173,7 +173,8 @@ impl Store {
         if state.buffer.len() >= BUFFER {
             state = self.write_part(state)?;
         }
-        if state.length >= if state.in_parts > 0 { PART } else { FULL } {
+        let full = if state.in_parts > 0 { PART } else { FULL };
+        if state.length >= full {
             self.publish(state)?;
         }
         Ok(true)
