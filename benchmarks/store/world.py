@@ -59,12 +59,15 @@ class World:
         path = os.path.join(self.reference, f"{name}-{number}.expr")
         with self.lock:
             data = os.path.join(self.reference, f"data-{number}")
-            os.makedirs(data, exist_ok=True)
-            for file in range(5):
-                with open(os.path.join(data, str(file)), "w") as out:
-                    out.write(f"{file} of {number}\n" * 200)
-            with open(path, "w") as out:
-                out.write(EXPRESSION.format(name=name, number=number))
+            # Written once: somebody may be reading it.
+            if not os.path.exists(data):
+                os.makedirs(data)
+                for file in range(5):
+                    with open(os.path.join(data, str(file)), "w") as out:
+                        out.write(f"{file} of {number}\n" * 200)
+            if not os.path.exists(path):
+                with open(path, "w") as out:
+                    out.write(EXPRESSION.format(name=name, number=number))
         return path
 
     def making(self, name, number):
@@ -138,7 +141,10 @@ class World:
         """A command that makes a name stand for something else; whether it says that it did."""
         with self.lock:
             self.possible.setdefault(name, set()).add(to)
-        done = self.run(*words) is not None
+        out = self.run(*words)
+        done = out is not None
+        if done and to and out.split()[-1:] != [to]:
+            self.faults.append(f"{' '.join(words)} gave {out!r}, elsewhere {to}")
         if done:
             with self.lock:
                 self.finished[name], self.possible[name] = to, set()
