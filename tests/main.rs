@@ -9,6 +9,7 @@ mod building;
 mod documents;
 mod ecosystems;
 mod errors;
+mod evaluation_cache;
 mod exchange;
 mod export;
 mod fetchers;
