@@ -157,7 +157,23 @@ fn a_git_repository_is_locked_at_its_commit() {
     assert_eq!(locks(&world, &format!("fetchTree {{ {tree} }}")), id);
     let wrong = format!("fetchTree {{ {tree} narHash = \"sha256-{}=\"; }}", "A".repeat(43));
     let read = world.forge(["eval", "-E", &format!("builtins.readFile (\"${{{wrong}}}/greeting\")")]);
-    assert!(read.code == Some(1) && read.stderr.contains("NAR hash mismatch"), "{read:?}");
+    assert!(read.code == Some(102) && read.stderr.contains("NAR hash mismatch"), "{read:?}");
+    let read = world.forge([
+        "nix-instantiate",
+        "--option",
+        "experimental-features",
+        "flakes",
+        "--eval",
+        "-E",
+        &format!("({wrong}).outPath"),
+    ]);
+    assert!(read.code == Some(102) && read.stderr.contains("NAR hash mismatch"), "{read:?}");
+    // A part of a tree is as good as the whole.
+    fs::remove_file(world.path("project/forge.lock")).unwrap();
+    locks(&world, &format!("\"${{fetchTree {{ {tree} }}}}/greeting\""));
+    world.write("runtime.expr", &formation(&format!("\"${{fetchTree {{ {tree} }}}}/farewell\"")));
+    let built = world.forge(["build", "-q"]);
+    assert!(built.code != Some(0) && built.stderr.contains("there is no `farewell`"), "{built:?}");
 }
 
 #[test]
@@ -172,6 +188,19 @@ fn what_only_a_users_own_machine_could_answer_is_refused_in_words() {
         let read = world.forge(["eval", "-E", &format!("builtins.readDir ({value}).outPath")]);
         assert!(read.code != Some(0) && read.stderr.contains(words), "{value}: {read:?}");
     }
+    // Where an evaluation need not be pure, the user's own registry says what a name is.
+    world.write("named/file", "by name");
+    let registry = format!(
+        "{{\"version\": 2, \"flakes\": [{{\"from\": {{\"type\": \"indirect\", \"id\": \"named\"}}, \"to\": {{\"type\": \"path\", \"path\": \"{}\"}}}}]}}",
+        world.path("project/named").display()
+    );
+    fs::create_dir_all(world.path("home/.config/nix")).unwrap();
+    fs::write(world.path("home/.config/nix/registry.json"), registry).unwrap();
+    let value = "builtins.readFile ((builtins.fetchTree \"flake:named\").outPath + \"/file\")";
+    assert_eq!(world.forge(["eval", "--impure", "-E", value]).ok().stdout.trim(), "\"by name\"");
+    assert!(world.forge(["eval", "-E", value]).stderr.contains("no registry is asked"));
+    let unknown = world.forge(["eval", "--impure", "-E", "builtins.fetchTree \"flake:unknown\""]);
+    assert!(unknown.stderr.contains("cannot find flake 'flake:unknown' in the flake registries"), "{unknown:?}");
     if !have("git") {
         return;
     }

@@ -486,7 +486,8 @@ impl From<builder::Error> for Failure {
 
 impl From<expressions::Error> for Failure {
     fn from(error: expressions::Error) -> Self {
-        Self { findings: error.findings.clone(), ..Self::new(code::NEGATIVE, error.to_string()) }
+        let code = if error.is_mismatch { code::MISMATCH } else { code::NEGATIVE };
+        Self { findings: error.findings.clone(), ..Self::new(code, error.to_string()) }
     }
 }
 

@@ -93,6 +93,15 @@ pub struct Finding {
 pub struct Error {
     /// At least one.
     pub findings: Vec<Finding>,
+    /// The expression itself is right, but what it fetches is not what it says that this is.
+    pub is_mismatch: bool,
+}
+
+impl Error {
+    /// Of findings in the expression.
+    pub fn new(findings: Vec<Finding>) -> Self {
+        Self { findings, is_mismatch: false }
+    }
 }
 
 impl std::fmt::Display for Error {

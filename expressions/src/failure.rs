@@ -25,6 +25,8 @@ pub enum Sort {
     Depth,
     /// Somebody did not want to wait for the end.
     Interrupted,
+    /// What was fetched is not what the expression says that it is.
+    Mismatch,
     /// A text is no expression.
     Parse(Box<Finding>),
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure text: nothing is looked at and nothing asked. What is accepted, what it means and how it is refused is as in Nix 2.34.
 
+pub mod registry;
 mod url;
 
 use std::collections::BTreeMap;

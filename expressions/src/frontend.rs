@@ -62,7 +62,7 @@ pub struct Printed {
     pub output: Vec<u8>,
     /// Words.
     pub errors: Vec<u8>,
-    /// 0 or 1.
+    /// 0, 1, or 102 where what was fetched is not what was expected.
     pub code: u8,
     /// What it could not go on without; then nothing was printed but what it said on the way.
     pub unanswered: Unanswered,
@@ -79,6 +79,9 @@ pub enum Stream {
 
 /// Takes what is printed, when it is printed.
 pub type Sink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+
+/// The exit code, of Nix and of forge, where what was fetched is not what was expected.
+const MISMATCH: u8 = 102;
 
 /// Whether the arguments say that the input is read.
 pub fn reads_input(arguments: &[OsString]) -> bool {
@@ -112,7 +115,7 @@ pub fn nix_instantiate(invocation: &Invocation) -> Printed {
     std::mem::take(&mut *printed)
 }
 
-/// Carries out a call; gives its exit code, 0 or 1, or what it could not go on without: once that is found out it is called
+/// Carries out a call; gives its exit code (0, 1, or 102 for a mismatch), or what it could not go on without: once that is found out it is called
 /// again, and says on the way what it said before.
 pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> std::result::Result<u8, Unanswered> {
     let options = match options::read(&invocation.arguments) {
@@ -162,7 +165,7 @@ pub fn nix_instantiate_to(invocation: &Invocation, sink: &Sink) -> std::result::
         let Err(failure) = result else { return Ok(0) };
         let text = render::failure(&evaluator, &failure, options.show_trace);
         sink(Stream::Errors, render::filtered(&text, terminal).as_bytes());
-        Ok(1)
+        Ok(if failure.sort == Sort::Mismatch { MISMATCH } else { 1 })
     })
 }
 
@@ -339,17 +342,15 @@ fn select(evaluator: &Evaluator, path: &str, arguments: &[Attribute], root: &Val
             (View::Set(_), None) if name.is_empty() => {
                 return Err(Failure::new(format!("empty attribute name in selection path '{path}'")));
             }
-            (View::Set(set), None) => {
-                let known: Vec<_> = set.iter().map(|entry| evaluator.symbols.text(entry.name)).collect();
-                match set.get(evaluator.symbols.intern(name.as_bytes())) {
-                    Some(attribute) => evaluator.force(&attribute.value, attribute.place)?,
-                    None => {
-                        let close = suggestions(&name, known.iter().map(String::as_str));
-                        let message = format!("attribute '{name}' in selection path '{path}' not found");
-                        return Err(Failure::new(message).suggesting(close));
-                    }
+            (View::Set(set), None) => match set.get(evaluator.symbols.intern(name.as_bytes())) {
+                Some(attribute) => evaluator.force(&attribute.value, attribute.place)?,
+                None => {
+                    let known: Vec<_> = set.iter().map(|entry| evaluator.symbols.text(entry.name)).collect();
+                    let close = suggestions(&name, known.iter().map(String::as_str));
+                    let message = format!("attribute '{name}' in selection path '{path}' not found");
+                    return Err(Failure::new(message).suggesting(close));
                 }
-            }
+            },
             (View::List(list), Some(index)) => match list.get(index as usize) {
                 Some(item) => evaluator.force(&item, PlaceId::NONE)?,
                 None => {

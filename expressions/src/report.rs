@@ -71,9 +71,10 @@ fn fitted(mut place: Place, message: &str) -> Place {
 /// What a failure tells the user.
 pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
     if let Sort::Parse(finding) = failure.sort {
-        return Error { findings: vec![syntax::explained(*finding)] };
+        return Error::new(vec![syntax::explained(*finding)]);
     }
     let message = failure.message.to_string();
+    let is_mismatch = failure.sort == Sort::Mismatch;
     let own = |place: &Place| is_own(evaluator, place);
     let step = |what: &str, place: Option<Place>| {
         let own = place.as_ref().is_some_and(own);
@@ -107,5 +108,5 @@ pub fn error(evaluator: &Evaluator, failure: Failure) -> Error {
         message,
         trace,
     };
-    Error { findings: std::iter::once(first).chain(failure.more).collect() }
+    Error { findings: std::iter::once(first).chain(failure.more).collect(), is_mismatch }
 }

@@ -355,7 +355,7 @@ impl Trouble {
     pub fn new(message: impl Into<String>) -> Self {
         let (severity, message) = (Severity::Error, message.into());
         let finding = Finding { severity, message, place: None, trace: Vec::new(), hint: None };
-        Self::Wrong(Error { findings: vec![finding] })
+        Self::Wrong(Error::new(vec![finding]))
     }
 }
 

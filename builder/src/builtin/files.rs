@@ -35,17 +35,34 @@ impl Builtin for Files {
     }
 }
 
-/// A delta with one thing at one path; the directories on the way are passed through.
-fn place(job: &Job<'_>, path: &RelativePath, source: &str) -> Result<DeltaId> {
+/// What a path in the store stands for: an input of the step, or what lies below one.
+fn node(job: &Job<'_>, source: &str) -> Result<Node> {
     let store = job.builder.store;
-    let mut node = match job.input(source)? {
+    // `/nix/store/NAME`, and the rest.
+    let end = source.match_indices('/').nth(3).map_or(source.len(), |(end, _)| end);
+    let (input, rest) = source.split_at(end);
+    let mut node = match job.input(input)? {
         Input::Source(node) | Input::Output { node, .. } => node.clone(),
         Input::Claim(Claim::Blob(blob)) => {
-            let size = store.open_blob(*blob)?.metadata().map_err(Error::file("read", source))?.len();
+            let size = store.open_blob(*blob)?.metadata().map_err(Error::file("read", input))?.len();
             Node::File(File { blob: *blob, size, metadata: Metadata::root(0o644) })
         }
         Input::Claim(Claim::Delta(delta)) => Node::Directory(store.delta(*delta)?.tree),
     };
+    for part in rest.split('/').filter(|part| !part.is_empty()) {
+        let missing = |reason: &str| Error::Conflict { path: source.to_owned(), reason: reason.to_owned() };
+        let Node::Directory(tree) = node else { return Err(missing("what is above it is no directory")) };
+        let tree = store.tree(tree)?;
+        let found = tree.entries.iter().find(|(name, _)| name.as_bytes() == part.as_bytes());
+        node = found.ok_or_else(|| missing(&format!("there is no `{part}`")))?.1.clone();
+    }
+    Ok(node)
+}
+
+/// A delta with one thing at one path; the directories on the way are passed through.
+fn place(job: &Job<'_>, path: &RelativePath, source: &str) -> Result<DeltaId> {
+    let store = job.builder.store;
+    let mut node = node(job, source)?;
     for name in path.0.iter().rev() {
         let tree = Tree { entries: BTreeMap::from([(name.clone(), node)]), ..Tree::empty() };
         node = Node::Directory(store.put_tree(&tree)?);

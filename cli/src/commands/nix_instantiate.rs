@@ -78,7 +78,7 @@ pub fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
         before.begin();
         let unanswered = match cache.nix_instantiate(invocation.clone(), &sink) {
             Ok(0) => return Ok(ExitCode::SUCCESS),
-            Ok(_) => return Ok(ExitCode::from(code::NEGATIVE)),
+            Ok(code) => return Ok(ExitCode::from(code)),
             Err(unanswered) => unanswered,
         };
         let outside = match (&mut outside, &context) {

@@ -3,13 +3,17 @@
 //! Nothing is fetched here. What is known by its hash has a name at once, and is wanted when it is read; of anything else the
 //! lock is asked what it is.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
 use store::derivation::{Fetched, Source};
 use store::nix::hash::{HashAlgorithm, HashFormat, NixHash};
 
 use super::{Builtin, NOWHERE, builtin};
 use crate::eval::{Coercion, Evaluator};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, Sort};
 use crate::fetching::{self, Said};
+use crate::flake_reference::registry::Registry;
 use crate::flake_reference::{self, Attributes};
 use crate::places::PlaceId;
 use crate::settings::Settings;
@@ -334,6 +338,28 @@ fn fetch(evaluator: &Evaluator, argument: &Value, who: &str) -> Result<Value> {
     tree(evaluator, attributes, by_git)
 }
 
+/// The registries that an evaluation may look into: those of the user and of this machine, where it need not be pure.
+fn registries(evaluator: &Evaluator, wanted: &Attributes) -> Result<Vec<Registry>> {
+    let sources = &evaluator.sources;
+    if !sources.impure {
+        let shown = flake_reference::to_string(wanted).unwrap_or_default();
+        return Err(Failure::new(format!(
+            "no registry is asked what '{shown}' is: say where it is, for instance 'github:OWNER/REPOSITORY/COMMIT'"
+        )));
+    }
+    let of_user = sources.variable(OsStr::new("XDG_CONFIG_HOME")).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let of_user = of_user.or_else(|| sources.home.as_ref().map(|home| home.join(".config")));
+    let files = of_user.map(|directory| directory.join("nix/registry.json"));
+    let files = files.into_iter().chain([PathBuf::from("/etc/nix/registry.json")]);
+    let mut registries = Vec::new();
+    for file in files.filter(|file| sources.exists(file)) {
+        let registry = Registry::read(&sources.read(&file)?);
+        let wrong = || Failure::new(format!("'{}' is no registry of flakes of version 2", file.display()));
+        registries.push(registry.ok_or_else(wrong)?);
+    }
+    Ok(registries)
+}
+
 /// A tree by what asks for it: the set that says what it is.
 fn tree(evaluator: &Evaluator, mut attributes: Attributes, by_git: bool) -> Result<Value> {
     flake_reference::check(&attributes).map_err(refused)?;
@@ -367,10 +393,8 @@ fn tree(evaluator: &Evaluator, mut attributes: Attributes, by_git: bool) -> Resu
         }
         "github" | "gitlab" | "sourcehut" => {}
         "indirect" => {
-            return Err(Failure::new(format!(
-                "no registry is asked what '{}' is: say where it is, for instance 'github:OWNER/REPOSITORY/COMMIT'",
-                shown()
-            )));
+            let found = flake_reference::registry::resolve(&registries(evaluator, &given)?, &given).map_err(refused)?;
+            return tree(evaluator, found, by_git);
         }
         "hg" => return fetch_mercurial(evaluator, &[], NOWHERE),
         _ => {
@@ -401,7 +425,7 @@ fn tree(evaluator: &Evaluator, mut attributes: Attributes, by_git: bool) -> Resu
     if let Some(expected) = expected.filter(|expected| *expected != hash) {
         let [expected, hash] = [&expected, &hash].map(|hash| hash.to_text(HashFormat::Sri, true));
         let message = format!("NAR hash mismatch in input '{}', expected '{expected}' but got '{hash}'", shown());
-        return Err(Failure::new(message));
+        return Err(Failure::of(Sort::Mismatch, message));
     }
     let fetched = fetching::fetched(absolute(&fetching::pinned(&request, &said), &attributes), &hash);
     let path = name_fetched(evaluator, name.as_bytes(), &hash, fetched)?;
@@ -476,7 +500,7 @@ fn path(evaluator: &Evaluator, attributes: &Attributes, expected: Option<NixHash
         let [expected, hash] = [&expected, &hash].map(|hash| hash.to_text(HashFormat::Sri, true));
         let shown = flake_reference::to_string(attributes).unwrap_or_default();
         let message = format!("NAR hash mismatch in input '{shown}', expected '{expected}' but got '{hash}'");
-        return Err(Failure::new(message));
+        return Err(Failure::of(Sort::Mismatch, message));
     }
     let mut said = Said::by_attributes(attributes, Some(hash));
     if said.last_modified.is_none() {
