@@ -23,7 +23,6 @@ use crate::ast::Operator;
 use crate::code::{Code, FromWithCode, IfCode, LetCode};
 use crate::compile::Globals;
 use crate::failure::{Failure, Result, Sort};
-use crate::heap::Slice;
 use crate::places::{PlaceId, Places};
 use crate::registry::Registry;
 use crate::settings::Settings;
@@ -171,8 +170,7 @@ impl Evaluator {
             Code::Binary(operator, code) => self.binary(*operator, code, scope),
             Code::Set(code) => self.set(code, scope),
             Code::Let(code) => self.bind_and_eval(code, scope),
-            Code::Lambda(code) => Ok(Value::lambda(*code, scope)),
-            Code::List(items) => self.list(items, scope),
+            Code::Lambda(_) | Code::List(_) | Code::Constant(_) => self.value(code, scope),
             Code::Concatenation(code) => self.concatenation(code, scope),
             Code::Not(operand) => self.not(operand, scope),
             Code::Has(code) => self.has(code, scope),
@@ -195,9 +193,15 @@ impl Evaluator {
         self.eval(&code.body, inside)
     }
 
+    /// What is known without anything else being evaluated.
     #[inline(never)]
-    fn list(&self, items: &Slice<Code>, scope: Scope) -> Result<Value> {
-        Ok(Value::list_of(items.len(), items.refs().map(|item| self.delay(item, scope))))
+    fn value(&self, code: &Code, scope: Scope) -> Result<Value> {
+        match code {
+            Code::Lambda(code) => Ok(Value::lambda(*code, scope)),
+            Code::List(items) => Ok(Value::list_of(items.len(), items.refs().map(|item| self.delay(item, scope)))),
+            Code::Constant(value) => self.force(value, PlaceId::NONE),
+            code => self.eval(code, scope),
+        }
     }
 
     #[inline(never)]
