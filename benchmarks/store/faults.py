@@ -142,6 +142,8 @@ def flip(options, work, reference):
         world.must("import", world.source(1), "--name", "next", "-q")
         for stray in [name for name in os.listdir(os.path.join(world.store, "roots")) if name not in world.finished and name != "next"]:
             world.run("rm", stray)
+        # A formation without a name may lack what was set aside.
+        world.must("gc")
         world.check()
         report(world, point, f"{path} at {place}")
 
