@@ -29,6 +29,7 @@ mod runner;
 mod running;
 mod settings;
 mod signing;
+mod specification;
 mod spine;
 mod store;
 mod world;

@@ -61,6 +61,11 @@ struct State {
     /// Tells the process from a later one of the same number.
     started: String,
     cgroups: Vec<PathBuf>,
+    /// Those that are still to come: the configuration may have changed since, which has no effect.
+    #[serde(default)]
+    poststart: Vec<Hook>,
+    #[serde(default)]
+    poststop: Vec<Hook>,
 }
 
 fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
@@ -130,6 +135,8 @@ impl Containers {
             annotations,
             started: String::new(),
             cgroups: placed.directories.clone(),
+            poststart: hooks(spec, |hooks| hooks.poststart()),
+            poststop: hooks(spec, |hooks| hooks.poststop()),
         };
         let seen = {
             let state = state.clone();
@@ -155,8 +162,8 @@ impl Containers {
         })
     }
 
-    /// Lets the program of a created container begin.
-    pub fn start(&self, id: &str) -> Result<()> {
+    /// Lets the program of a created container begin. Gives the hooks that failed, which is no failure of the container.
+    pub fn start(&self, id: &str) -> Result<Vec<Error>> {
         let (directory, state) = self.load(id)?;
         let status = state.status(&directory);
         if status != "created" {
@@ -170,10 +177,7 @@ impl Containers {
         if !answer.is_empty() {
             return Err(refuse(format!("start `{id}`"), answer));
         }
-        let shown = state.shown("running").to_string();
-        // By the specification a hook that fails here is no failure of the container.
-        let _ = container::run_hooks(&hooks(&state.bundle, |hooks| hooks.poststart()), shown.as_bytes());
-        Ok(())
+        Ok(run_all(&state.poststart, &state.shown("running")))
     }
 
     /// What the specification wants to be told of a container.
@@ -220,18 +224,18 @@ impl Containers {
         Ok(())
     }
 
-    /// Takes away all that is left of a container; of one that runs only if it is forced.
-    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+    /// Takes away all that is left of a container; of one that is not stopped only if it is forced. Gives the hooks that failed.
+    pub fn delete(&self, id: &str, force: bool) -> Result<Vec<Error>> {
         let (directory, state) = match self.load(id) {
             Err(_) if force && self.directory(id).is_ok_and(|directory| !directory.join("state.json").exists()) => {
                 let _ = fs::remove_dir_all(self.directory(id)?);
-                return Ok(());
+                return Ok(Vec::new());
             }
             loaded => loaded?,
         };
         let status = state.status(&directory);
-        if status == "running" && !force {
-            return Err(refuse(format!("delete `{id}`"), "it is running"));
+        if status != "stopped" && !force {
+            return Err(refuse(format!("delete `{id}`"), format!("it is {status}, not stopped")));
         }
         if status != "stopped" {
             let _ = container::kill(state.pid, libc::SIGKILL);
@@ -244,11 +248,8 @@ impl Containers {
             }
         }
         container::remove_cgroups(&state.cgroups);
-        let shown = state.shown("stopped").to_string();
-        let poststop = hooks(&state.bundle, |hooks| hooks.poststop());
         fs::remove_dir_all(&directory).map_err(failed(format!("remove `{}`", directory.display())))?;
-        let _ = container::run_hooks(&poststop, shown.as_bytes());
-        Ok(())
+        Ok(run_all(&state.poststop, &state.shown("stopped")))
     }
 
     fn directory(&self, id: &str) -> Result<PathBuf> {
@@ -350,9 +351,15 @@ fn read(bundle: &Path) -> Result<Spec> {
     Ok(spec)
 }
 
-fn hooks(bundle: &Path, choose: fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
-    let spec = read(bundle).ok();
-    spec.and_then(|spec| spec.hooks().as_ref().and_then(|hooks| choose(hooks).clone())).unwrap_or_default()
+fn hooks(spec: &Spec, choose: fn(&oci_spec::runtime::Hooks) -> &Option<Vec<Hook>>) -> Vec<Hook> {
+    spec.hooks().as_ref().and_then(|hooks| choose(hooks).clone()).unwrap_or_default()
+}
+
+/// Runs hooks of which none keeps the next from running; gives what failed.
+fn run_all(hooks: &[Hook], state: &Value) -> Vec<Error> {
+    let state = state.to_string();
+    let run = |hook: &Hook| container::run_hooks(std::slice::from_ref(hook), state.as_bytes());
+    hooks.iter().filter_map(|hook| run(hook).err()).collect()
 }
 
 /// A socket's name has room for 107 bytes; a directory's path may have more.

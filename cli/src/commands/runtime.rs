@@ -35,25 +35,40 @@ pub fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 /// `forge runtime`
 pub fn run(arguments: &RuntimeArguments, context: &Context) -> Result<ExitCode> {
     let result = operate(arguments, context);
-    if let (Err(failure), Some(path)) = (&result, &arguments.log) {
+    if let Err(failure) = &result {
         let words = failure.render(false, false);
-        let message = words.trim_end().trim_start_matches("error: ");
-        let line = match arguments.log_format.as_str() {
-            "json" => format!("{}\n", serde_json::json!({ "level": "error", "msg": message })),
-            _ => format!("level=error msg={}\n", serde_json::Value::from(message)),
-        };
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        // Who cannot log has been told on stderr.
-        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+        log("error", words.trim_end().trim_start_matches("error: "), arguments);
     }
     result
+}
+
+/// Where orchestrators read what was wrong.
+fn log(level: &str, message: &str, arguments: &RuntimeArguments) {
+    let Some(path) = &arguments.log else { return };
+    let line = match arguments.log_format.as_str() {
+        "json" => format!("{}\n", serde_json::json!({ "level": level, "msg": message })),
+        _ => format!("level={level} msg={}\n", serde_json::Value::from(message)),
+    };
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    // Who cannot log has been told on stderr.
+    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+}
+
+/// Says which hooks failed: by the specification that is no failure of the container.
+fn warn(failed: &[executor::Error], arguments: &RuntimeArguments) {
+    for error in failed {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let message = format!("{error}{cause}");
+        eprintln!("warning: {message}");
+        log("warning", &message, arguments);
+    }
 }
 
 fn operate(arguments: &RuntimeArguments, context: &Context) -> Result<ExitCode> {
     let containers = Containers::new(root(arguments, context)?);
     match &arguments.operation {
         Operation::Create(create) => containers.create(&create.id, &create.bundle, &options(create, arguments)?)?,
-        Operation::Start(container) => containers.start(&container.id)?,
+        Operation::Start(container) => warn(&containers.start(&container.id)?, arguments),
         Operation::Run(create) => return once(&containers, create, arguments),
         Operation::State(container) => super::print_json(&containers.state(&container.id)?)?,
         Operation::Kill(kill) => {
@@ -63,7 +78,7 @@ fn operate(arguments: &RuntimeArguments, context: &Context) -> Result<ExitCode> 
                 || Failure::new(code::USAGE, format!("`{}` is no signal", kill.signal)).hint("SIGTERM, TERM, 15");
             containers.kill(&kill.id, number.or_else(named).ok_or_else(wrong)?, kill.all)?;
         }
-        Operation::Delete(delete) => containers.delete(&delete.id, delete.force)?,
+        Operation::Delete(delete) => warn(&containers.delete(&delete.id, delete.force)?, arguments),
         Operation::Features => super::print_json(&features())?,
         Operation::List => super::print_json(&serde_json::Value::from(containers.list()?))?,
     }
@@ -104,8 +119,8 @@ fn once(containers: &Containers, create: &CreateArguments, arguments: &RuntimeAr
         // Its first process is our child.
         status = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).ok().flatten();
     }
-    containers.delete(&create.id, true)?;
-    started?;
+    warn(&containers.delete(&create.id, true)?, arguments);
+    warn(&started?, arguments);
     let code = status.map_or(0, |(_, status)| match (status.exit_status(), status.terminating_signal()) {
         (Some(status), _) => status as u8,
         (None, Some(signal)) => (128 + signal) as u8,
