@@ -49,6 +49,7 @@ mod look;
 mod measure;
 mod merge;
 mod objects;
+mod packed;
 mod packs;
 mod place;
 mod roots;
