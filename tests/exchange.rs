@@ -15,7 +15,9 @@ fn boxed(world: World) -> Option<World> {
     let tree = world.path("project/tree");
     fs::create_dir_all(tree.join("bin")).unwrap();
     fs::copy(busybox, tree.join("bin/busybox")).unwrap();
-    for applet in ["sh", "cat", "ls", "mkdir", "ln", "mkfifo", "chmod", "dd", "echo", "grep", "sleep"] {
+    for applet in
+        ["sh", "cat", "ls", "mkdir", "ln", "mkfifo", "chmod", "dd", "echo", "grep", "sleep", "id", "hostname", "true"]
+    {
         std::os::unix::fs::symlink("busybox", tree.join("bin").join(applet)).unwrap();
     }
     world.forge(["import", "--name", "box", tree.to_str().unwrap()]).id();
@@ -129,6 +131,82 @@ fn an_artifact_whose_author_is_trusted_runs_where_it_lies() {
         }
         assert_eq!(attached(), 0, "the loop device stayed");
     }
+}
+
+/// Who packed it here need not say that its author is trusted; who changed a byte of it, or could, must.
+#[test]
+fn what_was_packed_here_runs_where_it_lies() {
+    if !rustix_is_root() || !Path::new("/dev/loop-control").exists() {
+        eprintln!("skipped: only root mounts, over a loop device");
+        return;
+    }
+    let Some(world) = boxed(World::new()) else { return };
+    world.forge(["export", "box", "--format", "sif", "-o", "box.sif"]).ok();
+    let checkouts = || {
+        let found = |kind| fs::read_dir(world.store().join("checkouts").join(kind)).map_or(0, Iterator::count);
+        found("exact") + found("caller")
+    };
+    let before = checkouts();
+    let run = |words: &[&str]| world.forge([&["run"], words, &["./box.sif", "--", "echo", "here"]].concat());
+    let ran = run(&[]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "here\n"), "{}", ran.stderr);
+    assert_eq!(checkouts(), before, "it was unpacked");
+    // Whoever else may write to it could do so while it is mounted.
+    let path = world.path("project/box.sif");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(run(&[]).stdout, "here\n");
+    assert!(checkouts() > before, "it was mounted");
+}
+
+#[test]
+fn by_fuse_nothing_is_unpacked_and_nobody_is_trusted() {
+    if !crate::world::have("squashfuse") {
+        return;
+    }
+    if !rustix_is_root() || !Path::new("/dev/fuse").exists() {
+        eprintln!("skipped: /dev/fuse is not for us");
+        return;
+    }
+    let Some(world) = boxed(World::new()) else { return };
+    world.forge(["export", "box", "--format", "sif", "-o", "box.sif"]).ok();
+    let empty = world.path("empty");
+    let mut command = world.command(["run", "--fuse", "./box.sif", "--", "sh", "-c", "echo by fuse; exit 5"]);
+    let ran = crate::world::Ran::of(command.env("FORGE_STORE", &empty).output().unwrap());
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), "by fuse\n"), "{}", ran.stderr);
+    assert!(!empty.join("checkouts").exists() || fs::read_dir(empty.join("checkouts")).unwrap().next().is_none());
+    let serving = Command::new("pgrep").args(["-f", empty.to_str().unwrap()]).output();
+    assert!(serving.is_ok_and(|found| found.stdout.is_empty()), "a server stayed");
+}
+
+#[test]
+fn another_runtime_runs_the_same_formation() {
+    let Some(world) = boxed(World::new()) else { return };
+    let missing = world.forge(["run", "--runtime", "no-such-runtime", "box", "--", "true"]);
+    assert!(missing.code == Some(125) && missing.stderr.contains("hint:"), "{}", missing.stderr);
+    if !crate::world::have("crun") {
+        return;
+    }
+    let ours = world.forge(["run", "box", "--", "sh", "-c", "id -u; hostname; ls /; exit 3"]);
+    let words = ["run", "--runtime", "crun", "box", "--", "sh", "-c", "id -u; hostname; ls /; exit 3"];
+    let theirs = world.forge(words);
+    assert_eq!((theirs.code, &theirs.stdout), (Some(3), &ours.stdout), "{}", theirs.stderr);
+    // What is written is gone afterwards, and did not reach the checkout.
+    world.forge(["run", "--runtime", "crun", "box", "--", "sh", "-c", "echo evil > /bin/sh"]);
+    assert_eq!(world.forge(["run", "box", "--", "echo", "whole"]).stdout, "whole\n");
+    let timed = world.forge(["run", "--runtime", "crun", "--timeout", "1s", "box", "--", "sleep", "50"]);
+    assert_eq!(timed.code, Some(124), "{}", timed.stderr);
+    let refused = world.forge(["run", "--runtime", "crun", "-p", "80", "box", "--", "true"]);
+    assert!(refused.code == Some(125) && refused.stderr.contains("ports"), "{}", refused.stderr);
+    let both = world.forge(["run", "--runtime", "crun", "--backend", "runner", "box", "--", "true"]);
+    assert_eq!(both.code, Some(125), "{}", both.stderr);
+    let Some(user) = boxed_for_user() else { return };
+    let theirs = user.forge(["run", "--runtime", "crun", "box", "--", "sh", "-c", "echo by $(id -u); exit 4"]);
+    assert_eq!((theirs.code, theirs.stdout.as_str()), (Some(4), "by 0\n"), "{}", theirs.stderr);
+}
+
+/// The same formation in an ordinary user's store.
+fn boxed_for_user() -> Option<World> {
+    boxed(World::of_ordinary_user()?)
 }
 
 fn rustix_is_root() -> bool {

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 mod commit;
+pub mod quick;
 mod run;
 mod runtime;
 

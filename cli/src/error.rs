@@ -355,6 +355,7 @@ impl From<executor::Error> for Failure {
                     None => failure.hint("`forge doctor` says what this host gives"),
                 }
             }
+            NotByOthers { .. } => plain(code::USAGE, &error).hint("without --runtime forge does it itself"),
             Required { .. } => {
                 plain(code::REFUSED, &error).hint("`forge doctor` says what this host gives, and the cure")
             }

@@ -37,7 +37,12 @@ fn main() -> ExitCode {
         println!("{}", commands::parity::probe::record());
         return ExitCode::SUCCESS;
     }
-    let arguments = match args::Arguments::try_parse_from(commands::runtime::arguments(std::env::args_os())) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let parsed = match args::quick::parse(&words) {
+        Some(arguments) => Ok(arguments),
+        None => args::Arguments::try_parse_from(commands::runtime::arguments(words.into_iter())),
+    };
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();

@@ -3,9 +3,11 @@
 use crate::{Outcome, Result, Sandbox};
 
 pub mod native;
+pub mod other;
 pub mod runner;
 
 pub use native::Native;
+pub use other::Other;
 
 /// A way to run a command in isolation.
 pub trait Backend: Send + Sync {

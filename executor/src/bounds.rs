@@ -15,7 +15,7 @@ pub struct Bounds {
     pub io: Option<u64>,
     /// Bytes that it may print on stdout and stderr together.
     pub output: Option<u64>,
-    /// Bytes of each file system in memory: the root's writable layer, `/tmp`, `/dev/shm`.
+    /// Bytes of what lies in memory together: the root's writable layer, `/tmp`, `/dev/shm`; and of each further file system in memory.
     pub memory_files: Option<u64>,
     /// Resource limits of each process.
     pub resources: Vec<ResourceLimit>,

@@ -42,6 +42,12 @@ pub enum Error {
         /// Why it is not to be had.
         why: String,
     },
+    /// Something of a run that only our own launcher does.
+    #[error("another runtime cannot be told of {what}")]
+    NotByOthers {
+        /// What.
+        what: &'static str,
+    },
     /// A step of setting up the sandbox failed.
     #[error("cannot {action}")]
     Setup {

@@ -13,7 +13,7 @@ pub mod published;
 pub mod sandbox;
 
 pub use backend::native::check::{Capability, check};
-pub use backend::{Backend, Native};
+pub use backend::{Backend, Native, Other};
 pub use error::{Error, Result};
 pub use outcome::{Counted, Ending, Outcome};
 pub use sandbox::{

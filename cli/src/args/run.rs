@@ -117,7 +117,7 @@ pub struct BoundOptions {
     /// Bound on what it prints, on stdout and stderr together
     #[arg(long, value_name = "BYTES")]
     pub max_output: Option<String>,
-    /// Bound on each file system in memory: the root's, /tmp, /dev/shm [default: that of memory]
+    /// Bound on what lies in memory together: what is written to the root, /tmp, /dev/shm [default: that of memory]
     #[arg(long, visible_alias = "shm-size", value_name = "BYTES")]
     pub tmpfs_size: Option<String>,
     /// A resource limit, `NAME=SOFT[:HARD]`, for instance nofile=1024

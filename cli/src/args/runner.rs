@@ -41,6 +41,9 @@ pub struct WhereOptions {
     /// Who runs it: native, runner, runner:docker, runner:podman [default: native on Linux, runner elsewhere]
     #[arg(long, value_name = "BACKEND")]
     pub backend: Option<BackendChoice>,
+    /// Another OCI runtime runs it, on this kernel: crun, runc, youki, or the path of one
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<PathBuf>,
     /// Shows a file or directory as /input/NAME, read-only
     #[arg(long, value_name = "FILE")]
     pub input: Vec<PathBuf>,
@@ -56,6 +59,9 @@ pub struct WhereOptions {
     /// The file (SIF or squashfs) is by someone who is trusted: as root, the kernel mounts it where it lies, and nothing is unpacked
     #[arg(long)]
     pub trust: bool,
+    /// The file (SIF or squashfs) is read by `squashfuse` for this run, and nothing is unpacked: nobody needs to trust it
+    #[arg(long, conflicts_with_all = ["trust", "runtime"])]
+    pub fuse: bool,
     /// Refuses a formation that has not passed `forge parity` here
     #[arg(long)]
     pub require_parity: bool,

@@ -29,15 +29,25 @@ struct Way {
     /// Before forge's own words, for instance what gives root's power up.
     wrapper: &'static [&'static str],
     backend: &'static str,
+    /// Another runtime.
+    runtime: Option<&'static str>,
 }
 
 /// All that there are.
-const WAYS: [Way; 4] = [
-    Way { name: "native", wrapper: &[], backend: "native" },
+const WAYS: [Way; 7] = [
+    Way { name: "native", wrapper: &[], backend: "native", runtime: None },
     // Root without root's power is an ordinary user to the kernel, and reads root's store.
-    Way { name: "native:user", wrapper: &["unshare", "--user", "--map-root-user", "--"], backend: "native" },
-    Way { name: "runner:podman", wrapper: &[], backend: "runner:podman" },
-    Way { name: "runner:docker", wrapper: &[], backend: "runner:docker" },
+    Way {
+        name: "native:user",
+        wrapper: &["unshare", "--user", "--map-root-user", "--"],
+        backend: "native",
+        runtime: None,
+    },
+    Way { name: "runner:podman", wrapper: &[], backend: "runner:podman", runtime: None },
+    Way { name: "runner:docker", wrapper: &[], backend: "runner:docker", runtime: None },
+    Way { name: "crun", wrapper: &[], backend: "native", runtime: Some("crun") },
+    Way { name: "runc", wrapper: &[], backend: "native", runtime: Some("runc") },
+    Way { name: "youki", wrapper: &[], backend: "native", runtime: Some("youki") },
 ];
 
 /// What came of it on one backend.
@@ -152,6 +162,10 @@ fn sign(path: &std::path::Path, text: &str, key: &SecretKey) -> Result<()> {
 /// Why a way is none here.
 fn reason_to_skip(way: &Way, store: &Store, platform: &str, context: &Context) -> Result<Option<String>> {
     let is_root = executor::backend::native::has_every_user();
+    if let Some(runtime) = way.runtime {
+        let is_here = super::run::on_path(runtime.as_ref(), context).is_some();
+        return Ok((!is_here).then(|| format!("`{runtime}` is not installed here")));
+    }
     if let Some(program) = way.wrapper.first() {
         if !is_root {
             return Ok(Some("`native` is an ordinary user's already".to_owned()));
@@ -184,6 +198,7 @@ fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context
         words.push(program.clone().into());
         words.extend(["run", "--quiet", "--measure", "--backend", way.backend, "--store"].map(OsString::from));
         words.push(store.path().into());
+        words.extend(way.runtime.into_iter().flat_map(|runtime| ["--runtime", runtime]).map(OsString::from));
         words.extend(more.iter().cloned());
         ran(&words)
     };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use executor::{Backend, Ending, Outcome, RootFs, Sandbox, Streams, Writable};
+use executor::{Backend, Ending, Other, Outcome, RootFs, Sandbox, Streams, Writable};
 use store::directory::Ownership;
 use store::formation::Identity;
 use store::{Formation, FormationId, Launch, Port, Store};
@@ -24,8 +24,10 @@ mod in_place;
 mod mounts;
 mod network;
 mod options;
+mod other;
 mod writable;
 
+pub use other::on_path;
 pub use writable::OF as KEPT_OF;
 
 /// `forge run`
@@ -161,6 +163,7 @@ pub fn described(
 
 pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, context: &Context) -> Result<ExitCode> {
     options::refuse_habits(&target.options.habits)?;
+    let runtime = other::find(&target.options.whereabouts, context)?;
     let store = context.store()?;
     if let Some(code) = in_place::run(&store, target, command, context)? {
         return Ok(code);
@@ -179,15 +182,16 @@ pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, con
     let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
     let exchange = exchange::Exchange::new(&store, &target.options)?;
     exchange.show(&mut sandbox);
-    // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
-    let _lease = elsewhere::lease(&store, formation.root)?;
     if whereabouts.measure {
         elsewhere::measure(&store, formation.root, ownership())?;
     }
-    drop(store);
-    let outcome = match whereabouts.contained {
-        true => elsewhere::run_contained(&mut sandbox, &context.backend)?,
-        false => context.backend.run(&sandbox)?,
+    let place = runtime.as_ref().map(|_| store.scratch()).transpose()?;
+    // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
+    let _lease = elsewhere::close(store, formation.root)?;
+    let outcome = match (runtime, &place) {
+        (Some(program), Some(place)) => Other { program, directory: place.path().to_owned() }.run(&sandbox)?,
+        _ if whereabouts.contained => elsewhere::run_contained(&mut sandbox, &context.backend)?,
+        _ => context.backend.run(&sandbox)?,
     };
     for missing in &outcome.missing {
         if !context.global.quiet {

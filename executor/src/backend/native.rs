@@ -32,20 +32,24 @@ mod relay;
 mod root;
 mod run;
 mod seccomp;
-mod sys;
-mod terminal;
+mod small;
+pub(super) mod sys;
+pub(super) mod terminal;
 mod userns;
 
 pub use seccomp::allowed_calls;
 pub use userns::has_every_user;
 
-use cgroup::Cgroups;
+pub(super) use cgroup::Cgroups;
+pub(super) use limits::{check_required, judge};
+
 use child::Prepared;
-use message::Channel;
+use message::{Channel, Report};
 use program::Program;
 use publish::Listeners;
 use relay::Relay;
-use run::Run;
+use run::{Processes, Run};
+use sys::Child;
 use terminal::Forwarding;
 use userns::UserNamespace;
 
@@ -61,7 +65,7 @@ impl Backend for Native {
     /// The thread that calls this must live until it returns, as it does by itself: the kernel ends the sandbox with it.
     fn run(&self, sandbox: &Sandbox) -> Result<Outcome> {
         let start = Instant::now();
-        limits::check_required(sandbox)?;
+        check_required(sandbox)?;
         let namespace = UserNamespace::of(sandbox);
         let privileged = userns::is_privileged();
         let maps = namespace.maps(sandbox).map_err(setup("read the ids of this user namespace"))?;
@@ -72,7 +76,7 @@ impl Backend for Native {
         let (owners, owners_file) = open_owners(sandbox)?;
         let listeners = Listeners::bind(&sandbox.published)?;
         let mut cgroups = Cgroups::new(sandbox);
-        let judged = limits::judge(sandbox, &cgroups)?;
+        let judged = judge(sandbox, &cgroups)?;
         let mut missing = judged.missing;
         if namespace == UserNamespace::First
             && matches!(sandbox.root.writable, Writable::Temporary)
@@ -83,7 +87,7 @@ impl Backend for Native {
         let is_inherited = matches!(sandbox.streams, Streams::Inherit);
         let shares_terminal = is_inherited && terminal::is_shared();
         let (inside, channel) = Channel::pair().map_err(setup("make a socket pair"))?;
-        let prepared = Prepared {
+        let mut prepared = Prepared {
             sandbox,
             namespace,
             privileged,
@@ -106,19 +110,30 @@ impl Backend for Native {
             }
             Streams::File(_) | Streams::Files(..) => None,
         };
-        let Some(outer) = sys::fork().map_err(setup("start a process"))? else { child::outer(prepared) };
+        let processes = if sys::has_one_thread() {
+            match prepared.start(Child::Own) {
+                Ok(inner) => Processes { inner: Some(inner), outer: None },
+                Err(failure) => {
+                    prepared.channel.report(&Report::Failed(failure));
+                    Processes::default()
+                }
+            }
+        } else {
+            let Some(outer) = sys::fork().map_err(setup("start a process"))? else { child::outer(prepared) };
+            Processes { outer: Some(outer), inner: None }
+        };
         // Our copies of the sandbox's descriptors: while they are open, its end would not be seen.
         drop(prepared);
         for (from, to) in counted {
             relay.count(from, to);
         }
-        Run::new(sandbox, namespace, maps, channel, outer, start)
+        Run::new(sandbox, namespace, maps, channel, processes, start)
             .with(forwarding, relay, listeners, privileged)
             .end(missing, &cgroups)
     }
 }
 
-fn setup(action: &str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn setup(action: &str) -> impl FnOnce(io::Error) -> Error {
     let action = action.to_owned();
     |source| Error::Setup { action, source }
 }

@@ -78,6 +78,8 @@ impl Drop for State {
 pub struct Lease {
     /// None on a read-only file system, where nothing is deleted either.
     locked: Option<Locked>,
+    /// Instead, what was noted while the store was open.
+    _notes: Option<Notes>,
 }
 
 impl Drop for Lease {
@@ -113,7 +115,22 @@ impl Store {
         if let State::Open { noted, .. } = &mut *state {
             noted.extend(uses);
         }
-        Ok(Lease { locked })
+        Ok(Lease { locked, _notes: None })
+    }
+
+    /// The same for whoever is done with the store: what was noted until now stays the lease, if it is little.
+    pub fn close_and_hold(self, trees: &[TreeId]) -> Result<Lease> {
+        const LITTLE: usize = 64;
+        let is_enough = match &*self.notes.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Open { noted, .. } => {
+                noted.len() <= LITTLE && trees.iter().all(|tree| noted.contains(&Use::Tree(*tree)))
+            }
+            State::None | State::Staying => false,
+        };
+        match is_enough {
+            true => Ok(Lease { locked: None, _notes: Some(self.notes) }),
+            false => self.hold(trees),
+        }
     }
 
     /// Notes that this process uses an object. To be called *before* looking whether it is there.

@@ -71,8 +71,19 @@ pub fn record() -> String {
             let is_device = fs::metadata(target).is_ok_and(|status| status.file_type().is_char_device());
             // Of a device that covers something, flags of execution mean nothing.
             let seen = if is_device { "device".to_owned() } else { format!("{kind} {}", options.join(",")) };
-            put(format!("mounts.{target}"), seen);
             mounted.push(PathBuf::from(target));
+            // Devices of /dev are made, or are the host's, as it may be: below they are listed by what they are.
+            if !(is_device && target.starts_with("/dev/")) {
+                put(format!("mounts.{target}"), seen);
+            }
+        }
+    }
+    for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
+        if let Ok(status) = entry.metadata()
+            && status.file_type().is_char_device()
+        {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            put(format!("devices.{name}"), format!("{:x}", status.rdev()));
         }
     }
     let (mut content, mut owners) = (blake3::Hasher::new(), blake3::Hasher::new());

@@ -113,11 +113,14 @@ fn container(
         whereabouts:
             WhereOptions {
                 backend: _,
+                // Refused together with a container.
+                runtime: _,
                 input: _,
                 output: _,
                 output_size: _,
                 measure,
                 trust: _,
+                fuse: _,
                 require_parity: _,
                 contained: _,
             },
@@ -327,7 +330,16 @@ fn wait(mut child: std::process::Child) -> Result<i32> {
 /// Keeps a root from collection while it runs. In a store that cannot be written to nothing is collected by us, and who mounted it
 /// so holds it.
 pub fn lease(store: &Store, root: TreeId) -> Result<Option<Lease>> {
-    match store.hold(&[root]) {
+    if_writable(store.hold(&[root]))
+}
+
+/// The same, and closes the store.
+pub fn close(store: Store, root: TreeId) -> Result<Option<Lease>> {
+    if_writable(store.close_and_hold(&[root]))
+}
+
+fn if_writable(lease: store::Result<Lease>) -> Result<Option<Lease>> {
+    match lease {
         Ok(lease) => Ok(Some(lease)),
         Err(store::Error::File { source, .. }) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(None),
         Err(error) => Err(error.into()),

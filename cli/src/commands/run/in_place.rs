@@ -1,26 +1,64 @@
 //! A SIF or squashfs that runs where it lies: the kernel mounts it for the run, and nothing goes into the store.
 //!
-//! Only for root, and only if its author is trusted (`--trust`): a file system that an enemy wrote is read by the kernel then. A run
-//! that has to look into the root beforehand (for a user, or lines of /etc/hosts) takes the other way, by a checkout.
+//! Only for root, and only if its author is trusted: a file system that an enemy wrote is read by the kernel then. Trusted is what
+//! `forge export` packed here, by its digest, and what `--trust` is said of. A run that has to look into the root beforehand (for a
+//! user, or lines of /etc/hosts) takes the other way, by a checkout.
+//!
+//! By `--fuse` a program of its own reads the file for the kernel: slower, and for everybody who may use /dev/fuse.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use executor::backend::native::image::MountedImage;
+use executor::backend::native::image::{MountedImage, ServedImage};
 use executor::{Backend, RootFs, Writable};
+use store::directory::Scratch;
 use store::format::{Artifact, sif};
 use store::{Formation, Store, TreeId};
 
 use super::exchange::Exchange;
-use super::{Choose, check_platform, describe, network, report, this_platform};
+use super::{Choose, check_platform, describe, network, on_path, report, this_platform};
 use crate::args::Target;
-use crate::context::Context;
-use crate::error::Result;
+use crate::args::runner::BackendChoice;
+use crate::context::{Context, absolute};
+use crate::error::{Failure, Result, code};
+
+/// A squashfs that files of are there.
+enum Image {
+    Mounted(MountedImage),
+    Served(ServedImage),
+}
+
+impl Image {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Mounted(image) => image.path(),
+            Self::Served(image) => image.path(),
+        }
+    }
+}
+
+fn serve(artifact: &Artifact, offset: u64, scratch: &Scratch, context: &Context) -> Result<ServedImage> {
+    let program = on_path(Path::new("squashfuse"), context).ok_or_else(|| {
+        let failure = Failure::new(code::NOT_FOUND, "--fuse: there is no `squashfuse` here");
+        failure.hint("Debian: `apt-get install squashfuse`; without --fuse the file is unpacked once")
+    })?;
+    let file = absolute(artifact.path())?;
+    Ok(ServedImage::new(&program, &file, offset, scratch.path())?)
+}
 
 /// Runs an artifact in place, if that is asked for and possible; nothing if it is to be run the other way.
 pub fn run(store: &Store, target: &Target, command: Choose<'_>, context: &Context) -> Result<Option<ExitCode>> {
     let options = &target.options;
-    let plain = !options.whereabouts.measure && options.writable.is_none() && options.add_host.is_empty();
-    if !options.whereabouts.trust || !plain || !executor::backend::native::has_every_user() {
+    let asked = &options.whereabouts;
+    let is_here = asked.backend.unwrap_or_default() == BackendChoice::Native && asked.runtime.is_none();
+    let looks = asked.measure || asked.require_parity;
+    let plain = is_here && !looks && options.writable.is_none() && options.add_host.is_empty();
+    let like_file = target.formation.contains(['/', '.']);
+    if asked.fuse && !plain {
+        let failure = Failure::new(code::USAGE, "--fuse is for a plain run on this kernel");
+        return Err(failure.hint("without --fuse the file is unpacked once, and everything can be asked for"));
+    }
+    if !like_file || !plain || !(asked.fuse || executor::backend::native::has_every_user()) {
         return Ok(None);
     }
     let Ok(artifact) = Artifact::open(target.formation.as_ref()) else { return Ok(None) };
@@ -30,6 +68,9 @@ pub fn run(store: &Store, target: &Target, command: Choose<'_>, context: &Contex
         _ => return Ok(None),
     };
     let Some(file) = artifact.file() else { return Ok(None) };
+    if !(asked.fuse || asked.trust || store.was_packed_here(file)?) {
+        return Ok(None);
+    }
     let found = store::format::of(&artifact)?.inspect(&artifact)?;
     let formation = found.formation.unwrap_or_else(|| Formation {
         name: found.name.filter(|name| store::formation::is_name(name)).unwrap_or_else(|| "imported".to_owned()),
@@ -46,7 +87,14 @@ pub fn run(store: &Store, target: &Target, command: Choose<'_>, context: &Contex
     check_platform(&formation)?;
     let mut sandbox = describe(store, &formation, options, command, context)?;
     let scratch = store.scratch()?;
-    let mounted = MountedImage::new(file, offset, length, scratch.path())?;
+    let mounted = match asked.fuse {
+        true => Image::Served(serve(&artifact, offset, &scratch, context)?),
+        false => match MountedImage::new(file, offset, length, scratch.path()) {
+            // Nobody asked for it: where there are no loop devices it is unpacked.
+            Err(_) if !asked.trust => return Ok(None),
+            mounted => Image::Mounted(mounted?),
+        },
+    };
     let writable = if options.read_only { Writable::No } else { Writable::Temporary };
     sandbox.root = RootFs { layers: vec![mounted.path().to_owned()], writable };
     let exchange = Exchange::new(store, options)?;

@@ -4,14 +4,18 @@
 //! killed launcher left is removed by the next run: the name says whose it was.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bounds::Presence;
+use rustix::fs::{Mode, OFlags};
 
+use super::small;
 use crate::Sandbox;
 
 mod bounds;
@@ -20,16 +24,65 @@ mod bounds;
 #[derive(Debug, Default)]
 pub struct Cgroups {
     directories: Vec<PathBuf>,
-    /// Written `0` by a process that joins.
-    pub joins: Vec<File>,
+    /// What process 1 joins.
+    pub joins: Joins,
     /// Where each controller counts: its cgroup, and whether that is of version 2.
     counted: Vec<(&'static str, PathBuf, bool)>,
     /// What was asked for and could not be bounded: `memory`, `cpu`, `pids`, `cores` or `io`, and why.
     pub missing: Vec<(&'static str, String)>,
 }
 
+/// How process 1 joins the cgroups of a run.
+#[derive(Debug, Default)]
+pub struct Joins {
+    /// Of version 1: written `0` by a process that joins.
+    files: Vec<File>,
+    /// Of version 2: a process is started in it, which costs nothing, while joining waits for a grace period of the whole machine.
+    second: Option<(OwnedFd, File)>,
+}
+
+impl Joins {
+    /// The cgroup that process 1 is started in.
+    pub fn entered(&self) -> Option<BorrowedFd<'_>> {
+        self.second.as_ref().map(|(directory, _)| directory.as_fd())
+    }
+
+    /// Process 1 cannot be started in it: it joins. False if there is nothing that it could join in this way.
+    pub fn enter_later(&mut self) -> bool {
+        let second = self.second.take();
+        let had = second.is_some();
+        self.files.extend(second.map(|(_, file)| file));
+        had
+    }
+
+    /// Joins all that this process was not started in.
+    pub fn join(&mut self) -> io::Result<()> {
+        for file in self.files.drain(..) {
+            // `0` is the writer itself; writing a pid instead waits for a grace period of the whole machine.
+            rustix::io::write(&file, b"0")?;
+        }
+        self.second = None;
+        Ok(())
+    }
+
+    /// To be written `0` by a process that joins, for whoever is started by others.
+    pub fn into_files(mut self) -> Vec<File> {
+        self.enter_later();
+        self.files
+    }
+
+    /// What must stay open until then.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.files.iter()
+    }
+}
+
 /// Process 1 is not the command's.
 pub const OWN_PROCESSES: u64 = 1;
+
+/// What a process that joins writes to.
+const VERSION_1: &str = "tasks";
+const VERSION_2: &str = "cgroup.procs";
 
 impl Cgroups {
     /// Makes what the limits need. What cannot be had is in `missing`.
@@ -44,7 +97,7 @@ impl Cgroups {
         let mut second: Option<PathBuf> = None;
         for bound in bounds {
             if let Some(parent) = hierarchies.version_1(bound.controller_1) {
-                match cgroups.add(&parent, &name, "tasks", &bound.version_1) {
+                match cgroups.add(&parent, &name, VERSION_1, &bound.version_1) {
                     Ok(directory) => cgroups.counted.push((bound.what, directory, false)),
                     Err(error) => cgroups.missing.push((bound.what, refusal(&parent, &error))),
                 }
@@ -54,7 +107,7 @@ impl Cgroups {
             let made = match &second {
                 Some(directory) => write(directory, &bound.version_2).map(|()| directory.clone()),
                 None => match hierarchies.version_2(bound.controller_2) {
-                    Ok(parent) => cgroups.add(&parent, &name, "cgroup.procs", &bound.version_2),
+                    Ok(parent) => cgroups.add(&parent, &name, VERSION_2, &bound.version_2),
                     Err(why) => {
                         cgroups.missing.push((bound.what, why));
                         continue;
@@ -80,7 +133,14 @@ impl Cgroups {
             fs::create_dir(&directory)?;
             self.directories.push(directory.clone());
             write(&directory, values)?;
-            self.joins.push(OpenOptions::new().write(true).open(directory.join(join))?);
+            let file = OpenOptions::new().write(true).open(directory.join(join))?;
+            match join {
+                VERSION_2 => {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    self.joins.second = Some((rustix::fs::open(&directory, flags, Mode::empty())?, file));
+                }
+                _ => self.joins.files.push(file),
+            }
         } else {
             write(&directory, values)?;
         }
@@ -110,7 +170,7 @@ impl Cgroups {
     /// A number in a file of the cgroup: behind its key, or alone.
     fn number(&self, what: &str, version_1: &str, version_2: &str, key: &str) -> Option<u64> {
         let (_, directory, second) = self.counted.iter().find(|(counted, ..)| *counted == what)?;
-        let text = fs::read_to_string(directory.join(if *second { version_2 } else { version_1 })).ok()?;
+        let text = small::read_text(directory.join(if *second { version_2 } else { version_1 })).ok()?;
         text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
     }
 }
@@ -135,12 +195,13 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 fn write(directory: &Path, values: &[bounds::Value]) -> io::Result<()> {
     for (file, value, presence) in values {
         let write = || {
-            let value = match value.as_str() {
+            match value.as_str() {
                 // A set that must not be empty, and is so in a new cgroup.
-                bounds::AS_PARENT => fs::read_to_string(directory.join("..").join(file))?,
-                value => value.to_owned(),
-            };
-            OpenOptions::new().write(true).open(directory.join(file))?.write_all(value.as_bytes())
+                bounds::AS_PARENT => {
+                    small::write(directory.join(file), &small::read_text(directory.join("..").join(file))?)
+                }
+                value => small::write(directory.join(file), value),
+            }
         };
         match write() {
             Err(_) if *presence == Presence::Optional => {}
@@ -195,7 +256,7 @@ fn pid_namespace() -> String {
 
 /// The 22nd field of `/proc/PID/stat`: proc(5). The second may contain blanks and parentheses.
 fn start_of(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = small::read_text(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(19).map(str::to_owned)
 }
@@ -213,55 +274,48 @@ fn remove_stale(parent: &Path) {
 /// Where the cgroup file systems are mounted, and where in them this process is.
 #[derive(Debug, Default)]
 pub struct Hierarchies {
-    /// Mount point, root of the mount, and controllers.
-    mounts_1: Vec<(PathBuf, String, Vec<String>)>,
-    mount_2: Option<(PathBuf, String)>,
     /// Controllers (empty for version 2) and path.
     own: Vec<(Vec<String>, String)>,
+    /// Read when it is asked for: the list of all mounts of a host is long.
+    mounts: OnceLock<Mounts>,
 }
+
+#[derive(Debug, Default)]
+struct Mounts {
+    /// Mount point, root of the mount, and controllers.
+    version_1: Vec<(PathBuf, String, Vec<String>)>,
+    version_2: Option<(PathBuf, String)>,
+}
+
+/// Where every distribution mounts version 1, by the names of the controllers.
+const USUAL: &str = "/sys/fs/cgroup";
 
 impl Hierarchies {
     /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`: proc(5), cgroups(7).
     pub fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read_to_string("/proc/self/mountinfo")?, &fs::read_to_string("/proc/self/cgroup")?))
+        Ok(Self { own: parse_own(&small::read_text("/proc/self/cgroup")?), mounts: OnceLock::new() })
     }
 
-    fn parse(mounts: &str, own: &str) -> Self {
-        let list = |text: &str| text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-        let mut hierarchies = Self::default();
-        for line in mounts.lines() {
-            let Some((mount, kind)) = line.split_once(" - ") else { continue };
-            let (mount, kind): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), kind.split(' ').collect());
-            let (Some(root), Some(point), Some(options)) = (mount.get(3), mount.get(4), kind.get(2)) else { continue };
-            match kind[0] {
-                "cgroup" => hierarchies.mounts_1.push((unescape(point), (*root).to_owned(), list(options))),
-                "cgroup2" if hierarchies.mount_2.is_none() => {
-                    hierarchies.mount_2 = Some((unescape(point), (*root).to_owned()));
-                }
-                _ => {}
-            }
-        }
-        for line in own.lines() {
-            let mut fields = line.splitn(3, ':').skip(1);
-            if let (Some(controllers), Some(path)) = (fields.next(), fields.next()) {
-                hierarchies.own.push((list(controllers), path.to_owned()));
-            }
-        }
-        hierarchies
+    fn mounts(&self) -> &Mounts {
+        self.mounts.get_or_init(|| Mounts::parse(&small::read_text("/proc/self/mountinfo").unwrap_or_default()))
     }
 
     /// Our own cgroup in the version 1 hierarchy of a controller.
     pub fn version_1(&self, controller: &str) -> Option<PathBuf> {
         let has = |list: &[String]| list.iter().any(|name| name == controller);
         let (_, path) = self.own.iter().find(|(controllers, _)| has(controllers))?;
-        let (point, root, _) = self.mounts_1.iter().find(|(_, _, options)| has(options))?;
+        let usual = below(&Path::new(USUAL).join(controller), "/", path);
+        if rustix::fs::statfs(&usual).is_ok_and(|found| found.f_type == CGROUP_1_MAGIC) {
+            return Some(usual);
+        }
+        let (point, root, _) = self.mounts().version_1.iter().find(|(_, _, options)| has(options))?;
         Some(below(point, root, path))
     }
 
     /// Our own cgroup in every hierarchy of version 1, by the name that its mount has.
     pub fn directories_1(&self) -> Vec<(String, PathBuf)> {
         let mut found = Vec::new();
-        for (point, root, options) in &self.mounts_1 {
+        for (point, root, options) in &self.mounts().version_1 {
             let own = self.own.iter().find(|(controllers, _)| controllers.iter().any(|name| options.contains(name)));
             let (Some(name), Some((_, path))) = (point.file_name(), own) else { continue };
             found.push((name.to_string_lossy().into_owned(), below(point, root, path)));
@@ -271,7 +325,7 @@ impl Hierarchies {
 
     /// Our own cgroup of version 2.
     pub fn directory_2(&self) -> Option<PathBuf> {
-        let (point, root) = self.mount_2.as_ref()?;
+        let (point, root) = self.mounts().version_2.as_ref()?;
         let (_, path) = self.own.iter().find(|(controllers, _)| controllers.is_empty())?;
         Some(below(point, root, path))
     }
@@ -283,23 +337,29 @@ impl Hierarchies {
                 .iter()
                 .any(|(controllers, _)| controllers.iter().any(|name| options.contains(name) && !name.contains('=')))
         };
-        self.mounts_1.iter().filter(move |(.., options)| has_controllers(options)).map(|(point, ..)| point.as_path())
+        self.mounts()
+            .version_1
+            .iter()
+            .filter(move |(.., options)| has_controllers(options))
+            .map(|(point, ..)| point.as_path())
     }
 
     /// Where the hierarchy of version 1 with this controller is mounted.
     pub fn mount_of(&self, controller: &str) -> Option<&Path> {
-        let found = self.mounts_1.iter().find(|(.., options)| options.iter().any(|name| name == controller));
+        let found = self.mounts().version_1.iter().find(|(.., options)| options.iter().any(|name| name == controller));
         found.map(|(point, ..)| point.as_path())
     }
 
     /// Where version 2 is mounted.
     pub fn mount_2(&self) -> Option<&Path> {
-        self.mount_2.as_ref().map(|(point, _)| point.as_path())
+        self.mounts().version_2.as_ref().map(|(point, _)| point.as_path())
     }
 
     /// The nearest cgroup of version 2, from our own upwards, in which a child with this controller may be made.
     pub fn version_2(&self, controller: &str) -> Result<PathBuf, String> {
-        let Some((point, root)) = &self.mount_2 else { return Err("no cgroup file system is mounted".to_owned()) };
+        let Some((point, root)) = &self.mounts().version_2 else {
+            return Err("no cgroup file system is mounted".to_owned());
+        };
         let path = self.own.iter().find(|(controllers, _)| controllers.is_empty()).map(|(_, path)| path.as_str());
         let own = below(point, root, path.unwrap_or("/"));
         for parent in own.ancestors().take_while(|parent| parent.starts_with(point)) {
@@ -311,10 +371,46 @@ impl Hierarchies {
     }
 }
 
+/// `CGROUP_SUPER_MAGIC` of <linux/magic.h>.
+const CGROUP_1_MAGIC: rustix::fs::FsWord = 0x27_e0eb;
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// Of `/proc/self/cgroup`.
+fn parse_own(text: &str) -> Vec<(Vec<String>, String)> {
+    let line = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        Some((list(fields.next()?), fields.next()?.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+impl Mounts {
+    /// Of `/proc/self/mountinfo`.
+    fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let Some((mount, kind)) = line.split_once(" - ") else { continue };
+            let (mount, kind): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), kind.split(' ').collect());
+            let (Some(root), Some(point), Some(options)) = (mount.get(3), mount.get(4), kind.get(2)) else { continue };
+            match kind[0] {
+                "cgroup" => found.version_1.push((unescape(point), (*root).to_owned(), list(options))),
+                "cgroup2" if found.version_2.is_none() => {
+                    found.version_2 = Some((unescape(point), (*root).to_owned()));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
 /// Whether a cgroup hands on the controller, or can be made to, and lets us make and join children.
 fn is_usable(parent: &Path, controller: &str) -> bool {
     let has = |file: &str| {
-        let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
+        let text = small::read_text(parent.join(file)).unwrap_or_default();
         text.split_ascii_whitespace().any(|name| name == controller)
     };
     let writable = |path: &Path| {
@@ -326,7 +422,7 @@ fn is_usable(parent: &Path, controller: &str) -> bool {
         return false;
     }
     // The root has no type. Any other that is not a plain domain has children that no process can join (EOPNOTSUPP).
-    let kind = fs::read_to_string(parent.join("cgroup.type"));
+    let kind = small::read_text(parent.join("cgroup.type"));
     if kind.as_ref().is_ok_and(|kind| kind.trim() != "domain") {
         return false;
     }
@@ -335,7 +431,7 @@ fn is_usable(parent: &Path, controller: &str) -> bool {
     }
     // A cgroup with processes of its own cannot hand controllers on, unless it is the root. For memory the kernel says EBUSY; for
     // processes and processors it makes the cgroup a threaded one, which spoils it for everybody: cgroups(7), threaded mode.
-    let has_processes = || fs::read_to_string(parent.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
+    let has_processes = || small::read_text(parent.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
     has("cgroup.controllers")
         && !(kind.is_ok() && has_processes())
         && fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")).is_ok()
@@ -380,7 +476,8 @@ mod tests {
 33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
 ";
         let own = "9:cpu,cpuacct:/a/b\n4:memory:/docker/abc/inner\n0::/user.slice/x\n";
-        let hierarchies = Hierarchies::parse(mounts, own);
+        let mounts = OnceLock::from(Mounts::parse(mounts));
+        let hierarchies = Hierarchies { own: parse_own(own), mounts };
         assert_eq!(hierarchies.version_1("cpu").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!(hierarchies.version_1("memory").unwrap(), Path::new("/sys/fs/cgroup/mem ory/inner"));
         assert_eq!(hierarchies.version_1("pids"), None);

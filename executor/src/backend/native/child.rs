@@ -1,25 +1,30 @@
-//! The way from a fork of the launcher to the command: three processes, each with less power than the one before.
+//! The way from the launcher to the command: two processes, each with less power than the one before.
 //!
-//! 1. [`outer`], a fork of the launcher, joins the cgroups, makes the namespaces, and ends.
-//! 2. [`inner`], process 1 of the new pid namespace and the launcher's own child, builds the root and gives up its power.
-//! 3. [`command`] takes the streams, installs the seccomp filter and becomes the program.
+//! 1. [`inner`], process 1 of the new namespaces and the launcher's own child, joins the cgroups, builds the root and gives up its power.
+//! 2. [`command`] takes the streams, installs the seccomp filter and becomes the program. It has the memory of process 1, which
+//!    waits meanwhile: nothing is copied.
+//!
+//! A launcher with several threads cannot make process 1 itself, as another thread may hold a lock that process 1 would wait for: then
+//! [`outer`], a fork by the C library, stands in between, and ends at once.
 //!
 //! All die with the launcher: each has it, or process 1, as parent and asks for SIGKILL on the parent's death; and process 1
 //! notices when the launcher's end of the channel closes.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 
+use super::cgroup::Joins;
 use super::init::Init;
 use super::message::{Channel, Doing, Failure, Kind, Order, Report};
 use super::program::Program;
 use super::root::{self, Entered, Sources, Terminal};
 use super::supervisor::{Handover, Supervisor};
+use super::sys::Child;
 use super::userns::{self, UserNamespace};
 use super::{init, sys};
 use crate::owners::Owners;
@@ -43,8 +48,8 @@ pub struct Prepared<'a> {
     pub streams: Option<[OwnedFd; 3]>,
     /// The command shares the launcher's terminal, and with it session and process group.
     pub shares_terminal: bool,
-    /// Files to write `0` to, which moves the writer into a cgroup.
-    pub cgroups: Vec<File>,
+    /// The cgroups of the limits, to be joined.
+    pub cgroups: Joins,
     /// Bound on processes by rlimit, process 1 included, where there is no cgroup for it.
     pub process_limit: Option<u64>,
     /// Bound on the private memory of each process by rlimit, where there is no cgroup for it.
@@ -64,9 +69,6 @@ pub struct Prepared<'a> {
 /// The number of the capability to send signals to other users' processes.
 const CAP_KILL: u32 = 5;
 
-/// What is being done when AppArmor refuses.
-pub const MAKE_NAMESPACES: &str = "make the namespaces";
-
 /// Runs in a fresh fork of the launcher.
 pub fn outer(mut prepared: Prepared<'_>) -> ! {
     // A panic must not unwind into the launcher's own callers, of which this process has a copy.
@@ -80,55 +82,65 @@ pub fn outer(mut prepared: Prepared<'_>) -> ! {
 impl Prepared<'_> {
     fn outer(&mut self) -> Result<()> {
         die_with_parent()?;
-        self.close_others()?;
-        for cgroup in &mut self.cgroups {
-            // `0` is the writer itself; writing a pid instead waits for a grace period of the whole machine.
-            cgroup.write_all(b"0").doing("join the cgroup of the limits")?;
-        }
-        self.cgroups.clear();
-        let mut flags =
-            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+        let pid = self.start(Child::Sibling)?;
+        self.channel.report(&Report::Started(pid.as_raw_nonzero().get()));
+        Ok(())
+    }
+
+    /// Starts process 1 from a process with one thread. Returns to the caller only.
+    pub fn start(&mut self, child: Child) -> Result<Pid> {
+        let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         if self.sandbox.network == Network::None && !self.namespace.network_is_late(self.sandbox) {
-            flags |= libc::CLONE_NEWNET;
-        }
-        if let Some(cores) = &self.sandbox.bounds.cores {
-            sys::run_on(cores.iter().copied()).doing("choose the processors")?;
+            namespaces |= libc::CLONE_NEWNET;
         }
         let mut sources = None;
-        match self.namespace {
-            UserNamespace::First => {
-                if self.privileged {
-                    // Root opens what only root may reach while it still is root; afterwards it is one user among none.
-                    sources = Some(root::open(self.sandbox)?);
-                }
-                sys::unshare(libc::CLONE_NEWUSER).map_err(|error| {
-                    let kind = if is_refusal(&error) { Kind::UserNamespace } else { Kind::Setup };
-                    Failure::new(kind, &error, "make a user namespace")
-                })?;
-                self.wait_for_map()?;
-                sys::unshare(flags).doing(MAKE_NAMESPACES)?;
+        if self.namespace == UserNamespace::First {
+            namespaces |= libc::CLONE_NEWUSER;
+            if self.privileged {
+                // Root opens what only root may reach while it still is root; process 1 is one user among none.
+                sources = Some(root::open(self.sandbox)?);
             }
-            UserNamespace::Last => sys::unshare(flags).doing(MAKE_NAMESPACES)?,
         }
-        match sys::fork_sibling().doing("start process 1")? {
-            Some(pid) => {
-                self.channel.report(&Report::Started(pid.as_raw_nonzero().get()));
-                Ok(())
-            }
+        let mut started = sys::start(namespaces, child, self.cgroups.entered());
+        let cannot_enter = |error: &io::Error| error.raw_os_error() == Some(libc::ENOSYS);
+        if started.as_ref().is_err_and(cannot_enter) && self.cgroups.enter_later() {
+            started = sys::start(namespaces, child, None);
+        }
+        let started = started.map_err(|error| {
+            // The user namespace is made first, and the others are in its power: Ubuntu's AppArmor lets an ordinary user have the one,
+            // and then refuses the others.
+            let is_refused = self.namespace == UserNamespace::First && is_refusal(&error);
+            Failure::new(if is_refused { Kind::UserNamespace } else { Kind::Setup }, &error, "make the namespaces")
+        })?;
+        match started {
+            Some(pid) => Ok(pid),
             None => {
-                let failure = match self.inner(sources) {
-                    Ok(never) => match never {},
-                    Err(failure) => failure,
-                };
-                self.channel.report(&Report::Failed(failure));
+                // A panic must not unwind into the launcher's own callers, of which this process has a copy.
+                let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                    let failure = match self.inner(sources, child) {
+                        Ok(never) => match never {},
+                        Err(failure) => failure,
+                    };
+                    self.channel.report(&Report::Failed(failure));
+                }));
                 sys::exit(1)
             }
         }
     }
 
-    fn inner(&mut self, sources: Option<Sources>) -> Result<std::convert::Infallible> {
+    fn inner(&mut self, sources: Option<Sources>, child: Child) -> Result<std::convert::Infallible> {
         die_with_parent()?;
-        self.wait()?;
+        self.close_others(sources.as_ref())?;
+        self.cgroups.join().doing("join the cgroup of the limits")?;
+        // For the ids to be mapped; and, where a fork in between says who we are, for that to be heard before anything of ours.
+        if self.namespace == UserNamespace::First || child == Child::Sibling {
+            self.wait()?;
+        }
+        // After joining, so that it is what the command sees as the root of its cgroups.
+        sys::unshare(libc::CLONE_NEWCGROUP).doing("make the cgroup namespace")?;
+        if let Some(cores) = &self.sandbox.bounds.cores {
+            sys::run_on(cores.iter().copied()).doing("choose the processors")?;
+        }
         rustix::process::umask(Mode::empty());
         let sources = sources.map_or_else(|| root::open(self.sandbox), Ok)?;
         let Entered { made, terminal, proc, kernel_settings } = root::enter(self.sandbox, sources, self.namespace)?;
@@ -154,14 +166,24 @@ impl Prepared<'_> {
             true => Some(Handover::new().doing("make a socket pair")?),
             false => None,
         };
-        let Some(command) = sys::fork().doing("start the command")? else {
-            let failure = match self.command(handover) {
-                Ok(never) => match never {},
-                Err(failure) => failure,
-            };
-            self.channel.report(&Report::Failed(failure));
-            sys::exit(127)
+        let handover = match handover {
+            // Process 1 answers for the command before it executes anything, and so must have a memory of its own.
+            Some(handover) => {
+                let Some(command) = sys::fork().doing("start the command")? else {
+                    self.become_command(Some(handover));
+                    sys::exit(127)
+                };
+                (command, Some(handover))
+            }
+            None => {
+                let start = sys::start_in_our_memory(&mut || {
+                    // A panic has been printed; it must not reach process 1, which shares the memory and not the stack.
+                    let _ = std::panic::catch_unwind(AssertUnwindSafe(|| self.become_command(None)));
+                });
+                (start.doing("start the command")?, None)
+            }
         };
+        let (command, handover) = handover;
         // Process 1 needs none, nor may it be a way to them; but signals must reach a command that has become another user.
         if !self.sandbox.capabilities.is_empty() && !self.sandbox.pretend_root {
             let kill = self.sandbox.capabilities.bits() & 1 << CAP_KILL;
@@ -282,6 +304,14 @@ impl Prepared<'_> {
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide process 1")
     }
 
+    fn become_command(&self, handover: Option<Handover>) {
+        let failure = match self.command(handover) {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        };
+        self.channel.report(&Report::Failed(failure));
+    }
+
     fn command(&self, handover: Option<Handover>) -> Result<std::convert::Infallible> {
         die_with_parent()?;
         if let Some([stdin, stdout, stderr]) = &self.streams {
@@ -330,9 +360,10 @@ impl Prepared<'_> {
     }
 
     /// Other threads' files were copied along; a lock among them must not be held for the length of this run.
-    fn close_others(&self) -> Result<()> {
+    fn close_others(&self, sources: Option<&Sources>) -> Result<()> {
         let mut keep: Vec<RawFd> = vec![self.channel.as_fd().as_raw_fd()];
-        keep.extend(self.cgroups.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(self.cgroups.files().map(AsRawFd::as_raw_fd));
+        keep.extend(sources.into_iter().flat_map(Sources::files).map(AsRawFd::as_raw_fd));
         keep.extend(self.owners_file.iter().map(AsRawFd::as_raw_fd));
         keep.extend(self.streams.iter().flatten().map(AsRawFd::as_raw_fd));
         sys::close_all_but(&mut keep).doing("close what the sandbox must not hold")

@@ -202,8 +202,8 @@ impl Container<'_> {
             sys::join_namespace(fd.as_fd(), *kind).doing("join a namespace")?;
         }
         drop(joined);
-        sys::unshare(made & !user).doing(super::child::MAKE_NAMESPACES)?;
-        match sys::fork_sibling().doing("start the first process")? {
+        sys::unshare(made & !user).doing("make the namespaces")?;
+        match sys::start(0, sys::Child::Sibling, None).doing("start the first process")? {
             Some(pid) => {
                 self.channel.report(&Report::Started(pid.as_raw_nonzero().get()));
                 Ok(())

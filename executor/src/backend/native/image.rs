@@ -4,15 +4,17 @@
 //! however it ends, the kernel takes both away, and nobody else ever saw them.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
-use super::sys;
-use crate::{Error, Result};
+use super::{small, sys, userns};
+use crate::{Error, Result, RootFs};
 
 /// A mounted file; unmounted when dropped.
 #[derive(Debug)]
@@ -55,6 +57,66 @@ impl Drop for MountedImage {
     }
 }
 
+/// A squashfs that a program reads for the kernel (FUSE), which so needs not trust it; unmounted when dropped, and with this process.
+#[derive(Debug)]
+pub struct ServedImage {
+    path: PathBuf,
+    server: Child,
+}
+
+/// How long a server may take until the files are there.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
+
+impl ServedImage {
+    /// Lets `program`, which takes the words of squashfuse, show a file's squashfs from `offset` on at a directory. From then on the calling
+    /// thread has a mount namespace of its own, and in that of an ordinary user, who is root in a user namespace then, the process
+    /// must have one thread.
+    pub fn new(program: &Path, file: &Path, offset: u64, path: &Path) -> Result<Self> {
+        let failed = |source: io::Error| Error::Setup { action: format!("serve `{}` by FUSE", file.display()), source };
+        own_user_and_mounts()?;
+        let mut command = Command::new(program);
+        command.args(["-f", "-o"]).arg(format!("ro,nosuid,nodev,offset={offset}")).arg(file).arg(path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        sys::end_with_us_in(&mut command, Vec::new());
+        let mut served = Self { path: path.to_owned(), server: command.spawn().map_err(failed)? };
+        let begun = Instant::now();
+        while !is_served(path) {
+            if let Some(status) = served.server.try_wait().map_err(failed)? {
+                let mut said = String::new();
+                let stderr = served.server.stderr.take();
+                let _ = stderr.map(|stderr| stderr.take(4096).read_to_string(&mut said));
+                let said = said.trim();
+                let why = if said.is_empty() { status.to_string() } else { said.to_owned() };
+                return Err(failed(io::Error::other(why)));
+            }
+            if begun.elapsed() > SERVED_WITHIN {
+                return Err(failed(io::ErrorKind::TimedOut.into()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(served)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ServedImage {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
+        // It ends when nothing is mounted any more, or now.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn is_served(path: &Path) -> bool {
+    const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == FUSE_SUPER_MAGIC)
+}
+
 /// A directory in memory with a bound, for one run; gone when dropped, and with this process.
 #[derive(Debug)]
 pub struct MemoryDirectory {
@@ -78,6 +140,103 @@ impl Drop for MemoryDirectory {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
     }
+}
+
+/// A root for another runtime: layers under a writable directory in memory, as one directory; gone when dropped, and with this process.
+#[derive(Debug)]
+pub struct MountedRoot {
+    place: PathBuf,
+    root: PathBuf,
+    bundle: PathBuf,
+    users_own: bool,
+}
+
+impl MountedRoot {
+    /// Mounts it in a directory. From then on the calling thread has a mount namespace of its own, and in that of an ordinary user, who
+    /// gets a user namespace too and is root in it, the process must have one thread.
+    pub fn new(root: &RootFs, place: &Path, most: Option<u64>) -> Result<Self> {
+        let failed = |source: io::Error| Error::Setup { action: "make a root for another runtime".to_owned(), source };
+        let users_own = own_user_and_mounts()?;
+        let size = most.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+        let options = std::ffi::CString::new(format!("mode=0755{size}")).expect("no zero in it");
+        rustix::mount::mount("tmpfs", place, "tmpfs", MountFlags::empty(), options.as_c_str())
+            .map_err(|errno| failed(errno.into()))?;
+        let mounted =
+            Self { place: place.to_owned(), root: place.join("root"), bundle: place.join("bundle"), users_own };
+        mounted.fill(root).map_err(failed)?;
+        Ok(mounted)
+    }
+
+    fn fill(&self, root: &RootFs) -> io::Result<()> {
+        use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+        let (upper, work) = (self.place.join("upper"), self.place.join("work"));
+        for path in [&upper, &work, &self.root] {
+            std::fs::DirBuilder::new().mode(0o755).create(path)?;
+        }
+        // Where the runtime keeps its state nobody else may look.
+        std::fs::DirBuilder::new().mode(0o700).create(&self.bundle)?;
+        let top = root.layers.last().ok_or(io::ErrorKind::NotFound)?.metadata()?;
+        let _ = std::os::unix::fs::chown(&upper, Some(top.uid()), Some(top.gid()));
+        std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(top.mode() & 0o7777))?;
+        // overlayfs wants the topmost first, and takes `:` and `,` for itself.
+        let mut options = b"lowerdir=".to_vec();
+        for (index, layer) in root.layers.iter().rev().enumerate() {
+            options.extend((index > 0).then_some(b':'));
+            options.extend(escaped(layer));
+        }
+        for (key, path) in [(&b",upperdir="[..], &upper), (&b",workdir="[..], &work)] {
+            options.extend(key);
+            options.extend(escaped(path));
+        }
+        options.extend(if self.users_own { &b",volatile,userxattr"[..] } else { &b",volatile,redirect_dir=off"[..] });
+        let options = std::ffi::CString::new(options)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        Ok(rustix::mount::mount("overlay", &self.root, "overlay", flags, options.as_c_str())?)
+    }
+
+    /// The root.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// An empty directory that nobody else can look into.
+    pub fn beside(&self) -> &Path {
+        &self.bundle
+    }
+
+    /// Whether this process is now root in a user namespace with one user.
+    pub fn is_users_own(&self) -> bool {
+        self.users_own
+    }
+}
+
+impl Drop for MountedRoot {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.root, UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(&self.place, UnmountFlags::DETACH);
+    }
+}
+
+fn escaped(path: &Path) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes().iter();
+    bytes.flat_map(|byte| matches!(byte, b'\\' | b':' | b',').then_some(b'\\').into_iter().chain([*byte])).collect()
+}
+
+/// Gives this process, which has one thread if it is an ordinary user's, the power to mount where nobody else sees it. Says whether that
+/// took a user namespace.
+fn own_user_and_mounts() -> Result<bool> {
+    let failed = |source: io::Error| Error::Setup { action: "make a mount namespace".to_owned(), source };
+    let users_own = !userns::is_privileged();
+    if users_own {
+        let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        sys::unshare(libc::CLONE_NEWUSER).map_err(userns::refused)?;
+        small::write("/proc/self/setgroups", "deny").map_err(failed)?;
+        small::write("/proc/self/uid_map", &format!("0 {} 1", ids.0)).map_err(failed)?;
+        small::write("/proc/self/gid_map", &format!("0 {} 1", ids.1)).map_err(failed)?;
+    }
+    own_mounts().map_err(failed)?;
+    Ok(users_own)
 }
 
 /// Gives this thread a mount namespace that nothing goes out of.

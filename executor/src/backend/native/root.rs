@@ -4,25 +4,26 @@
 //! symlink at `/proc`, `/dev` or `/tmp` leads to a place inside the root or nowhere (the class of CVE-2025-31133 in runc and
 //! CVE-2025-62161 in youki). What lies below /proc and /dev is reached from the descriptor of the new mount, never by path.
 //!
-//! Everything is put together on a scratch tmpfs that lies over the host's `/` in our own mount namespace; with `pivot_root` the
-//! host's tree and the scratch go away together.
+//! One tmpfs, the scratch, has everything that lies in memory: what is written to the root, /dev, /dev/shm, /tmp. Parts of it are
+//! mounted where they belong. Where the kernel takes layers by descriptor (Linux 6.15) it is attached nowhere itself; before, it
+//! lies over the host's `/` in our own mount namespace, and with `pivot_root` the host's tree and the scratch go away together.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::message::{Doing, Failure};
 use super::sys;
-use super::userns::{self, UserNamespace};
+use super::userns::UserNamespace;
 use crate::{Content, MemoryMount, Network, Sandbox, Streams, Writable};
+
+mod overlay;
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -31,7 +32,6 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 pub struct Sources {
     layers: Vec<OwnedFd>,
     kept: Option<OwnedFd>,
-    devices: Vec<(&'static str, OwnedFd)>,
     terminal: Option<OwnedFd>,
     binds: Vec<OwnedFd>,
     host_devices: Vec<OwnedFd>,
@@ -61,21 +61,22 @@ pub struct Terminal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint(pub PathBuf);
 
-/// Devices that programs expect. None gives access to anything of the host.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Devices that programs expect, with their numbers: `Documentation/admin-guide/devices.txt`. None gives access to anything of the host.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-/// As the OCI runtimes mask by default: what tells about the host or reaches into it.
-const MASKED: [&str; 10] = [
-    "acpi",
-    "asound",
-    "interrupts",
-    "kcore",
-    "keys",
-    "latency_stats",
-    "timer_list",
-    "timer_stats",
-    "sched_debug",
-    "scsi",
+/// As the OCI runtimes mask by default: what tells about the host or reaches into it; and whether each is a directory.
+const MASKED: [(&str, bool); 10] = [
+    ("acpi", true),
+    ("asound", true),
+    ("interrupts", false),
+    ("kcore", false),
+    ("keys", false),
+    ("latency_stats", false),
+    ("timer_list", false),
+    ("timer_stats", false),
+    ("sched_debug", false),
+    ("scsi", true),
 ];
 
 /// Parts of /proc that can be read and not written.
@@ -84,7 +85,7 @@ const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// Opens everything of the host. Must happen in a mount namespace in which the caller has power.
 pub fn open(sandbox: &Sandbox) -> Result<Sources> {
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let layer = |path: &PathBuf| clone_tree(path, closed, false).doing(format!("open layer `{}`", path.display()));
+    let layer = |path: &PathBuf| copy_tree(path, false).doing(format!("open layer `{}`", path.display()));
     let layers = sandbox.root.layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
     let kept = match &sandbox.root.writable {
         Writable::Kept(path) => {
@@ -93,11 +94,6 @@ pub fn open(sandbox: &Sandbox) -> Result<Sources> {
         Writable::No | Writable::Temporary => None,
     };
     let node = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mut devices = Vec::new();
-    for name in DEVICES {
-        let path = Path::new("/dev").join(name);
-        devices.push((name, clone_tree(&path, node, false).doing(format!("open `{}`", path.display()))?));
-    }
     let mut binds = Vec::new();
     for bind in &sandbox.binds {
         let flags = if bind.read_only { closed | MountAttrFlags::MOUNT_ATTR_RDONLY } else { closed };
@@ -107,7 +103,7 @@ pub fn open(sandbox: &Sandbox) -> Result<Sources> {
     for device in &sandbox.devices {
         host_devices.push(clone_tree(&device.source, node, true).doing(format!("open `{}`", device.source.display()))?);
     }
-    Ok(Sources { layers, kept, devices, terminal: open_terminal(sandbox, node), binds, host_devices })
+    Ok(Sources { layers, kept, terminal: open_terminal(sandbox, node), binds, host_devices })
 }
 
 /// The terminal on stdin, if the command gets it: its own name is in the host's /dev/pts, and `ttyname` finds `/dev/console` instead.
@@ -121,20 +117,30 @@ fn open_terminal(sandbox: &Sandbox, flags: MountAttrFlags) -> Option<OwnedFd> {
     (ours.st_rdev == theirs.st_rdev).then_some(mount)
 }
 
+impl Sources {
+    /// All of them.
+    pub fn files(&self) -> impl Iterator<Item = &OwnedFd> {
+        let Self { layers, kept, terminal, binds, host_devices } = self;
+        layers.iter().chain(kept).chain(terminal).chain(binds).chain(host_devices)
+    }
+}
+
 /// A copy of a mount, or of a part of one, that is attached nowhere.
 pub fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result<OwnedFd> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = match rustix::mount::open_tree(
-        CWD,
-        path,
-        if recursive { clone | OpenTreeFlags::AT_RECURSIVE } else { clone },
-    ) {
-        // Something is mounted below that an ordinary user may not uncover.
-        Err(Errno::INVAL) if !recursive => rustix::mount::open_tree(CWD, path, clone | OpenTreeFlags::AT_RECURSIVE)?,
-        result => result?,
-    };
+    let tree = copy_tree(path, recursive)?;
     sys::mount_setattr(tree.as_fd(), u64::from(flags.bits()), libc::MS_PRIVATE, true)?;
     Ok(tree)
+}
+
+/// The same, with the attributes that it has.
+fn copy_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let whole = clone | OpenTreeFlags::AT_RECURSIVE;
+    match rustix::mount::open_tree(CWD, path, if recursive { whole } else { clone }) {
+        // Something is mounted below that an ordinary user may not uncover.
+        Err(Errno::INVAL) if !recursive => Ok(rustix::mount::open_tree(CWD, path, whole)?),
+        result => Ok(result?),
+    }
 }
 
 /// Builds the root and makes it the process's own.
@@ -144,21 +150,19 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
     sys::mount_setattr(host.as_fd(), 0, libc::MS_PRIVATE, true).doing("make the host's mounts private")?;
 
     let size = sandbox.bounds.memory_files.or(sandbox.limits.memory).map(|bytes| bytes.to_string());
-    let scratch = tmpfs("0755", size.as_deref(), MountAttrFlags::empty()).doing("make a tmpfs")?;
-    move_mount(&scratch, &host).doing("mount a tmpfs over `/`")?;
-    rustix::process::fchdir(&scratch).doing("enter the tmpfs")?;
-
-    let root = overlay(sandbox, &sources, &scratch, namespace)?;
+    let mut scratch = Scratch::new(size.as_deref(), namespace)?;
+    let root = overlay::mount(sandbox, &sources, &mut scratch, &host, namespace)?;
     let mut builder = Builder { kept: sources.kept.is_some(), root, made: Vec::new() };
-    let (proc, kernel_settings) = builder.proc()?;
-    let terminal = builder.dev(sandbox, &sources, namespace, size.as_deref())?;
-    builder.sys(sandbox, namespace)?;
-    builder.tmp(size.as_deref())?;
+    let (proc, kernel_settings) = builder.proc(&scratch)?;
+    let terminal = builder.dev(sandbox, &sources, namespace, &scratch)?;
+    builder.sys(sandbox, namespace, &scratch)?;
+    let tmp = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    builder.attach(&scratch.part("tmp", tmp).doing("make /tmp")?, "/tmp", FileType::Directory)?;
     for mount in &sandbox.memory_mounts {
         builder.memory(mount, size.as_deref())?;
     }
     for (index, content) in sandbox.contents.iter().enumerate() {
-        builder.content(content, &scratch, index)?;
+        builder.content(content, &scratch.mount, index)?;
     }
     for (device, source) in sandbox.devices.iter().zip(&sources.host_devices) {
         builder.bind(source, &device.target)?;
@@ -174,66 +178,13 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
     rustix::process::fchdir(&builder.root).doing("enter the root")?;
     // pivot_root(".", ".") stacks the old root over the new one, and needs no directory for it: pivot_root(2), NOTES.
     rustix::process::pivot_root(".", ".").doing("pivot_root")?;
-    // What lies uppermost at `.` is the scratch tmpfs, then the host's root.
-    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the scratch tmpfs")?;
+    // What lies uppermost at `.` is the scratch tmpfs, if it is attached, then the host's root.
+    if scratch.attached {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the scratch tmpfs")?;
+    }
     rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the host's root")?;
     rustix::process::chdir("/").doing("enter the root")?;
     Ok(Entered { made: builder.made, terminal, proc, kernel_settings })
-}
-
-/// Mounts the overlay at `scratch/root`.
-fn overlay(sandbox: &Sandbox, sources: &Sources, scratch: &OwnedFd, namespace: UserNamespace) -> Result<OwnedFd> {
-    let directory = |name: &str| rustix::fs::mkdirat(scratch, name, Mode::from_raw_mode(0o755));
-    let mut lower = Vec::new();
-    for (index, layer) in sources.layers.iter().enumerate() {
-        let name = index.to_string();
-        attach_new(scratch, &name, layer).doing(format!("mount layer `{}`", sandbox.root.layers[index].display()))?;
-        // overlayfs wants the topmost first.
-        lower.insert(0, name);
-    }
-    let top = sources.layers.last().ok_or(Errno::INVAL).doing("find a layer: a root needs one")?;
-    let upper = match &sources.kept {
-        Some(kept) => {
-            attach_new(scratch, "kept", kept).doing("mount the writable layer")?;
-            "kept/"
-        }
-        None => "",
-    };
-    for name in ["upper", "work"] {
-        match directory(&format!("{upper}{name}")) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).doing(format!("make the directory `{name}` of the writable layer")),
-        }
-    }
-    // The root directory itself shows the mode and owner of the upper layer's.
-    let status = rustix::fs::fstat(top).doing("read the root's mode")?;
-    let upper_root = format!("{upper}upper");
-    let _ = rustix::fs::chownat(
-        scratch,
-        upper_root.as_str(),
-        Some(Uid::from_raw(status.st_uid)),
-        Some(Gid::from_raw(status.st_gid)),
-        AtFlags::empty(),
-    );
-    rustix::fs::chmodat(scratch, upper_root.as_str(), Mode::from_raw_mode(status.st_mode & 0o7777), AtFlags::empty())
-        .doing("set the root's mode")?;
-
-    // `volatile`: nothing is ever synced. What is kept is read back at once, and thrown away if the machine falls over.
-    let mut options = format!(
-        "lowerdir={},upperdir={upper_root},workdir={upper}work,volatile,index=off,xino=off,metacopy=off",
-        lower.join(":")
-    );
-    // In a user namespace overlayfs may not use `trusted.overlay.*`; root's own runs may, which also works on a tmpfs of old kernels.
-    options.push_str(match namespace {
-        UserNamespace::Last if userns::is_initial() => ",redirect_dir=off",
-        UserNamespace::First | UserNamespace::Last => ",userxattr",
-    });
-    directory("root").doing("make the directory of the root")?;
-    let options = CString::new(options).map_err(io::Error::from).doing("name the layers")?;
-    rustix::mount::mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
-        .doing("mount the layers as an overlay")?;
-    rustix::fs::openat(scratch, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .doing("open the root")
 }
 
 /// A root while it is put together.
@@ -296,7 +247,7 @@ impl Builder {
     }
 
     /// Gives it, and what is below its cover of the kernel's settings.
-    fn proc(&mut self) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    fn proc(&mut self, scratch: &Scratch) -> Result<(OwnedFd, Option<OwnedFd>)> {
         let closed =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let proc = new_mount("proc", &[], closed)
@@ -304,21 +255,32 @@ impl Builder {
         self.attach(&proc, "/proc", FileType::Directory)?;
         let kernel_settings = below(&proc, "sys")?;
         let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let empty = tmpfs("0555", Some("4096"), closed | read_only).doing("make an empty tmpfs")?;
-        let null = open_tree("/dev/null", false).doing("open `/dev/null`")?;
-        let mut masks = Masks { empty, null, attached: [false; 2] };
-        for name in MASKED {
-            let Some(target) = below(&proc, name)? else { continue };
-            let status = rustix::fs::fstat(&target).doing(format!("read the type of `/proc/{name}`"))?;
-            let directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-            masks.put(&target, directory).doing(format!("mask `/proc/{name}`"))?;
+        // Names of a mount of our own making, which has no symlinks among these.
+        let put = |mask: &OwnedFd, name: &str| {
+            rustix::mount::move_mount(mask, "", &proc, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        };
+        let mut masks = [None, None];
+        for (name, directory) in MASKED {
+            let mask = match masks[usize::from(directory)].take() {
+                Some(mask) => mask,
+                None => scratch.mask(directory).doing(format!("mask `/proc/{name}`"))?,
+            };
+            match put(&mask, name) {
+                Ok(()) => {}
+                // Not in this kernel: the next one has it.
+                Err(Errno::NOENT | Errno::ACCESS) => masks[usize::from(directory)] = Some(mask),
+                Err(error) => return Err(error).doing(format!("mask `/proc/{name}`")),
+            }
         }
         for name in READ_ONLY {
-            let Some(target) = below(&proc, name)? else { continue };
-            let copy = clone_mount(&target).doing(format!("copy `/proc/{name}`"))?;
+            let copy = match rustix::mount::open_tree(&proc, name, COPY) {
+                Ok(copy) => copy,
+                Err(Errno::NOENT | Errno::ACCESS) => continue,
+                Err(error) => return Err(error).doing(format!("copy `/proc/{name}`")),
+            };
             sys::mount_setattr(copy.as_fd(), u64::from(read_only.bits()), 0, true)
                 .doing(format!("make `/proc/{name}` read-only"))?;
-            move_mount(&copy, &target).doing(format!("mount `/proc/{name}` read-only"))?;
+            put(&copy, name).doing(format!("mount `/proc/{name}` read-only"))?;
         }
         Ok((proc, kernel_settings))
     }
@@ -328,13 +290,17 @@ impl Builder {
         sandbox: &Sandbox,
         sources: &Sources,
         namespace: UserNamespace,
-        size: Option<&str>,
+        scratch: &Scratch,
     ) -> Result<Option<Terminal>> {
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let dev = tmpfs("0755", Some("65536"), closed).doing("make a tmpfs for /dev")?;
+        let dev = scratch.part("dev", closed).doing("make /dev")?;
         self.attach(&dev, "/dev", FileType::Directory)?;
-        for (name, device) in &sources.devices {
-            attach_new_file(&dev, name, device).doing(format!("mount `/dev/{name}`"))?;
+        if !scratch.has_nodes {
+            for (name, ..) in DEVICES {
+                let device = clone_tree(&Path::new("/dev").join(name), closed, false);
+                let device = device.doing(format!("open `/dev/{name}`"))?;
+                attach_new_file(&dev, name, &device).doing(format!("mount `/dev/{name}`"))?;
+            }
         }
         if let Some(terminal) = &sources.terminal {
             attach_new_file(&dev, "console", terminal).doing("mount `/dev/console`")?;
@@ -351,7 +317,7 @@ impl Builder {
             Streams::Terminal => Some(new_terminal(&dev, &pts, sandbox).doing("make a terminal")?),
             Streams::Inherit | Streams::File(_) | Streams::Files(..) => None,
         };
-        let shm = tmpfs("1777", size, closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make a tmpfs for /dev/shm")?;
+        let shm = scratch.part("shm", closed | MountAttrFlags::MOUNT_ATTR_NODEV).doing("make /dev/shm")?;
         attach_new(&dev, "shm", &shm).doing("mount `/dev/shm`")?;
         for (name, target) in [
             ("ptmx", "pts/ptmx"),
@@ -367,7 +333,7 @@ impl Builder {
 
     /// The sysfs of a network namespace of our own, read-only; else an empty directory. A build step sees none: the hardware of the
     /// machine is not among its inputs.
-    fn sys(&mut self, sandbox: &Sandbox, namespace: UserNamespace) -> Result<()> {
+    fn sys(&mut self, sandbox: &Sandbox, namespace: UserNamespace, scratch: &Scratch) -> Result<()> {
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC
@@ -380,22 +346,18 @@ impl Builder {
             Network::None | Network::Host => None,
         };
         let is_real = real.is_some();
-        let empty = || tmpfs("0555", Some("4096"), closed).doing("make an empty tmpfs");
+        let empty = || scratch.part("empty", closed).doing("make an empty directory");
         let sys = real.map_or_else(empty, Ok)?;
         self.attach(&sys, "/sys", FileType::Directory)?;
         if is_real {
             for name in ["firmware", "devices/virtual/powercap"] {
-                let Some(target) = below(&sys, name)? else { continue };
-                move_mount(&empty()?, &target).doing(format!("mask `/sys/{name}`"))?;
+                match rustix::mount::move_mount(&empty()?, "", &sys, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
+                    Ok(()) | Err(Errno::NOENT | Errno::ACCESS) => {}
+                    Err(error) => return Err(error).doing(format!("mask `/sys/{name}`")),
+                }
             }
         }
         Ok(())
-    }
-
-    fn tmp(&mut self, size: Option<&str>) -> Result<()> {
-        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-        let tmp = tmpfs("1777", size, closed).doing("make a tmpfs for /tmp")?;
-        self.attach(&tmp, "/tmp", FileType::Directory)
     }
 
     fn memory(&mut self, mount: &MemoryMount, size: Option<&str>) -> Result<()> {
@@ -413,8 +375,7 @@ impl Builder {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = rustix::fs::openat(scratch, &name, flags, Mode::from_raw_mode(0o644)).doing(what())?;
         std::fs::File::from(file).write_all(&content.bytes).doing(what())?;
-        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let mount = rustix::mount::open_tree(scratch, &name, clone).doing(what())?;
+        let mount = rustix::mount::open_tree(scratch, &name, COPY).doing(what())?;
         let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         sys::mount_setattr(mount.as_fd(), u64::from(closed.bits()), 0, false).doing(what())?;
         self.attach(&mount, &content.target, FileType::RegularFile)
@@ -473,6 +434,64 @@ impl Builder {
             self.made.push(MountPoint(relative.to_owned()));
         }
         Ok(())
+    }
+}
+
+/// What of the host and of the layers is resolved only below.
+const COPY: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
+
+/// What lies in memory: one file system with one bound, of which parts are mounted.
+pub struct Scratch {
+    /// The whole of it.
+    pub mount: OwnedFd,
+    /// Whether it lies over the host's root, as older kernels want it.
+    pub attached: bool,
+    /// Whether `dev` has device nodes of its own: in a user namespace nobody can make them, and the host's are mounted.
+    has_nodes: bool,
+}
+
+impl Scratch {
+    fn new(size: Option<&str>, namespace: UserNamespace) -> Result<Self> {
+        let mount = tmpfs("0755", size, MountAttrFlags::empty()).doing("make a tmpfs")?;
+        for (name, mode) in [("work", 0o755), ("dev", 0o755), ("shm", 0o1777), ("tmp", 0o1777), ("empty", 0o555)] {
+            rustix::fs::mkdirat(&mount, name, Mode::from_raw_mode(mode)).doing("make a directory of the tmpfs")?;
+        }
+        let mut scratch = Self { mount, attached: false, has_nodes: namespace == UserNamespace::Last };
+        for (name, major, minor) in DEVICES {
+            // In a container it may be forbidden to root as well.
+            scratch.has_nodes = scratch.has_nodes && scratch.node(name, major, minor).is_ok();
+        }
+        if namespace == UserNamespace::Last && !scratch.has_nodes {
+            for (name, ..) in DEVICES {
+                let _ = rustix::fs::unlinkat(&scratch.mount, format!("dev/{name}"), AtFlags::empty());
+            }
+        }
+        Ok(scratch)
+    }
+
+    /// A device that can be opened, which a file system that is mounted in a user namespace refuses.
+    fn node(&self, name: &str, major: u32, minor: u32) -> io::Result<()> {
+        let (mode, device) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor));
+        Ok(rustix::fs::mknodat(&self.mount, format!("dev/{name}"), FileType::CharacterDevice, mode, device)?)
+    }
+
+    /// A part of it as a mount.
+    fn part(&self, name: &str, flags: MountAttrFlags) -> io::Result<OwnedFd> {
+        let part = rustix::mount::open_tree(&self.mount, name, COPY)?;
+        sys::mount_setattr(part.as_fd(), u64::from(flags.bits()), 0, false)?;
+        Ok(part)
+    }
+
+    /// What lies over what nobody is to see: a directory that is empty, or the null device.
+    fn mask(&self, directory: bool) -> io::Result<OwnedFd> {
+        let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        match (directory, self.has_nodes) {
+            (true, _) => {
+                self.part("empty", closed | MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV)
+            }
+            (false, true) => self.part("dev/null", closed),
+            (false, false) => clone_tree(Path::new("/dev/null"), closed, false),
+        }
     }
 }
 
@@ -586,10 +605,6 @@ pub fn tmpfs(mode: &str, size: Option<&str>, flags: MountAttrFlags) -> io::Resul
     let mut options = vec![("mode", mode)];
     options.extend(size.map(|size| ("size", size)));
     new_mount("tmpfs", &options, flags)
-}
-
-fn open_tree(path: &str, recursive: bool) -> io::Result<OwnedFd> {
-    clone_tree(Path::new(path), MountAttrFlags::empty(), recursive)
 }
 
 /// A copy of a mount, as it is.

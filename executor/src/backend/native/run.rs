@@ -18,7 +18,7 @@ use super::publish::Listeners;
 use super::relay::Relay;
 use super::terminal::Forwarding;
 use super::userns::{self, UserNamespace};
-use super::{child, setup, sys};
+use super::{setup, sys};
 use crate::outcome::Counted;
 use crate::{Ending, Error, Network, Outcome, Result, Sandbox, Writable};
 
@@ -58,14 +58,23 @@ pub struct Run<'a> {
     forwarder: Option<Pid>,
 }
 
+/// The processes of a sandbox that were just started; none, if that failed, which is on the channel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Processes {
+    /// A fork of ours that starts process 1, as our child.
+    pub outer: Option<Pid>,
+    /// Process 1.
+    pub inner: Option<Pid>,
+}
+
 impl<'a> Run<'a> {
-    /// Of a sandbox whose first process was just forked off.
+    /// Of a sandbox whose first process was just started.
     pub fn new(
         sandbox: &'a Sandbox,
         namespace: UserNamespace,
         maps: (String, String),
         channel: Channel,
-        outer: Pid,
+        processes: Processes,
         start: Instant,
     ) -> Self {
         Self {
@@ -74,8 +83,8 @@ impl<'a> Run<'a> {
             maps,
             channel,
             forwarding: None,
-            outer: Some(outer),
-            inner: None,
+            outer: processes.outer,
+            inner: processes.inner,
             start,
             kill_at: None,
             timed_out: false,
@@ -121,6 +130,7 @@ impl<'a> Run<'a> {
 
     /// Answers and passes on until every process of the sandbox has gone.
     fn wait(&mut self) -> io::Result<()> {
+        self.map_first();
         // Told of the first process, which says who the next one is: if it is killed in between, nobody else would be heard of again.
         let first = self.outer.and_then(|outer| rustix::process::pidfd_open(outer, PidfdFlags::empty()).ok());
         loop {
@@ -166,7 +176,13 @@ impl<'a> Run<'a> {
             }
             if ready[0] {
                 match self.channel.next_report() {
-                    Ok(Some((report, fds))) => self.hear(report, fds)?,
+                    Ok(Some((report, fds))) => {
+                        self.hear(report, fds)?;
+                        // The last word: process 1 ends with it, which is waited for.
+                        if self.ended.is_some() {
+                            return Ok(());
+                        }
+                    }
                     Ok(None) => return Ok(()),
                     Err(error) => {
                         self.kill();
@@ -181,22 +197,18 @@ impl<'a> Run<'a> {
         match report {
             Report::Started(pid) => {
                 self.inner = Pid::from_raw(pid);
-                // The fork in between counts against the limit of processes until it has gone.
                 if let Some(outer) = self.outer.take() {
                     // A caller that ignores SIGCHLD has no children to wait for.
                     let _ = sys::wait(Some(outer), true);
                 }
-                self.channel.order(Order::Continue);
+                match self.namespace {
+                    UserNamespace::First => self.map_first(),
+                    UserNamespace::Last => self.channel.order(Order::Continue),
+                }
             }
             Report::MapMe => {
-                let Some(pid) = self.inner.or(self.outer) else { return Ok(()) };
-                match self.namespace.map(pid.as_raw_nonzero().get(), &self.maps) {
-                    Ok(()) => self.channel.order(Order::Continue),
-                    Err(error) => {
-                        self.failure = Some(userns::refused(error));
-                        self.kill();
-                    }
-                }
+                let Some(inner) = self.inner else { return Ok(()) };
+                self.map(inner);
             }
             Report::MountPoint(path) => self.made.push(path),
             Report::Missing(what) => self.missing.push(what),
@@ -238,6 +250,23 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Maps the ids of a process that was started in a user namespace of its own, and waits for that.
+    fn map_first(&mut self) {
+        if let (UserNamespace::First, Some(inner)) = (self.namespace, self.inner) {
+            self.map(inner);
+        }
+    }
+
+    fn map(&mut self, inner: Pid) {
+        match self.namespace.map(inner.as_raw_nonzero().get(), &self.maps) {
+            Ok(()) => self.channel.order(Order::Continue),
+            Err(error) => {
+                self.failure = Some(userns::refused(error));
+                self.kill();
+            }
+        }
     }
 
     /// Looks at time limit and interrupt, and acts on what is due.
@@ -397,14 +426,6 @@ impl<'a> Run<'a> {
             Kind::NotFound => Error::CommandNotFound { command },
             Kind::CannotExecute => Error::CannotExecute { command, source },
             Kind::UserNamespace => userns::refused(source),
-            // Ubuntu's AppArmor lets an ordinary user make the namespace, and then forbids all that is done in it.
-            Kind::Setup
-                if self.namespace == UserNamespace::First
-                    && matches!(errno, libc::EPERM | libc::EACCES)
-                    && what == child::MAKE_NAMESPACES =>
-            {
-                userns::refused(source)
-            }
             Kind::Setup => Error::Setup { action: what, source },
         }
     }

@@ -33,13 +33,98 @@ pub fn fork() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(pid as i32))
 }
 
-/// As [`fork`], for a process with one thread; the child becomes a sibling of the caller.
-pub fn fork_sibling() -> io::Result<Option<Pid>> {
-    let flags = (libc::CLONE_PARENT | libc::SIGCHLD) as libc::c_ulong;
-    // SAFETY: without CLONE_VM and with a null stack this is `fork`; arguments that are zero are unused in any order. The caller has
+/// Whether this process has one thread only. Where the C library does not say so, it has not.
+pub fn has_one_thread() -> bool {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            static __libc_single_threaded: libc::c_char;
+        }
+        // SAFETY: glibc (2.32) defines it; it is written by a thread that starts another, of which there is none if it is set.
+        unsafe { (&raw const __libc_single_threaded).read_volatile() != 0 }
+    }
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
+/// Whose child a new process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Child {
+    /// The caller's.
+    Own,
+    /// That of the caller's own parent.
+    Sibling,
+}
+
+/// As [`fork`], for a process with one thread; the child is in the namespaces that the `CLONE_NEW…` flags name, and in this cgroup of
+/// version 2.
+pub fn start(namespaces: libc::c_int, child: Child, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Pid>> {
+    const CLONE_INTO_CGROUP: u64 = 1 << 33;
+    let (parent, signal) = match child {
+        Child::Own => (0, libc::SIGCHLD),
+        // It has the signal of its sibling then: clone(2).
+        Child::Sibling => (libc::CLONE_PARENT, 0),
+    };
+    // SAFETY: all zero is valid, and means nothing but what is set below.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = (namespaces | parent) as u32 as u64;
+    arguments.exit_signal = signal as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and with no stack this is `fork`. The structure lives for the call and its size is passed. The caller has
     // one thread, so that no lock of the C library is held by another.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
-    Ok(Pid::from_raw(pid as i32))
+    match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) }) {
+        // Filters that cannot look behind a pointer forbid it: those of container engines, with ENOSYS.
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() => {
+            let flags = (namespaces | parent | signal) as libc::c_ulong;
+            // SAFETY: as above; arguments that are zero are unused in any order.
+            let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0usize, 0usize, 0usize, 0usize) })?;
+            Ok(Pid::from_raw(pid as i32))
+        }
+        pid => Ok(Pid::from_raw(pid? as i32)),
+    }
+}
+
+/// Starts a child that has the caller's memory, not a copy of it; the caller goes on when the child has executed a program or ended.
+/// What the child does must not leave by a panic. Only for a process with one thread.
+pub fn start_in_our_memory(work: &mut dyn FnMut()) -> io::Result<Pid> {
+    extern "C" fn enter(work: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it is the pointer below, to a value that lives as long as the caller waits.
+        let work = unsafe { &mut *work.cast::<&mut dyn FnMut()>() };
+        work();
+        127
+    }
+    // Pages that nothing is written to do not exist.
+    const STACK: usize = 256 * 1024;
+    let mut stack: Vec<u128> = Vec::with_capacity(STACK / size_of::<u128>());
+    let mut work = work;
+    // SAFETY: the stack grows downwards from its end, which is aligned, and outlives the child's use of it, as the caller waits for
+    // `exec` or the end (CLONE_VFORK). Descriptors, signal handlers and the working directory are the child's own.
+    let pid = check(unsafe {
+        libc::clone(
+            enter,
+            stack.spare_capacity_mut().as_mut_ptr_range().end.cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut work).cast(),
+        )
+    })?;
+    Pid::from_raw(pid as i32).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Lets a program that is to be started join cgroups, by writing `0` to these files, and end with the thread that starts it.
+pub fn end_with_us_in(command: &mut std::process::Command, cgroups: Vec<std::fs::File>) {
+    use std::os::unix::process::CommandExt;
+    let begin = move || {
+        for file in &cgroups {
+            rustix::io::write(file, b"0")?;
+        }
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls on descriptors that were open before, and allocates nothing.
+    unsafe { command.pre_exec(begin) };
 }
 
 /// Ends this process without running what the parent wanted run at its own end.
@@ -176,14 +261,17 @@ pub fn execute(program: &CStr, arguments: &Strings, environment: &Strings) -> io
 /// not SIGPIPE, which Rust programs ignore on their own account.
 pub fn reset_signals(keep_ignored: bool) {
     for signal in 1..=64 {
-        if keep_ignored && signal != libc::SIGPIPE && is_ignored(signal) {
-            continue;
-        }
         // The bare call, as the C library hides two signals that a careless parent may have ignored.
-        let default = [0u64; 4];
-        let none = std::ptr::null_mut::<u64>();
-        // SAFETY: an all-zero action of the kernel (at most 32 bytes) is SIG_DFL without flags; SIGKILL and SIGSTOP fail, harmlessly.
-        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8usize) };
+        let (default, mut before) = ([0u64; 4], [0u64; 4]);
+        // SAFETY: an all-zero action of the kernel (at most 32 bytes) is SIG_DFL without flags, and one as large is filled; SIGKILL and
+        // SIGSTOP fail, harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), before.as_mut_ptr(), 8usize) };
+        if keep_ignored && signal != libc::SIGPIPE && before[0] == libc::SIG_IGN as u64 {
+            // SAFETY: as above; what is put back is what the kernel gave.
+            unsafe {
+                libc::syscall(libc::SYS_rt_sigaction, signal, before.as_ptr(), std::ptr::null_mut::<u64>(), 8usize)
+            };
+        }
     }
     // SAFETY: an all-zero set is valid and is made empty; the old mask is not wanted.
     unsafe {
@@ -443,8 +531,8 @@ pub fn loopback_up() -> io::Result<()> {
         let mut request: libc::ifreq = std::mem::zeroed();
         request.ifr_name[0] = b'l' as libc::c_char;
         request.ifr_name[1] = b'o' as libc::c_char;
-        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request))?;
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        // A new one has no other flag that could be changed.
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_LOOPBACK) as libc::c_short;
         check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request)).map(drop)
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::thread::CapabilitySet;
 
+use super::small;
 use crate::{Capabilities, Error, Network, Sandbox};
 
 /// When the user namespace is made.
@@ -49,10 +50,10 @@ impl UserNamespace {
         let directory = Path::new("/proc").join(pid.to_string());
         if self == Self::First {
             // An ordinary user may map a group only once nobody can drop groups any more: user_namespaces(7).
-            fs::write(directory.join("setgroups"), "deny")?;
+            small::write(directory.join("setgroups"), "deny")?;
         }
-        fs::write(directory.join("uid_map"), &maps.0)?;
-        fs::write(directory.join("gid_map"), &maps.1)
+        small::write(directory.join("uid_map"), &maps.0)?;
+        small::write(directory.join("gid_map"), &maps.1)
     }
 }
 
@@ -69,20 +70,20 @@ pub fn is_initial() -> bool {
 
 /// Whether groups cannot be dropped here: for whoever is root only in a namespace that an ordinary user made.
 pub fn keeps_groups() -> bool {
-    fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+    small::read_text("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Whether this process may give a file to any user at all: root, and not in a user namespace that has only some of them.
 pub fn has_every_user() -> bool {
     let whole = |path: &str| {
-        let map = fs::read_to_string(path).unwrap_or_default();
+        let map = small::read_text(path).unwrap_or_default();
         map.split_whitespace().eq(["0", "0", "4294967295"])
     };
     is_privileged() && whole("/proc/self/uid_map") && whole("/proc/self/gid_map")
 }
 
 fn identity(path: &str) -> io::Result<String> {
-    let map = fs::read_to_string(path)?;
+    let map = small::read_text(path)?;
     let mut lines = String::new();
     for line in map.lines() {
         let mut fields = line.split_ascii_whitespace();

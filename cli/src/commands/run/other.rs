@@ -1,0 +1,27 @@
+//! `--runtime`: which program it is.
+
+use std::path::PathBuf;
+
+use crate::args::runner::{BackendChoice, WhereOptions};
+use crate::context::{Context, absolute};
+use crate::error::{Failure, Result, code};
+
+/// The runtime's program, if one is named. A name is looked for along the caller's PATH.
+pub fn find(options: &WhereOptions, context: &Context) -> Result<Option<PathBuf>> {
+    let Some(given) = &options.runtime else { return Ok(None) };
+    if options.backend.is_some_and(|backend| backend != BackendChoice::Native) {
+        let failure = Failure::new(code::USAGE, "--runtime is for runs on this kernel");
+        return Err(failure.hint("leave --backend away: in a container forge itself runs the program"));
+    }
+    let path = if given.components().count() > 1 { absolute(given).ok() } else { on_path(given, context) };
+    path.filter(|path| path.is_file()).map(Some).ok_or_else(|| {
+        let failure = Failure::new(code::NOT_FOUND, format!("--runtime: there is no `{}` here", given.display()));
+        failure.hint("crun, runc and youki come with most distributions; without --runtime forge needs none of them")
+    })
+}
+
+/// A program of the caller's PATH.
+pub fn on_path(name: &std::path::Path, context: &Context) -> Option<PathBuf> {
+    let path = context.variable("PATH").cloned().unwrap_or_default();
+    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
+}
