@@ -1,4 +1,5 @@
-//! The OCI runtime specification (1.2), MUST by MUST: what the Go suite `runtime-tools` asks of a runtime, asked of ours.
+//! The OCI runtime specification (1.2): operations, states, hooks, the process, namespaces, devices, mounts, masks, seccomp. What the Go
+//! suite `runtime-tools` asks of a runtime is asked of ours in the specification's own sentences.
 //!
 //! The suite is judged by a peer: `OCI_RUNTIME=crun OCI_RUNTIME_OPTIONS=--cgroup-manager=disabled cargo test … specification::`
 //! asks another runtime the same.

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What it takes to run /bin/true in a formation, against other ways to run it: medians of interleaved runs on one core, as ratios.
 
-    bench.py --forge FORGE --store STORE --formation ID --root DIR [--sif FILE] [--runs 50] [--launchers 8]
+    bench.py --forge FORGE --store STORE --formation ID --root DIR [--sif FILE] [--runner] [--runs 50] [--launchers 8]
 
 DIR is the same root as a directory (`forge bundle` makes one: DIR/rootfs). What is not installed is left out and said. Each run is a cold
 process, with all of the default isolation; forge also sets a limit of memory and of processes. Pause between runs: the kernel takes
-network namespaces apart behind the answer, and would charge the next run for it.
+network namespaces apart behind the answer, and would charge the next run for it. With --runner, forge in a container of podman's against
+podman itself, both on overlay storage. It can be started among the peers: `sid python3 bench.py …`.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile, time
+import argparse, glob, json, os, shutil, subprocess, sys, tempfile, time
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--forge", required=True)
@@ -15,6 +16,7 @@ parser.add_argument("--store", required=True)
 parser.add_argument("--formation", required=True)
 parser.add_argument("--root", required=True)
 parser.add_argument("--sif")
+parser.add_argument("--runner", action="store_true")
 parser.add_argument("--runs", type=int, default=50)
 parser.add_argument("--launchers", type=int, default=8)
 parser.add_argument("--core", type=int, default=0)
@@ -22,6 +24,13 @@ parser.add_argument("--pause", type=float, default=0.01)
 arguments = parser.parse_args()
 
 scratch = tempfile.mkdtemp(prefix="bench-run-")
+
+
+def median(values):
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
 bundle = os.path.join(scratch, "bundle")
 os.makedirs(bundle)
 
@@ -51,13 +60,22 @@ if shutil.which("crun"):
     configure("crun")
     state = os.path.join(scratch, "crun")
     ways["crun, cgroups disabled"] = ["crun", "--root", state, "--cgroup-manager=disabled", "run", "-b", bundle, "NAME"]
+quiet = ["--cgroups=disabled", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+storage = ["--root", f"{scratch}/podman", "--runroot", f"{scratch}/podman-run", "--storage-driver=overlay"]
 if shutil.which("podman"):
-    quiet = ["--cgroups=disabled", "--network=none", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-    ways["podman"] = ["podman", "run", "--rm", *quiet, "--rootfs", arguments.root + ":O", "/bin/true"]
-if shutil.which("apptainer") and arguments.sif:
-    ways["Apptainer on the SIF"] = ["apptainer", "exec", "--no-privs", "--containall", arguments.sif, "/bin/true"]
+    ways["podman"] = ["podman", *storage, "run", "--rm", *quiet, "--rootfs", arguments.root + ":O", "/bin/true"]
+if arguments.sif:
+    ways["forge, SIF in place"] = [arguments.forge, "run", "--trust", arguments.sif, "--", "/bin/true"]
+    if shutil.which("apptainer"):
+        ways["Apptainer on the SIF"] = ["apptainer", "exec", "--no-privs", "--containall", arguments.sif, "/bin/true"]
 
-environment = {"PATH": os.environ["PATH"], "HOME": scratch, "FORGE_STORE": arguments.store}
+environment = {
+    "PATH": os.environ["PATH"],
+    "HOME": scratch,
+    "FORGE_STORE": arguments.store,
+    "FORGE_RUNNER_ENGINE": " ".join(["podman", *storage]),
+    "FORGE_RUNNER_OPTIONS": "--cgroups=disabled",
+}
 counter = 0
 
 
@@ -79,12 +97,15 @@ def once(way):
 os.sched_setaffinity(0, {arguments.core})
 for name, way in list(ways.items()):
     # Twice: the first may lay something out.
-    code = max(once(command(way))[0] for _ in range(2))
+    try:
+        code = max(once(command(way))[0] for _ in range(2))
+    except FileNotFoundError:
+        code = "no such program"
     if code != 0:
         print(f"left out: {name} exits with {code}", file=sys.stderr)
         del ways[name]
 
-slow = {name for name in ways if name in ("podman", "Apptainer on the SIF")}
+slow = {name for name in ways if name in ("podman", "forge, SIF in place", "Apptainer on the SIF")}
 walls, works, sizes = ({name: [] for name in ways} for _ in range(3))
 for number in range(arguments.runs):
     for name, way in ways.items():
@@ -95,13 +116,53 @@ for number in range(arguments.runs):
         walls[name].append(wall), works[name].append(work), sizes[name].append(size)
         time.sleep(arguments.pause)
 
-own = statistics.median(walls["forge"])
+own = median(walls["forge"])
 print(f"{'':28} {'ms':>8} {'p5':>8} {'cpu ms':>8} {'forge is':>9} {'kB':>8}")
 for name in ways:
     ordered = sorted(walls[name])
-    median, low = statistics.median(ordered), ordered[len(ordered) // 20]
-    ratio = f"{own / median:.3f}"
-    print(f"{name:28} {median:8.2f} {low:8.2f} {statistics.median(works[name]):8.2f} {ratio:>9} {max(sizes[name]):8}")
+    middle, low = median(ordered), ordered[len(ordered) // 20]
+    ratio = f"{own / middle:.3f}"
+    print(f"{name:28} {middle:8.2f} {low:8.2f} {median(works[name]):8.2f} {ratio:>9} {max(sizes[name]):8}")
+
+if "Apptainer on the SIF" in ways:
+    sif = median(walls["Apptainer on the SIF"])
+    print(f"\na SIF in place is {median(walls['forge, SIF in place']) / sif:.3f} of Apptainer's")
+    firsts = []
+    for _ in range(3):
+        for checkouts in glob.glob(os.path.join(arguments.store, "checkouts", "*")):
+            shutil.rmtree(checkouts)
+        code, wall, *_ = once(forge)
+        assert code == 0
+        firsts.append(wall)
+    print(f"first run without a checkout {median(firsts):.0f} ms, {median(firsts) / sif:.2f} of Apptainer's on the SIF")
+
+# What forge itself takes beside a program that only waits: what is its own, and its share of what others map too.
+child = subprocess.Popen([*forge[:-1], "/bin/sleep", "1000"], env=environment)
+time.sleep(0.5)
+below = [child.pid, *(int(word) for word in open(f"/proc/{child.pid}/task/{child.pid}/children").read().split())]
+sums = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
+for pid in below:
+    for line in open(f"/proc/{pid}/smaps_rollup"):
+        name, _, rest = line.partition(":")
+        if name in sums:
+            sums[name] += int(rest.split()[0])
+child.terminate(), child.wait()
+print(f"\nmemory of forge's {len(below)} processes beside a program: {sums['Pss']} kB in proportion, "
+      f"{sums['Private_Dirty']} kB of it written to and its own, {sums['Rss']} kB resident")
+
+if arguments.runner:
+    subprocess.run([arguments.forge, "runner", "build"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    pair = {"runner": [arguments.forge, "run", "--backend", "runner:podman", arguments.formation, "--", "/bin/true"],
+            "podman": ways.get("podman")}
+    times = {name: [] for name in pair}
+    for number in range(max(arguments.runs // 4, 10) + 1):
+        for name, way in pair.items():
+            code, wall, *_ = once(way)
+            assert code == 0, f"{name} exits with {code}"
+            if number:
+                times[name].append(wall)
+    print(f"\nrunner {median(times['runner']):.0f} ms, podman {median(times['podman']):.0f} ms: "
+          f"{median(times['runner']) / median(times['podman']):.2f}")
 
 os.sched_setaffinity(0, set(range(os.cpu_count())))
 print(f"\nruns a second, {arguments.launchers} launchers at once on {os.cpu_count()} cores")
