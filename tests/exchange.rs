@@ -199,14 +199,6 @@ fn another_runtime_runs_the_same_formation() {
     assert!(refused.code == Some(125) && refused.stderr.contains("ports"), "{}", refused.stderr);
     let both = world.forge(["run", "--runtime", "crun", "--backend", "runner", "box", "--", "true"]);
     assert_eq!(both.code, Some(125), "{}", both.stderr);
-    let Some(user) = boxed_for_user() else { return };
-    let theirs = user.forge(["run", "--runtime", "crun", "box", "--", "sh", "-c", "echo by $(id -u); exit 4"]);
-    assert_eq!((theirs.code, theirs.stdout.as_str()), (Some(4), "by 0\n"), "{}", theirs.stderr);
-}
-
-/// The same formation in an ordinary user's store.
-fn boxed_for_user() -> Option<World> {
-    boxed(World::of_ordinary_user()?)
 }
 
 fn rustix_is_root() -> bool {

@@ -345,8 +345,10 @@ fn read(bundle: &Path) -> Result<Spec> {
     if !process.cwd().is_absolute() {
         return Err(wrong("`process.cwd` is not absolute".to_owned()));
     }
-    if spec.linux().is_none() {
-        return Err(wrong("it is not for Linux".to_owned()));
+    let Some(linux) = spec.linux() else { return Err(wrong("it is not for Linux".to_owned())) };
+    let kinds: Vec<_> = linux.namespaces().iter().flatten().map(|namespace| namespace.typ()).collect();
+    if kinds.iter().enumerate().any(|(index, kind)| kinds[..index].contains(kind)) {
+        return Err(wrong("`linux.namespaces` names a kind twice".to_owned()));
     }
     Ok(spec)
 }

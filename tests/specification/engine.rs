@@ -15,7 +15,9 @@ fn podman_runs_a_container_by_it() {
     let root = judge.path("rootfs");
     let copied = Command::new("cp").arg("-a").arg(super::root().unwrap()).arg(&root).status().unwrap();
     assert!(copied.success());
-    let forge = judge.command(&[]).get_program().to_owned();
+    // Of a runtime by another name Podman does not believe that it can do without cgroups.
+    let forge = judge.path("crun");
+    std::os::unix::fs::symlink(judge.command(&[]).get_program(), &forge).unwrap();
     let podman = |options: &[&str], words: &[&str]| {
         let mut command = Command::new("podman");
         command.arg("--root").arg(judge.path("storage")).arg("--runroot").arg(judge.path("run"));

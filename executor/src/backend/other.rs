@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::Backend;
@@ -56,6 +57,10 @@ impl Backend for Other {
         }
         let size = sandbox.bounds.memory_files.or(sandbox.limits.memory);
         let mounted = MountedRoot::new(&sandbox.root, &self.directory, size)?;
+        if cgroups.given().all(|(_, how)| how == "cgroup v1") {
+            // crun (1.8) refuses the tree of version 2 beside those of version 1, of which it uses none here; nobody else sees this.
+            let _ = rustix::mount::unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH);
+        }
         let failed = |source| Error::File { action: "write", path: self.directory.clone(), source };
         let bundle = mounted.beside();
         let sandbox = &with_contents(sandbox, bundle).map_err(failed)?;

@@ -98,7 +98,7 @@ impl Prepared<'_> {
             namespaces |= libc::CLONE_NEWUSER;
             if self.privileged {
                 // Root opens what only root may reach while it still is root; process 1 is one user among none.
-                sources = Some(root::open(self.sandbox)?);
+                sources = Some(root::open(self.sandbox, true)?);
             }
         }
         let mut started = sys::start(namespaces, child, self.cgroups.entered());
@@ -142,7 +142,7 @@ impl Prepared<'_> {
             sys::run_on(cores.iter().copied()).doing("choose the processors")?;
         }
         rustix::process::umask(Mode::empty());
-        let sources = sources.map_or_else(|| root::open(self.sandbox), Ok)?;
+        let sources = sources.map_or_else(|| root::open(self.sandbox, false), Ok)?;
         let Entered { made, terminal, proc, kernel_settings } = root::enter(self.sandbox, sources, self.namespace)?;
         for point in made {
             self.channel.report(&Report::MountPoint(point.0));

@@ -228,6 +228,11 @@ fn escaped(path: &Path) -> Vec<u8> {
 fn own_user_and_mounts() -> Result<bool> {
     let failed = |source: io::Error| Error::Setup { action: "make a mount namespace".to_owned(), source };
     let users_own = !userns::is_privileged();
+    if users_own && !sys::has_one_thread() {
+        // Laying a formation out takes threads, and the kernel gives a user namespace to none of several.
+        let action = "make a user namespace, as the formation was laid out only now: run it once more".to_owned();
+        return Err(Error::Setup { action, source: io::ErrorKind::ResourceBusy.into() });
+    }
     if users_own {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         sys::unshare(libc::CLONE_NEWUSER).map_err(userns::refused)?;

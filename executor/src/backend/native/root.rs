@@ -35,6 +35,8 @@ pub struct Sources {
     terminal: Option<OwnedFd>,
     binds: Vec<OwnedFd>,
     host_devices: Vec<OwnedFd>,
+    /// Whether they are of the launcher's own namespaces, in whose mounts process 1 has no power: overlayfs takes them by path only.
+    is_launchers: bool,
 }
 
 /// What there is once the root is the process's own.
@@ -82,8 +84,8 @@ const MASKED: [(&str, bool); 10] = [
 /// Parts of /proc that can be read and not written.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// Opens everything of the host. Must happen in a mount namespace in which the caller has power.
-pub fn open(sandbox: &Sandbox) -> Result<Sources> {
+/// Opens everything of the host. Must happen in a mount namespace in which the caller has power: process 1, or the launcher for it.
+pub fn open(sandbox: &Sandbox, is_launchers: bool) -> Result<Sources> {
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let layer = |path: &PathBuf| copy_tree(path, false).doing(format!("open layer `{}`", path.display()));
     let layers = sandbox.root.layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
@@ -103,7 +105,7 @@ pub fn open(sandbox: &Sandbox) -> Result<Sources> {
     for device in &sandbox.devices {
         host_devices.push(clone_tree(&device.source, node, true).doing(format!("open `{}`", device.source.display()))?);
     }
-    Ok(Sources { layers, kept, terminal: open_terminal(sandbox, node), binds, host_devices })
+    Ok(Sources { layers, kept, terminal: open_terminal(sandbox, node), binds, host_devices, is_launchers })
 }
 
 /// The terminal on stdin, if the command gets it: its own name is in the host's /dev/pts, and `ttyname` finds `/dev/console` instead.
@@ -120,7 +122,7 @@ fn open_terminal(sandbox: &Sandbox, flags: MountAttrFlags) -> Option<OwnedFd> {
 impl Sources {
     /// All of them.
     pub fn files(&self) -> impl Iterator<Item = &OwnedFd> {
-        let Self { layers, kept, terminal, binds, host_devices } = self;
+        let Self { layers, kept, terminal, binds, host_devices, is_launchers: _ } = self;
         layers.iter().chain(kept).chain(terminal).chain(binds).chain(host_devices)
     }
 }

@@ -31,7 +31,10 @@ pub fn mount(
     make_upper(sources, scratch)?;
     // In a user namespace overlayfs may not use `trusted.overlay.*`; root's own runs may, which also works on a tmpfs of old kernels.
     let marks_for_users = !(namespace == UserNamespace::Last && userns::is_initial());
-    if let Ok(root) = by_descriptors(sources, scratch, marks_for_users) {
+    // A try that fails halfway leaves a mark in the work directory which the next one refuses: it is not made where it must fail.
+    if !sources.is_launchers
+        && let Ok(root) = by_descriptors(sources, scratch, marks_for_users)
+    {
         move_mount(&root, host).doing("mount the root over `/`")?;
         return Ok(root);
     }
