@@ -111,7 +111,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.persist(&path).map_err(|error| failed(error.error))?;
     // What was packed here may be mounted here by the kernel. Without this note it is unpacked first.
-    let _ = store.put_packed(digests.artifact);
+    let _ = store.put_packed(artifact);
     if let Err(error) = packed.remember(&store, &path) {
         // It is only that the next one will take longer.
         eprintln!("cannot remember what lies where in it: {error}");
