@@ -11,7 +11,7 @@ pub struct ParityArguments {
     /// A digest, prefix or name
     #[arg(value_name = "FORMATION")]
     pub formation: String,
-    /// Only these backends: native, native:user, runner:podman, runner:docker, crun, runc, youki [default: all that are here]
+    /// Only these backends: native, native:user, runner:podman, runner:docker [default: all of these that are here]; and the runtimes crun, runc, youki, which never see quite the same
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub on: Vec<String>,
     /// Signs the report with this secret key (ed25519 in PEM), beside it: FILE.sig

@@ -75,6 +75,11 @@ pub fn run(arguments: &ParityArguments, context: &Context) -> Result<ExitCode> {
         if !arguments.on.is_empty() && !asked_for {
             continue;
         }
+        // They have differences of their own: HOME is set, no process 1 of ours, other flags of mounts.
+        if way.runtime.is_some() && !asked_for {
+            skipped.push((way.name, format!("only if it is named: --on native,{}", way.name)));
+            continue;
+        }
         match reason_to_skip(way, &store, &formation.platform, context)? {
             Some(reason) if asked_for => {
                 return Err(Failure::new(code::NOT_FOUND, format!("backend {} is not here: {reason}", way.name)));

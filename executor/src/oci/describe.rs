@@ -117,7 +117,7 @@ fn mounts(sandbox: &Sandbox, is_ordinary: bool) -> Value {
     }
     let mut mounts = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }),
-        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }),
+        json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"] }),
         json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": pts }),
         memory(Path::new("/dev/shm"), 0o1777, size),
         memory(Path::new("/tmp"), 0o1777, size),
