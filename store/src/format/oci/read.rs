@@ -421,8 +421,10 @@ pub fn read_layer(
 /// Takes in a layer's entries; those that stand for something removed are told by their names.
 fn take_in(archive: &mut Archive<impl Read>, unpacker: &mut Unpacker<'_, View<'_>>) -> Result<()> {
     while let Some(entry) = archive.next().map_err(|problem| unpacker.problem(problem))? {
-        let path = unpacker.path(&entry.path)?;
-        let Some((name, parent)) = path.0.split_last().filter(|(name, _)| name.as_bytes().starts_with(WHITEOUT)) else {
+        // Not read as a path at once: with the mark before it, a name may be longer than any name that is kept.
+        let parts = entry.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+        let parts: Vec<&[u8]> = parts.collect();
+        let Some((name, parent)) = parts.split_last().filter(|(name, _)| name.starts_with(WHITEOUT)) else {
             let taken = unpacker.entry(archive, entry);
             if let Some(error) = unpacker.growing.failure.take() {
                 return Err(error);
@@ -430,8 +432,8 @@ fn take_in(archive: &mut Archive<impl Read>, unpacker: &mut Unpacker<'_, View<'_
             taken?;
             continue;
         };
-        let parent = RelativePath(parent.to_vec());
-        let hidden = match name.as_bytes() {
+        let parent = unpacker.path(&parent.join(&b'/'))?;
+        let hidden = match *name {
             OPAQUE => unpacker.growing.make_opaque(&parent),
             // Other notes of aufs, which mean nothing outside of it.
             note if note.starts_with(b".wh..wh.") => Ok(()),

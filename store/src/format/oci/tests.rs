@@ -471,6 +471,19 @@ fn what_was_compressed_is_used_again_unless_everything_is_to_be_made_anew() {
 }
 
 #[test]
+fn a_name_as_long_as_names_may_be_is_removed_all_the_same() {
+    let world = World::new();
+    let longest = "n".repeat(255);
+    let lower = tree(&world, 0o755, [(longest.as_str(), file(&world, "a")), ("b", file(&world, "b"))]);
+    let mut removing = Delta::whole(tree(&world, 0o755, []));
+    removing.removed.insert(RelativePath::parse(longest.as_bytes()).unwrap());
+    let deltas = [Delta::whole(lower), removing].map(|delta| world.store.put_delta(&delta).unwrap());
+    let archive = packed(&world, layered(&world, &deltas), "longest.tar");
+    let elsewhere = World::new();
+    assert_eq!(flat(&elsewhere, import(&elsewhere, &archive).unwrap().root), ["/b b"]);
+}
+
+#[test]
 fn a_layer_cannot_hold_a_name_that_removes() {
     let world = World::new();
     let root = tree(&world, 0o755, [(".wh.a", file(&world, "a"))]);
