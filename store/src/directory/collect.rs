@@ -98,7 +98,7 @@ impl Store {
         let mut read = HashMap::new();
         let mut marked = Marked::default();
         self.mark_roots(&mut marked)?;
-        let taken = room.take()?;
+        let taken = room.take(self)?;
         let mut uses = self.read_leases(&mut read)?;
         drop(taken);
         marked.uses(self, uses.drain(..))?;
@@ -107,7 +107,7 @@ impl Store {
         let mut packed = self.sort_packs(&marked)?;
 
         // Now for good: leases before names, for who names something notes it first.
-        let taken = room.take()?;
+        let taken = room.take(self)?;
         marked.uses(self, self.read_leases(&mut read)?)?;
         self.mark_roots(&mut marked)?;
         dead.retain(&marked);
@@ -125,7 +125,7 @@ impl Store {
         let mut collected = Collected::default();
         let mut noted: HashSet<Use> = HashSet::new();
         for slice in dead.slices(SLICE) {
-            let taken = room.take()?;
+            let taken = room.take(self)?;
             noted.extend(self.read_leases(&mut read)?);
             let sweep = Sweep { store: self, dry_run: false, noted: &noted, moved: Mutex::default() };
             collected = collected + sweep.all(slice)?;
@@ -145,7 +145,7 @@ impl Store {
         self.remove_rests()?;
         // What is deleted must not come back after a crash without being given up any more.
         rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))?;
-        let _taken = room.take()?;
+        let _taken = room.take(self)?;
         self.end_doom()?;
         self.remove_dead_leases()?;
         Ok(collected)

@@ -170,7 +170,18 @@ impl Store {
 
     /// Forgets what this process noted: whoever collects knows what it does not need.
     pub(super) fn forget_notes(&self) {
+        self.end_stay();
         *self.notes.0.lock().unwrap_or_else(PoisonError::into_inner) = State::None;
+    }
+
+    /// Leaves the room if this process stays in it. A collection that could not note something (the disk is full, which is why it was
+    /// called) would wait for itself for ever.
+    fn end_stay(&self) {
+        let mut state = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Staying) {
+            let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+            *state = State::None;
+        }
     }
 
     /// Does something that collection must see as a whole or not at all.
@@ -303,8 +314,9 @@ impl Room {
         Ok(Self { _collecting: collecting, gate, directory, gate_path: store.full(GATE) })
     }
 
-    /// Waits until nobody else is in the room, and keeps all out until dropped.
-    pub fn take(&self) -> Result<Taken<'_>> {
+    /// Waits until nobody else is in the room, and keeps all out until dropped. `store` is the one that collects.
+    pub fn take(&self, store: &Store) -> Result<Taken<'_>> {
+        store.end_stay();
         let failed = |errno| failed("lock", &self.gate_path)(errno);
         lock(&self.gate, FlockOperation::LockExclusive).map_err(failed)?;
         let taken = Taken { room: self };
@@ -327,5 +339,40 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let _ = rustix::fs::flock(&self.room.directory, FlockOperation::Unlock);
         let _ = rustix::fs::flock(&self.room.gate, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::world;
+    use super::*;
+
+    /// It waited for itself: found by a disk that was full.
+    #[test]
+    fn a_collection_that_can_note_nothing_ends() {
+        let world = world();
+        let tree = world.tree(0o755, [("a", world.file("a", 0o644))]);
+        let stay = || {
+            world.store.forget_notes();
+            *world.store.notes.0.lock().unwrap() = State::Staying;
+            world.store.enter();
+        };
+        stay();
+        world.store.collect(false).unwrap();
+        assert!(!world.store.has_tree(tree));
+        let room = Room::of(&world.store).unwrap();
+        stay();
+        drop(room.take(&world.store).unwrap());
+        // Somebody else's stay is waited for: here it is over before.
+        stay();
+        let other = Store::open(world.store.path()).unwrap();
+        let leaves = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| room.take(&other).is_ok());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waits.is_finished());
+            world.store.end_stay();
+            waits.join().unwrap()
+        });
+        assert!(leaves);
     }
 }

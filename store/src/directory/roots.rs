@@ -158,7 +158,8 @@ impl Store {
         }
         let relative = format!("roots/{name}");
         match rustix::fs::unlinkat(&self.directory, &relative, AtFlags::empty()) {
-            Ok(()) => Ok(true),
+            // Who was told that a name is gone does not find it again after a power cut.
+            Ok(()) => self.sync_directory("roots").map(|()| true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(failed("remove", self.full(&relative))(errno)),
         }
@@ -188,7 +189,7 @@ impl Store {
     pub fn remove_pin(&self, id: FormationId) -> Result<bool> {
         let relative = format!("pins/{id}");
         match rustix::fs::unlinkat(&self.directory, &relative, AtFlags::empty()) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.sync_directory("pins").map(|()| true),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(failed("remove", self.full(&relative))(errno)),
         }

@@ -87,7 +87,7 @@ impl Store {
         let anew = group.len() > 1 || group.iter().all(Sorted::is_mostly_dead);
         let any = group.iter().any(|one| !one.live.is_empty());
         let copied = if anew && any { Some(self.copy_live(group)?) } else { None };
-        let _taken = room.take()?;
+        let _taken = room.take(self)?;
         let noted = noted()?;
         let late = group.iter().any(|one| one.dead().any(|object| noted.contains(&object)));
         let mut collected = Collected::default();

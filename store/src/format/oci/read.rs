@@ -15,7 +15,7 @@ use crate::directory::{Claim, LayerRecord};
 use crate::format::tar::read::Archive;
 use crate::format::tar::unpack::{Unpacker, unreadable};
 use crate::format::{Bounds, Dropped, Imported, Inspection, Part, unpacked};
-use crate::{Delta, DeltaId, Error, Name, RelativePath, Result, Store, TreeId};
+use crate::{Delta, DeltaId, Error, Name, Result, Store, TreeId};
 
 /// Indexes in indexes.
 const DEEPEST_INDEX: usize = 4;
