@@ -18,7 +18,12 @@ pub fn run(context: &Context) -> Result<ExitCode> {
     }
     let (mut rows, mut records) = (Vec::new(), Vec::new());
     for id in store.formations()? {
-        let (formation, record) = (store.formation(id)?, store.record(id)?);
+        let formation = match store.formation(id) {
+            // Collected meanwhile, or given up by a collection that was killed.
+            Err(store::Error::NotFound { kind: "formation", .. }) => continue,
+            formation => formation?,
+        };
+        let record = store.record(id)?;
         // A formation whose objects are not all here is listed as what its record tells.
         let size = store.known_extent(formation.root).map(|extent| extent.bytes);
         let size = size.unwrap_or_else(|_| record.layers.iter().map(|layer| layer.size).sum());
