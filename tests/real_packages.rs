@@ -11,32 +11,21 @@ use crate::world::{Ran, World, have, is_root};
 
 /// Builds an example of the documentation; gives its id.
 fn example(world: &World, name: &str) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name);
-    let mut open = vec![source.clone()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory).unwrap().flatten() {
-            let path = entry.path();
-            let below = path.strip_prefix(&source).unwrap().display().to_string();
-            if path.is_dir() {
-                open.push(path);
-            } else if below != "forge.lock" {
-                world.write(&below, &fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples").join(name), world);
+    // What the network decides now.
+    let _ = fs::remove_file(world.path("project/forge.lock"));
     let built = world.forge(["build", "."]);
     built.ok();
     built.id()
 }
 
-/// Copies a world's project into another's.
-fn copy_project(from: &World, to: &World) {
-    let source = from.path("project");
-    let mut open = vec![source.clone()];
+/// Copies the files of a directory into a world's project.
+fn copy(source: &Path, to: &World) {
+    let mut open = vec![source.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).unwrap().flatten() {
             let path = entry.path();
-            let below = path.strip_prefix(&source).unwrap().display().to_string();
+            let below = path.strip_prefix(source).unwrap().display().to_string();
             if path.is_dir() {
                 open.push(path);
             } else {
@@ -58,13 +47,13 @@ fn judged(world: &World, said: &str) -> String {
     world.forge(["push", "--sources", &id, &peer]).ok();
     if have("unshare") && is_root() {
         let other = World::new();
-        copy_project(world, &other);
+        copy(&world.path("project"), &other);
         other.forge(["remote", "add", "team", &peer]).ok();
         let again = other.wrapped(&["unshare", "-n"], ["build", "--locked", "."]).output().unwrap();
         assert_eq!(Ran::of(again).ok().id(), id, "without network");
     }
     if let Some(user) = World::of_ordinary_user() {
-        copy_project(world, &user);
+        copy(&world.path("project"), &user);
         let built = user.forge(["build", "--locked", "."]);
         assert_eq!(built.ok().id(), id, "an ordinary user");
         assert_eq!(user.forge(["run", &id]).ok().stdout, ran.stdout);
