@@ -1,12 +1,12 @@
 //! Registries from the command line, judged by one that is not ours: `docker-registry` on a loopback port.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::{Ran, World, have, small};
+use crate::world::{Ran, World, free_port, have, small};
 
 /// A registry with its own directory; ends with the test.
 struct Registry {
@@ -22,8 +22,7 @@ impl Registry {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let host = format!("127.0.0.1:{port}");
+        let host = format!("127.0.0.1:{}", free_port());
         let path = |name: &str| directory.path().join(name).display().to_string();
         // `htpasswd -nbB -C 4 user password`
         fs::write(path("htpasswd"), "user:$2y$04$Fe3IGkbO3xYzVjjyH/tHzeZXuLbHo/vp7owiSN5Kpo.FbXydjBLNW\n").unwrap();

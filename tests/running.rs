@@ -6,16 +6,12 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, is_root, small};
+use crate::world::{World, free_port, is_root, small};
 
 /// The JSON record of a run, which is the last line on stderr that looks like one.
 fn record(stderr: &str) -> serde_json::Value {
     let line = stderr.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("no record: {stderr}"));
     serde_json::from_str(line).expect("a record is JSON")
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port()
 }
 
 #[test]
@@ -146,7 +142,7 @@ fn a_closed_network_is_reached_where_a_port_is_published() {
         socket(my $u, PF_INET, SOCK_DGRAM, 0); bind($u, sockaddr_in(53, INADDR_ANY)) or die $!; \
         print STDERR \"ready\\n\"; \
         accept(my $c, $t); my $line = <$c>; syswrite $c, \"heard $line\"; close $c; \
-        my $from = recv($u, my $word, 100, 0); send($u, \"and $word\", 0, $from); sleep 1";
+        my $from = recv($u, my $word, 100, 0); send($u, \"and $word\", 0, $from)";
     let published = [format!("{tcp}:80"), format!("127.0.0.1:{udp}:53/udp")];
     let mut command = world.command([
         "run",

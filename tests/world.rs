@@ -3,11 +3,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A user that owns nothing, for tests that start as root.
 pub const NOBODY: u32 = 61_234;
@@ -160,6 +162,15 @@ impl Ran {
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// A port of this machine that nobody has: below those that the kernel gives to whoever connects, as other tests do all the time.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (0..10_000)
+        .map(|_| 10_000 + (std::process::id() as u16 % 100 * 100 + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+        .expect("a free port")
 }
 
 /// Whether a program that judges us is here.

@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{World, chain, is_root};
@@ -340,9 +341,26 @@ fn a_device_and_a_made_file_are_shown() {
     assert!(!world.lower().join("etc/hosts").exists());
 }
 
-/// A port of the host's side that nobody has.
+/// A port of the host's side that nobody has: below those that the kernel gives to whoever connects. It is not bound to find out: what
+/// another test forks just then would keep it for a moment.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    (0..10_000)
+        .map(|_| 20_000 + (std::process::id() as u16 % 100 * 100 + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000)
+        .find(|port| TcpStream::connect(("127.0.0.1", *port)).is_err())
+        .unwrap()
+}
+
+/// What holds soon: a process that another test just forked has our sockets until it closes them.
+fn soon<T>(attempt: impl Fn() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "not soon");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -372,8 +390,32 @@ fn a_published_port_is_reached_and_nothing_else_opens() {
     assert_eq!(client.join().unwrap(), "heard question\n", "{outcome:?} {}", world.stderr());
     assert_eq!(world.stdout(), "lo\n");
     // With the run the listener has gone.
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    let _taken = soon(|| TcpListener::bind(("127.0.0.1", port)).ok());
     // A port that somebody has is said before anything begins.
-    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     assert!(matches!(world.run(&["true"]), Err(Error::Port { .. })));
+}
+
+#[test]
+fn what_was_answered_last_arrives() {
+    let Some(mut world) = World::new() else { return };
+    let port = free_port();
+    let address = "127.0.0.1".parse().unwrap();
+    world.sandbox.published = vec![Published { address, outside: port, inside: "80".parse().unwrap() }];
+    world.sandbox.limits.timeout_millis = Some(60_000);
+    let client = std::thread::spawn(move || {
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(40), "nobody answers");
+            std::thread::sleep(Duration::from_millis(20));
+            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            if !answer.is_empty() {
+                return answer.len();
+            }
+        }
+    });
+    // The command ends with its answer: megabytes are on their way then.
+    let outcome = world.run(&["sh", "-c", "exec nc -l -p 80 -e head -c 3000000 /dev/zero"]).unwrap();
+    assert_eq!(client.join().unwrap(), 3_000_000, "{outcome:?} {}", world.stderr());
 }

@@ -8,8 +8,9 @@
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Pid, Signal};
 use store::formation::Protocol;
 
@@ -25,6 +26,17 @@ enum Listener {
     Streams(TcpListener, u16),
     Datagrams(UdpSocket, u16),
 }
+
+/// The process that passes on.
+#[derive(Debug)]
+pub struct Forwarder {
+    pid: Pid,
+    /// Written to when every process inside has gone. That it is closed would not be seen while another thread's fork has it.
+    lasts: OwnedFd,
+}
+
+/// How long those outside may take to accept what a run wrote last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Sockets of the host's side, bound before the run begins: that a port is taken is known at once, and nobody is turned away who comes
 /// early.
@@ -53,22 +65,23 @@ impl Listeners {
     }
 
     /// Starts the process that passes on, and waits until it is in the namespace. It dies with this one.
-    pub fn serve(&self, user: &OwnedFd, network: &OwnedFd, privileged: bool) -> io::Result<Pid> {
+    pub fn serve(&self, user: &OwnedFd, network: &OwnedFd, privileged: bool) -> io::Result<Forwarder> {
         let (ready, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (over, lasts) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let Some(pid) = sys::fork()? else {
-            drop(ready);
+            drop((ready, lasts));
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                self.enter(user.as_fd(), network.as_fd(), privileged, told.as_raw_fd())?;
+                self.enter(user.as_fd(), network.as_fd(), privileged, &[told.as_raw_fd(), over.as_raw_fd()])?;
                 rustix::io::write(&told, b"+")?;
                 drop(told);
-                self.pass_on()
+                self.pass_on(over.as_fd())
             }));
             sys::exit(i32::from(!matches!(result, Ok(Ok(())))))
         };
-        drop(told);
+        drop((told, over));
         let mut byte = [0];
         match rustix::io::retry_on_intr(|| rustix::io::read(&ready, &mut byte))? {
-            1 => Ok(pid),
+            1 => Ok(Forwarder { pid, lasts }),
             _ => {
                 let _ = sys::wait(Some(pid), true);
                 Err(io::Error::other("the process that forwards them could not enter the network namespace"))
@@ -76,10 +89,17 @@ impl Listeners {
         }
     }
 
-    fn enter(&self, user: BorrowedFd<'_>, network: BorrowedFd<'_>, privileged: bool, told: RawFd) -> io::Result<()> {
+    fn enter(
+        &self,
+        user: BorrowedFd<'_>,
+        network: BorrowedFd<'_>,
+        privileged: bool,
+        others: &[RawFd],
+    ) -> io::Result<()> {
         let die_with_parent = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         die_with_parent()?;
-        let mut keep: Vec<RawFd> = vec![user.as_raw_fd(), network.as_raw_fd(), told];
+        let mut keep: Vec<RawFd> = vec![user.as_raw_fd(), network.as_raw_fd()];
+        keep.extend(others);
         keep.extend(self.0.iter().map(|listener| listener.fd().as_raw_fd()));
         sys::close_all_but(&mut keep)?;
         // What the caller reads to the end must not stay open here.
@@ -108,23 +128,38 @@ impl Listeners {
         Ok(())
     }
 
-    /// Accepts and passes on, for as long as the run lasts.
-    fn pass_on(&self) -> io::Result<()> {
+    /// Accepts and passes on for as long as the run lasts, and then what those inside wrote before they ended.
+    fn pass_on(&self, over: BorrowedFd<'_>) -> io::Result<()> {
         let mut streams = streams::Streams::default();
         let mut datagrams = datagrams::Datagrams::default();
+        let mut deadline: Option<Instant> = None;
         loop {
             let mut polled = Vec::new();
             for listener in &self.0 {
                 // Where there is no room for more, those who come wait in the kernel's queue.
                 let wanted = matches!(listener, Listener::Datagrams(..)) || streams.has_room();
-                let events = if wanted { PollFlags::IN } else { PollFlags::empty() };
+                let events = if wanted && deadline.is_none() { PollFlags::IN } else { PollFlags::empty() };
                 polled.push(PollFd::from_borrowed_fd(listener.fd(), events));
             }
             let own = polled.len();
             let about = streams.wanted(&mut polled);
             let middle = polled.len();
             datagrams.wanted(&mut polled);
-            match rustix::event::poll(&mut polled, datagrams.timeout().as_ref()) {
+            let end = polled.len();
+            let timeout = match deadline {
+                None => {
+                    polled.push(PollFd::from_borrowed_fd(over, PollFlags::IN));
+                    datagrams.timeout()
+                }
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() || streams.are_done() {
+                        return Ok(());
+                    }
+                    Some(Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) })
+                }
+            };
+            match rustix::event::poll(&mut polled, timeout.as_ref()) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
@@ -134,7 +169,7 @@ impl Listeners {
             let is_ready = |(index, events): (&usize, &PollFlags)| (!events.is_empty()).then_some(*index);
             streams.proceed(&about.iter().zip(&ready[own..middle]).filter_map(is_ready).collect());
             let sockets: Vec<Option<&UdpSocket>> = self.0.iter().map(Listener::datagrams).collect();
-            datagrams.answers(&sockets, &ready[middle..]);
+            datagrams.answers(&sockets, &ready[middle..end]);
             for (index, listener) in self.0.iter().enumerate() {
                 if ready[index].is_empty() {
                     continue;
@@ -144,7 +179,23 @@ impl Listeners {
                     Listener::Datagrams(socket, port) => datagrams.questions(index, socket, *port),
                 }
             }
+            if ready.get(end).is_some_and(|events| !events.is_empty()) {
+                // What the processes inside wrote lies in our sockets by now, and so does that they have gone.
+                deadline = Some(Instant::now() + LAST_WORDS);
+            }
         }
+    }
+}
+
+impl Forwarder {
+    /// Ends it, after every process inside has gone: at once, or when it has passed on what they wrote last.
+    pub fn end(self, at_once: bool) {
+        let Self { pid, lasts } = self;
+        if at_once {
+            let _ = sys::kill(pid.as_raw_nonzero().get(), libc::SIGKILL);
+        }
+        let _ = rustix::io::write(&lasts, b"-");
+        let _ = sys::wait(Some(pid), true);
     }
 }
 

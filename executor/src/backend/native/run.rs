@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::cgroup::Cgroups;
 use super::message::{Channel, Failure, Kind, Order, Report};
-use super::publish::Listeners;
+use super::publish::{Forwarder, Listeners};
 use super::relay::Relay;
 use super::terminal::Forwarding;
 use super::userns::{self, UserNamespace};
@@ -55,7 +55,7 @@ pub struct Run<'a> {
     doors: Vec<OwnedFd>,
     privileged: bool,
     /// The process that forwards ports.
-    forwarder: Option<Pid>,
+    forwarder: Option<Forwarder>,
 }
 
 /// The processes of a sandbox that were just started; none, if that failed, which is on the channel.
@@ -236,8 +236,8 @@ impl<'a> Run<'a> {
             Report::Network => {
                 let [user, network] = fds.as_slice() else { return Err(io::ErrorKind::InvalidData.into()) };
                 match self.listeners.serve(user, network, self.privileged) {
-                    Ok(pid) => {
-                        self.forwarder = Some(pid);
+                    Ok(forwarder) => {
+                        self.forwarder = Some(forwarder);
                         // Our own copies: a port is free again as soon as the forwarder has gone.
                         self.listeners = Listeners::default();
                         self.channel.order(Order::Continue);
@@ -323,16 +323,20 @@ impl<'a> Run<'a> {
 
     /// Waits for our own children to be gone. Gives the status of process 1.
     fn collect(&mut self) -> Option<i32> {
-        if let Some(forwarder) = self.forwarder.take() {
-            let _ = sys::kill(forwarder.as_raw_nonzero().get(), libc::SIGKILL);
-            let _ = sys::wait(Some(forwarder), true);
-        }
         let outer = self.outer.take();
         if let Some(outer) = outer {
             let _ = sys::wait(Some(outer), true);
         }
-        let inner = self.inner.take()?;
-        sys::wait(Some(inner), true).ok().flatten().map(|(_, status)| status)
+        let status = self.inner.take().and_then(|inner| sys::wait(Some(inner), true).ok().flatten());
+        if let Some(forwarder) = self.forwarder.take() {
+            forwarder.end(self.was_ended() || self.failure.is_some());
+        }
+        status.map(|(_, status)| status)
+    }
+
+    /// Whether it was we who ended it.
+    fn was_ended(&self) -> bool {
+        self.timed_out || self.too_much_output || self.interrupted != 0
     }
 
     /// Takes what belongs to us and not to the command out of a kept layer.
@@ -354,9 +358,8 @@ impl<'a> Run<'a> {
 
     fn conclude(mut self, inner_status: Option<i32>, cgroups: &Cgroups) -> Result<Outcome> {
         let usage = self.ended.map(|(_, usage)| usage).unwrap_or_default();
-        let was_ended = self.timed_out || self.too_much_output || self.interrupted != 0;
         // A command that was killed before it began has ended too; else a failure to begin is what the caller wants to know.
-        if let (Some(error), false) = (self.failure.take(), was_ended) {
+        if let (false, Some(error)) = (self.was_ended(), self.failure.take()) {
             return Err(error);
         }
         let memory_kills = cgroups.memory_kills();

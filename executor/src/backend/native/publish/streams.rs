@@ -45,6 +45,11 @@ impl Streams {
         self.pairs.len() < MOST
     }
 
+    /// Whether those outside have heard all that those inside said, and that it ended.
+    pub fn are_done(&self) -> bool {
+        self.pairs.iter().all(|pair| pair.outward.told)
+    }
+
     /// Adds what is waited for; gives which connection each entry is about. One that waits for nothing has no entry: the kernel would
     /// report again and again that its other side has gone.
     pub fn wanted<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) -> Vec<usize> {
@@ -106,7 +111,8 @@ impl Half {
         self.written == self.bytes.len()
     }
 
-    /// Reads what is there and writes what goes; an error is the end of both directions.
+    /// Reads what is there and writes what goes. Whoever reads no more may still have something to say: that ends this direction. Whoever
+    /// can no longer be read has gone: that error is the end of both.
     fn pass(&mut self, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
         if self.is_empty() && !self.ended {
             self.bytes.resize(BUFFER, 0);
@@ -124,7 +130,10 @@ impl Half {
             match to.write(&self.bytes[self.written..]) {
                 Ok(length) => self.written += length,
                 Err(error) if is_later(&error) => break,
-                Err(error) => return Err(error),
+                Err(_) => {
+                    (self.bytes, self.written) = (Vec::new(), 0);
+                    (self.ended, self.told) = (true, true);
+                }
             }
         }
         if self.ended && self.is_empty() && !self.told {
