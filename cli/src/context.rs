@@ -175,6 +175,12 @@ impl Context {
         self.environment.get(&OsString::from(name)).filter(|value| !value.is_empty())
     }
 
+    /// A program of the caller's PATH.
+    pub fn program(&self, name: impl AsRef<Path>) -> Option<PathBuf> {
+        let path = self.variable("PATH").cloned().unwrap_or_default();
+        std::env::split_paths(&path).map(|directory| directory.join(&name)).find(|path| path.is_file())
+    }
+
     /// Whether colours go to stderr.
     pub fn color(&self) -> bool {
         self.color_on(std::io::stderr().is_terminal())
@@ -436,4 +442,14 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| {
         Failure::new(code::USAGE, format!("`{}` is not a path", path.display())).cause(error.to_string())
     })
+}
+
+/// The platform of this machine.
+pub fn this_platform() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!("linux/{architecture}")
 }

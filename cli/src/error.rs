@@ -384,7 +384,7 @@ impl From<executor::backend::runner::Error> for Failure {
     fn from(error: executor::backend::runner::Error) -> Self {
         use executor::backend::runner::Error::*;
         match &error {
-            Missing { .. } => plain(code::NOT_FOUND, &error).hint(crate::commands::runner::install_hint()),
+            Missing { .. } => plain(code::NOT_FOUND, &error).hint(crate::engines::install_hint()),
             Silent { engine, said } => {
                 let start = match (*engine, std::env::consts::OS) {
                     ("docker", "linux") => "systemctl start docker",

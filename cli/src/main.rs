@@ -3,11 +3,14 @@
 mod args;
 mod commands;
 mod context;
+mod engines;
 mod error;
 mod evaluation_cache;
+mod importing;
 mod interrupt;
 mod joblet;
 mod keys;
+mod names;
 mod outside;
 mod peers;
 mod plan;
@@ -19,7 +22,9 @@ mod runner_image;
 mod runtimes;
 mod secrets;
 mod settings;
+mod transfer;
 mod units;
+mod workshop;
 
 use clap::Parser;
 use std::process::ExitCode;

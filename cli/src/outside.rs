@@ -14,10 +14,10 @@ use store::lock::{LockEntry, LockRequest};
 use store::{Store, StorePath};
 
 use crate::args::BuildOptions;
-use crate::commands::build::Workshop;
 use crate::context::Context;
 use crate::error::Result;
 use crate::progress::{Progress, Style};
+use crate::workshop::Workshop;
 
 /// How often an evaluation may be begun again. Each time it comes further; nothing honest wants so many things one by one.
 pub const MOST_ROUNDS: usize = 10_000;

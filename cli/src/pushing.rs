@@ -9,10 +9,9 @@ use store::signing::NamedKey;
 use store::{FormationId, Store};
 
 use crate::args::PushOptions;
-use crate::commands::push;
 use crate::context::Context;
 use crate::error::{Failure, Result};
-use crate::peers;
+use crate::{peers, transfer};
 
 /// Is told what was made.
 type Told<'a> = &'a (dyn Fn(Realisation) + Sync);
@@ -101,16 +100,16 @@ impl Pusher {
     ) -> Result<serde_json::Value, Failure> {
         let mut moved = pushed?;
         let formations = [(id, name.to_owned())];
-        moved.add(push::push(store, &*self.peer, &formations, self.key.as_ref(), context)?);
+        moved.add(transfer::push(store, &*self.peer, &formations, self.key.as_ref(), context)?);
         if self.sources {
-            moved.add(push::push_sources(store, &*self.peer, &formations, context)?);
+            moved.add(transfer::push_sources(store, &*self.peer, &formations, context)?);
         }
         // What went with a step was there when the formation went.
         let sent: std::collections::HashSet<ObjectId> = moved.moved.iter().copied().collect();
         moved.had.retain(|object| !sent.contains(object));
         moved.had.sort_unstable();
         moved.had.dedup();
-        push::said(&moved, "pushed", self.peer.name(), context);
-        Ok(push::receipt(&moved, self.peer.name(), "id", id.to_string().into()))
+        transfer::said(&moved, "pushed", self.peer.name(), context);
+        Ok(transfer::receipt(&moved, self.peer.name(), "id", id.to_string().into()))
     }
 }

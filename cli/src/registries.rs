@@ -18,9 +18,9 @@ use store::registry::login::{Helper, LoginFile, Logins};
 use store::registry::{self, Access, Listener, Pulled, Reference, Session, Settings};
 use store::{FormationId, Store};
 
-use crate::commands::import;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::importing;
 use crate::progress::{Progress, Style};
 use crate::{interrupt, render};
 
@@ -170,7 +170,7 @@ pub fn pull(
     let bounds = most.map(|bytes| Bounds { bytes, ..Bounds::for_size(0) });
     let pulled = registry::pull(store, &session, reference, platform, bounds)?;
     if !context.global.quiet {
-        eprint!("{}", import::dropped_text(&pulled.imported.dropped));
+        eprint!("{}", importing::dropped_text(&pulled.imported.dropped));
     }
     Ok(pulled)
 }
@@ -202,7 +202,7 @@ pub fn formation(store: &Store, given: &str, platform: Option<&str>, context: &C
     }
     let pulled = registry::pull(store, &session, &reference, platform, None)?;
     if !context.global.quiet {
-        eprint!("{}", import::dropped_text(&pulled.imported.dropped));
+        eprint!("{}", importing::dropped_text(&pulled.imported.dropped));
     }
     let digest = pulled.digest;
     let id = keep(store, pulled.imported, &reference)?;
@@ -212,5 +212,5 @@ pub fn formation(store: &Store, given: &str, platform: Option<&str>, context: &C
 
 /// Keeps what was pulled as a formation; one that forge did not make is called as its repository is.
 pub fn keep(store: &Store, imported: Imported, reference: &Reference) -> Result<FormationId> {
-    import::keep(store, imported, Path::new(reference.name()), &import::Wishes::default())
+    importing::keep(store, imported, Path::new(reference.name()), &importing::Wishes::default())
 }

@@ -2,29 +2,30 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use builder::check::{Checked, Differing};
-use builder::{Builder, Built, Machine};
+use builder::{Builder, Built};
 use serde_json::json;
 use store::directory::Claim;
 use store::nix::info::PathInfo;
-use store::peer::{Group, Realisation};
+use store::peer::Realisation;
 use store::{FormationId, Node, Plan, Store};
 
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::names::check_name;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 use crate::pushing::Pusher;
-use crate::{interrupt, peers, secrets};
+use crate::workshop::Workshop;
+use crate::{interrupt, secrets};
 
 /// `forge build`
 pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
     if let Some(tag) = &arguments.tag {
-        super::tag::check_name(tag)?;
+        check_name(tag)?;
     }
     let store = context.store()?;
     let pusher = Pusher::of(&arguments.push, context)?;
@@ -216,43 +217,6 @@ fn build_and(
         }
         Err(plain) => Came::Derivation(Box::new(plain)),
     })
-}
-
-/// What a builder borrows, kept in one place.
-pub struct Workshop<'a> {
-    store: &'a Store,
-    machine: &'a Machine,
-    progress: &'a Progress,
-    fetcher: builder::fetch::Fetcher,
-    peers: Group<'static>,
-    context: &'a Context,
-}
-
-impl<'a> Workshop<'a> {
-    /// Prepares for building.
-    pub fn new(store: &'a Store, machine: &'a Machine, progress: &'a Progress, context: &'a Context) -> Result<Self> {
-        let (fetcher, peers) = (builder::fetch::Fetcher::new(machine)?, peers::group(context)?);
-        Ok(Self { store, machine, progress, fetcher, peers, context })
-    }
-
-    /// A builder with these options.
-    pub fn builder(&'a self, options: &BuildOptions, context: &Context) -> Builder<'a> {
-        Builder {
-            store: self.store,
-            backend: &self.context.backend,
-            machine: self.machine,
-            reporter: self.progress,
-            fetcher: &self.fetcher,
-            jobs: context.jobs(options.jobs),
-            cores: options.cores.map(|cores| cores as usize),
-            keep_going: options.keep_going,
-            keep_failed: options.keep_failed,
-            interrupt: Arc::clone(&context.interrupt),
-            work: None,
-            peers: Some(&self.peers),
-            made: None,
-        }
-    }
 }
 
 impl Done {

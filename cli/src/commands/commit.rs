@@ -14,7 +14,7 @@ use crate::error::{Failure, Result, code};
 /// `forge commit`
 pub fn run(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
     if let Some(name) = &arguments.name {
-        super::tag::check_name(name)?;
+        crate::names::check_name(name)?;
     }
     let directory = absolute(&arguments.directory)?;
     let note = directory.join(KEPT_OF);

@@ -7,7 +7,7 @@ use store::peer::ObjectId;
 use crate::args::CopyArguments;
 use crate::context::Context;
 use crate::error::Result;
-use crate::peers;
+use crate::{peers, transfer};
 
 /// `forge copy`
 pub fn run(arguments: &CopyArguments, context: &Context) -> Result<ExitCode> {
@@ -25,10 +25,10 @@ pub fn run(arguments: &CopyArguments, context: &Context) -> Result<ExitCode> {
         false => store.formation(id)?.name,
     };
     to.set_name(&name, id)?;
-    super::push::said(&pulled, "pulled", from.name(), context);
-    super::push::said(&pushed, "pushed", to.name(), context);
+    transfer::said(&pulled, "pulled", from.name(), context);
+    transfer::said(&pushed, "pushed", to.name(), context);
     if context.global.json {
-        super::print_json(&super::push::receipt(&pushed, to.name(), "id", id.to_string().into()))?;
+        super::print_json(&transfer::receipt(&pushed, to.name(), "id", id.to_string().into()))?;
     } else {
         super::print(&format!("{id}\n"))?;
     }

@@ -13,7 +13,7 @@ use store::{Formation, FormationId, Node, Store, TreeId};
 use crate::args::DiffArguments;
 use crate::context::Context;
 use crate::error::{Result, code};
-use crate::{render, settings};
+use crate::{importing, render, settings};
 
 /// Lines of a text's diff that are shown unasked.
 const LINES: usize = 40;
@@ -76,7 +76,7 @@ fn side(store: &Store, given: &str, context: &Context) -> Result<Side> {
         let formation = store.formation(id)?;
         return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
     }
-    let artifact = super::import::open(path)?;
+    let artifact = importing::open(path)?;
     let imported = match artifact.is_directory() && store::format::of(&artifact).is_err() {
         true => Imported::bare(store.ingest_exact(path)?.0),
         false => store::format::read(store, &artifact, &store::format::Bounds::for_size(artifact.size()))?,

@@ -6,11 +6,11 @@ use builder::Builder;
 use builder::fetch::Place;
 
 use crate::args::{BuildOptions, DoctorArguments};
-use crate::commands::build::Workshop;
 use crate::context::Context;
 use crate::error::{Result, code};
 use crate::progress::{Progress, Style};
 use crate::render;
+use crate::workshop::Workshop;
 
 /// One thing that was tested.
 struct Check {
@@ -75,15 +75,12 @@ fn landlock() -> Check {
 
 /// Docker and Podman: what else could run a formation here. Neither is needed.
 fn engines(context: &Context) -> Vec<Check> {
-    let path = context.variable("PATH").cloned().unwrap_or_default();
-    let find =
-        |name: &str| std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
     let answers = |socket: &str| std::os::unix::net::UnixStream::connect(socket).is_ok();
-    let podman = match find("podman") {
+    let podman = match context.program("podman") {
         Some(path) => path.display().to_string(),
         None => "not found: not needed".to_owned(),
     };
-    let docker = match (find("docker"), answers("/var/run/docker.sock")) {
+    let docker = match (context.program("docker"), answers("/var/run/docker.sock")) {
         (Some(path), true) => format!("{}, and its daemon answers", path.display()),
         (Some(path), false) => format!("{}, and no daemon answers this user: not needed", path.display()),
         (None, _) => "not found: not needed".to_owned(),

@@ -11,14 +11,15 @@ use serde_json::{Value, json};
 use crate::args::building::ExplainArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::names;
 
 /// `forge explain`
 pub fn run(arguments: &ExplainArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let mut explanations = explain(&store, &arguments.step)?;
     if explanations.is_empty() {
-        let Some(steps) = super::log::steps_of(&store, &arguments.step)? else {
-            return Err(super::log::unknown(&arguments.step));
+        let Some(steps) = names::steps_of(&store, &arguments.step)? else {
+            return Err(names::unknown(&arguments.step));
         };
         explanations = explain_all(&store, &steps)?;
     } else {

@@ -80,8 +80,8 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     line("platform", formation.platform.clone());
     line("root", formation.root.to_string());
     line("size", format!("{}, {} files, {} directories", render::size(extent.bytes), extent.files, extent.directories));
-    line("entrypoint", shell_words(&entrypoint));
-    line("command", shell_words(&command));
+    line("entrypoint", render::shell_words(&entrypoint));
+    line("command", render::shell_words(&command));
     line("directory", launch.directory.as_deref().map(text).unwrap_or_default());
     line("user", user.unwrap_or_default());
     line("limits", limits(&launch.limits));
@@ -133,13 +133,4 @@ fn limits(limits: &store::Limits) -> String {
     words.extend(limits.pids.map(|pids| format!("{pids} processes")));
     words.extend(limits.timeout_millis.map(|millis| format!("{} s", millis as f64 / 1000.0)));
     words.join(", ")
-}
-
-/// A command as it would be typed.
-pub(super) fn shell_words(command: &[String]) -> String {
-    let plain = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte))
-    };
-    let quote = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
-    command.iter().map(quote).collect::<Vec<_>>().join(" ")
 }

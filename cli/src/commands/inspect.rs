@@ -10,7 +10,7 @@ use store::format::{Artifact, Bounds, Digests, Inspection, oci};
 use crate::args::{InfoArguments, InspectArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{registries, render, settings};
+use crate::{importing, registries, render, settings};
 
 /// `forge inspect`
 pub fn run(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> {
@@ -25,7 +25,7 @@ pub fn run(arguments: &InspectArguments, context: &Context) -> Result<ExitCode> 
         }
         return super::info::run(&InfoArguments { formation: arguments.subject.clone() }, context);
     }
-    let artifact = super::import::open(path)?;
+    let artifact = importing::open(path)?;
     let format = store::format::of(&artifact)?;
     let inspection = match (&arguments.platform, format.name()) {
         (Some(platform), "oci") => {
@@ -165,8 +165,8 @@ fn to_text(inspection: &Inspection) -> String {
     let words = |words: &[Vec<u8>]| {
         words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<String>>()
     };
-    line("entrypoint", &super::info::shell_words(&words(&launch.entrypoint)));
-    line("command", &super::info::shell_words(&words(&launch.command)));
+    line("entrypoint", &render::shell_words(&words(&launch.entrypoint)));
+    line("command", &render::shell_words(&words(&launch.command)));
     for part in &inspection.parts {
         let offset = part.offset.map(|offset| format!(" at {offset}")).unwrap_or_default();
         let detail = if part.detail.is_empty() { String::new() } else { format!(", {}", part.detail) };

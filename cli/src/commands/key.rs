@@ -35,7 +35,7 @@ fn random() -> Result<[u8; 32]> {
 }
 
 fn generate(name: &str, context: &Context) -> Result<ExitCode> {
-    super::tag::check_name(name)?;
+    crate::names::check_name(name)?;
     let directory = peers::keys_path(context)?;
     let path = directory.join(format!("{name}.secret"));
     let key = NamedKey::from_seed(name, random()?);
@@ -97,7 +97,7 @@ fn list(context: &Context) -> Result<ExitCode> {
 }
 
 fn token(name: &str, scopes: &[String], tokens: &Path, context: &Context) -> Result<ExitCode> {
-    super::tag::check_name(name)?;
+    crate::names::check_name(name)?;
     let token = format!("forge_{}", store::digest::to_hex(&random()?));
     // Of a token with 256 random bits the digest tells nothing, so it needs no salt and no slow hash.
     let digest = store::BlobId::of(token.as_bytes());

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use crate::args::{BuildOptions, LockArguments};
-use crate::commands::build::Workshop;
 use crate::context::Context;
 use crate::error::Result;
 use crate::interrupt;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
+use crate::workshop::Workshop;
 
 /// `forge lock`
 pub fn run(arguments: &LockArguments, context: &Context) -> Result<ExitCode> {

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use serde_json::json;
-use store::{Store, StorePath};
+use store::StorePath;
 
 use crate::args::building::LogArguments;
 use crate::context::Context;
-use crate::error::{Failure, Result, code};
+use crate::error::Result;
+use crate::names::{steps_of, unknown};
 
 /// `forge log`
 pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
@@ -49,19 +50,4 @@ pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&json!({ "schema": 1, "logs": records }))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The derivations of a formation's steps, if that is what was meant.
-pub fn steps_of(store: &Store, given: &str) -> Result<Option<Vec<String>>> {
-    match store.find(given) {
-        Ok(id) => Ok(Some(store.record(id)?.steps.into_iter().map(|step| step.derivation).collect())),
-        Err(store::Error::NotFound { .. } | store::Error::Malformed { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Nothing is called so.
-pub fn unknown(given: &str) -> Failure {
-    Failure::new(code::NOT_FOUND, format!("nothing is known of a step or formation `{given}`"))
-        .hint("a step is named as in the lines of `forge build`, by its derivation's path or by 6 digits of its hash")
 }

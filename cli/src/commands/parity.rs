@@ -16,7 +16,7 @@ use store::{FormationId, Store};
 use crate::args::parity::ParityArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::{keys, runner_image};
+use crate::{engines, keys, runner_image};
 
 pub mod probe;
 
@@ -168,22 +168,21 @@ fn sign(path: &std::path::Path, text: &str, key: &SecretKey) -> Result<()> {
 fn reason_to_skip(way: &Way, store: &Store, platform: &str, context: &Context) -> Result<Option<String>> {
     let is_root = executor::backend::native::has_every_user();
     if let Some(runtime) = way.runtime {
-        let is_here = super::run::on_path(runtime.as_ref(), context).is_some();
+        let is_here = context.program(runtime).is_some();
         return Ok((!is_here).then(|| format!("`{runtime}` is not installed here")));
     }
     if let Some(program) = way.wrapper.first() {
         if !is_root {
             return Ok(Some("`native` is an ordinary user's already".to_owned()));
         }
-        let path = context.variable("PATH").cloned().unwrap_or_default();
-        let is_here = std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+        let is_here = context.program(program).is_some();
         return Ok((!is_here).then(|| format!("`{program}` is not installed here")));
     }
     let Ok(choice) = way.backend.parse() else { return Ok(Some("it is not known".to_owned())) };
     if choice == crate::args::runner::BackendChoice::Native {
         return Ok(None);
     }
-    let engine = super::runner::engine(choice, context)?;
+    let engine = engines::engine(choice, context)?;
     // The image is made or fetched before anything is compared.
     let ready = engine.version().map_err(Failure::from);
     Ok(match ready.and_then(|_| runner_image::ensure(store, &engine, platform, context)) {

@@ -13,7 +13,7 @@ use crate::{peers, render};
 pub fn run(arguments: &RemoteArguments, context: &Context) -> Result<ExitCode> {
     match &arguments.command {
         RemoteCommand::Add { name, address, priority, token_file, project } => {
-            super::tag::check_name(name)?;
+            crate::names::check_name(name)?;
             let settings = store::peer::Settings { address: address.clone(), ..store::peer::Settings::default() };
             store::peer::open(&settings)?;
             if store::http::split(address).is_some_and(|parts| parts.user.is_some()) {

@@ -14,9 +14,9 @@ use store::{Formation, FormationId, Launch, Port, Store};
 
 use crate::args::runner::BackendChoice;
 use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
-use crate::context::Context;
+use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
-use crate::render;
+use crate::{importing, render, transfer};
 
 mod elsewhere;
 mod exchange;
@@ -27,7 +27,6 @@ mod options;
 mod other;
 mod writable;
 
-pub use other::on_path;
 pub use writable::OF as KEPT_OF;
 
 /// `forge run`
@@ -119,7 +118,7 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
         && let Ok(artifact) = store::format::Artifact::open(path)
         && store::format::of(&artifact).is_ok()
     {
-        return super::import::known(store, &artifact, context);
+        return importing::known(store, &artifact, context);
     }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
@@ -128,7 +127,7 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
         return match store.find(given) {
             // A digest proves what comes; a name at a peer proves nothing.
             Err(error @ store::Error::NotFound { .. }) => match given.parse() {
-                Ok(id) => super::pull::missing(store, id, error, context),
+                Ok(id) => transfer::missing(store, id, error, context),
                 Err(_) => Err(error.into()),
             },
             found => Ok(found?),
@@ -331,16 +330,6 @@ fn set_variable(
         },
     }
     Ok(())
-}
-
-/// The platform of this machine.
-pub(super) fn this_platform() -> String {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("linux/{architecture}")
 }
 
 fn check_platform(formation: &Formation) -> Result<()> {

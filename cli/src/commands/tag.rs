@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use crate::args::{RmArguments, TagArguments};
 use crate::context::Context;
-use crate::error::{Failure, Result, code};
+use crate::error::Result;
+use crate::names::check_name;
 
 /// `forge tag`
 pub fn tag(arguments: &TagArguments, context: &Context) -> Result<ExitCode> {
@@ -57,13 +58,4 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&serde_json::json!({ "schema": 1, "removed": removed }))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Refuses what could not be told from a digest or a path.
-pub fn check_name(name: &str) -> Result<()> {
-    if store::directory::versioned::is_root(name) {
-        return Ok(());
-    }
-    let failure = Failure::new(code::USAGE, format!("`{name}` is not a name for a formation"));
-    Err(failure.hint("letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, and not like a digest; `NAME@VERSION` too"))
 }

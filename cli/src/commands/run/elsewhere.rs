@@ -21,8 +21,8 @@ use super::exchange::Exchange;
 use super::{Verb, mounts, network, options as values};
 use crate::args::runner::{BackendChoice, WhereOptions};
 use crate::args::{BoundOptions, RunArguments, RunOptions};
-use crate::commands::runner;
 use crate::context::{Context, absolute};
+use crate::engines;
 use crate::error::{Failure, Result, code};
 use crate::runner_image;
 
@@ -40,7 +40,7 @@ pub fn run(
     choice: BackendChoice,
     context: &Context,
 ) -> Result<ExitCode> {
-    let engine = runner::engine(choice, context)?;
+    let engine = engines::engine(choice, context)?;
     let exchange = Exchange::new(store, options)?;
     let mut container = container(store, &engine, (id, formation), options, &exchange, verb, context)?;
     let _lease = lease(store, formation.root)?;

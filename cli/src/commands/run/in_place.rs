@@ -16,10 +16,10 @@ use store::format::{Artifact, sif};
 use store::{Formation, Store, TreeId};
 
 use super::exchange::Exchange;
-use super::{Choose, check_platform, describe, network, on_path, report, this_platform};
+use super::{Choose, check_platform, describe, network, report};
 use crate::args::Target;
 use crate::args::runner::BackendChoice;
-use crate::context::{Context, absolute};
+use crate::context::{Context, absolute, this_platform};
 use crate::error::{Failure, Result, code};
 
 /// A squashfs that files of are there.
@@ -38,7 +38,7 @@ impl Image {
 }
 
 fn serve(artifact: &Artifact, offset: u64, scratch: &Scratch, context: &Context) -> Result<ServedImage> {
-    let program = on_path(Path::new("squashfuse"), context).ok_or_else(|| {
+    let program = context.program("squashfuse").ok_or_else(|| {
         let failure = Failure::new(code::NOT_FOUND, "--fuse: there is no `squashfuse` here");
         failure.hint("Debian: `apt-get install squashfuse`; without --fuse the file is unpacked once")
     })?;

@@ -13,15 +13,9 @@ pub fn find(options: &WhereOptions, context: &Context) -> Result<Option<PathBuf>
         let failure = Failure::new(code::USAGE, "--runtime is for runs on this kernel");
         return Err(failure.hint("leave --backend away: in a container forge itself runs the program"));
     }
-    let path = if given.components().count() > 1 { absolute(given).ok() } else { on_path(given, context) };
+    let path = if given.components().count() > 1 { absolute(given).ok() } else { context.program(given) };
     path.filter(|path| path.is_file()).map(Some).ok_or_else(|| {
         let failure = Failure::new(code::NOT_FOUND, format!("--runtime: there is no `{}` here", given.display()));
         failure.hint("crun, runc and youki come with most distributions; without --runtime forge needs none of them")
     })
-}
-
-/// A program of the caller's PATH.
-pub fn on_path(name: &std::path::Path, context: &Context) -> Option<PathBuf> {
-    let path = context.variable("PATH").cloned().unwrap_or_default();
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
