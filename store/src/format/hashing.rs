@@ -15,7 +15,7 @@ use super::write_failed;
 use crate::{ArtifactId, Result};
 
 /// Bytes of a window: a power of two, so that it is a subtree of BLAKE3's.
-const WINDOW: u64 = 1 << 20;
+pub(super) const WINDOW: u64 = 1 << 20;
 
 /// The values of the windows so far.
 #[derive(Debug, Clone)]
@@ -32,6 +32,23 @@ impl Windows {
     /// For what is written in order from here on.
     pub fn from(start: u64) -> Self {
         Self { first: start.div_ceil(WINDOW), values: Vec::new(), hasher: None, position: start }
+    }
+
+    /// The same, when the values of the whole windows that come first are known; what follows them is to come.
+    pub fn after(start: u64, values: Vec<ChainingValue>) -> Self {
+        let first = start.div_ceil(WINDOW);
+        let position = if values.is_empty() { start } else { (first + values.len() as u64) * WINDOW };
+        Self { first, values, hasher: None, position }
+    }
+
+    /// Where what comes next belongs.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The number of the first window that has a value, and the values so far.
+    pub fn values(&self) -> (u64, &[ChainingValue]) {
+        (self.first, &self.values)
     }
 
     /// What is written next.
@@ -70,6 +87,11 @@ impl Windows {
         values.extend(self.hasher.map(|hasher| hasher.finalize_non_root()));
         Ok(ArtifactId::from_bytes(root_of(&values)))
     }
+}
+
+/// The value of a whole window.
+pub(super) fn value_of(number: u64, bytes: &[u8]) -> ChainingValue {
+    hasher_at(number).update(bytes).finalize_non_root()
 }
 
 fn hasher_at(number: u64) -> Hasher {
@@ -143,8 +165,16 @@ mod tests {
                     let start = start.min(length);
                     let mut windows = Windows::from(start);
                     content[start as usize..].chunks(part).for_each(|part| windows.update(part));
-                    let digest = windows.finish(&file).unwrap();
-                    assert_eq!(digest.as_bytes(), blake3::hash(content).as_bytes(), "{length} from {start}");
+                    let (first, values) = windows.values();
+                    let mut known = Windows::after(start, values.to_vec());
+                    known.update(&content[known.position() as usize..]);
+                    let whole = content.chunks_exact(WINDOW as usize).enumerate().skip(first as usize);
+                    let values = values.iter().copied();
+                    assert!(values.eq(whole.map(|(number, bytes)| value_of(number as u64, bytes))));
+                    for windows in [windows, known] {
+                        let digest = windows.finish(&file).unwrap();
+                        assert_eq!(digest.as_bytes(), blake3::hash(content).as_bytes(), "{length} from {start}");
+                    }
                 }
             }
         }

@@ -47,7 +47,7 @@ impl Format for Sif {
         let formation = store.formation(id)?;
         let front = Front::new(store, &formation, id)?;
         let root = front.scripts.added_to(store, formation.root, &formation.launch)?;
-        let mut partition = squashfs::image(store, root, &[], options)?;
+        let mut partition = squashfs::image(store, root, &formation.name, &[], options)?;
         let length = partition.seek(SeekFrom::End(0)).map_err(write_failed)?;
         output.write_all(&front.bytes(&formation, id, length)).map_err(write_failed)?;
         partition.seek(SeekFrom::Start(0)).map_err(write_failed)?;
@@ -60,7 +60,7 @@ impl Format for Sif {
         let front = Front::new(store, &formation, id)?;
         let root = front.scripts.added_to(store, formation.root, &formation.launch)?;
         let base = front.bytes(&formation, id, 0).len() as u64;
-        let packed = squashfs::image_at(store, root, &[], options, file, base)?;
+        let packed = squashfs::image_at(store, root, &formation.name, &[], options, file, base)?;
         file.write_all_at(&front.bytes(&formation, id, packed.length), 0).map_err(write_failed)?;
         Ok(Packed { length: base + packed.length, ..packed })
     }

@@ -11,6 +11,8 @@
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::{Artifact, Bounds, Compression, Format, Imported, Inspection, Options, Packed, TIME, write_failed};
 use crate::{Error, FormationId, Result, Store, Tree, TreeId};
@@ -28,7 +30,7 @@ mod walk;
 use data::Target;
 use image::Image;
 use plan::Plan;
-use previous::Previous;
+use previous::{Ahead, Guess, Previous};
 use table::write_indexed;
 
 pub use previous::Index;
@@ -66,7 +68,7 @@ impl Format for Squashfs {
 
     fn pack(&self, store: &Store, formation: FormationId, options: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(formation)?;
-        let mut file = image(store, formation.root, &formation.encode(), options)?;
+        let mut file = image(store, formation.root, &formation.name, &formation.encode(), options)?;
         file.seek(SeekFrom::Start(0)).map_err(write_failed)?;
         std::io::copy(&mut BufReader::with_capacity(1 << 20, file), output).map_err(write_failed)?;
         Ok(())
@@ -74,7 +76,7 @@ impl Format for Squashfs {
 
     fn pack_file(&self, store: &Store, id: FormationId, options: &Options, file: &File) -> Result<Packed> {
         let formation = store.formation(id)?;
-        image_at(store, formation.root, &formation.encode(), options, file, 0)
+        image_at(store, formation.root, &formation.name, &formation.encode(), options, file, 0)
     }
 
     fn recognises(&self, artifact: &Artifact) -> bool {
@@ -92,116 +94,170 @@ impl Format for Squashfs {
 
 /// Writes an image of a tree to a file that vanishes when closed. The superblock comes first and is known last, so that a
 /// pipe cannot be written to directly.
-pub(super) fn image(store: &Store, root: TreeId, formation: &[u8], options: &Options) -> Result<File> {
+pub(super) fn image(store: &Store, root: TreeId, name: &str, formation: &[u8], options: &Options) -> Result<File> {
     let scratch = store.scratch()?;
     let path = scratch.path().join("image");
     let open = File::options().read(true).write(true).create_new(true).open(&path);
     let file = open.map_err(Error::file("create", &path))?;
-    image_at(store, root, formation, options, &file, 0)?;
+    image_at(store, root, name, formation, options, &file, 0)?;
     Ok(file)
 }
 
-/// Writes an image of a tree into a file, from `base` on, where nothing is yet.
+/// Writes an image of a tree into a file, from `base` on, where nothing is yet. `name` is what the formation is called,
+/// `formation` the encoding that the image carries, if any.
 pub(super) fn image_at(
     store: &Store,
     root: TreeId,
+    name: &str,
     formation: &[u8],
     options: &Options,
     file: &File,
     base: u64,
 ) -> Result<Packed> {
-    let tree = store.tree(root)?;
-    walk::read_ahead(store, &tree)?;
-    let extent = store.extent(root)?;
-    if extent.files.saturating_add(extent.directories) > MOST_INODES {
-        return Err(unpackable(b"", "more than 4294967294 entries"));
-    }
-    let mut root = Tree::clone(&tree);
+    let guess = Guess::new(store, options, name, base)?;
+    let mut tree = Tree::clone(&*store.tree(root)?);
     if !formation.is_empty() {
-        root.metadata.attributes.insert(b"user.forge.formation".to_vec(), formation.to_vec());
+        tree.metadata.attributes.insert(b"user.forge.formation".to_vec(), formation.to_vec());
     }
-    let plan = Plan::new(store, &root)?;
-    let previous = Previous::all(store, options, &plan)?;
-    match write(store, &root, &plan, options.compression, &previous, file, base) {
+    let is_planned = AtomicBool::new(false);
+    let (planned, ahead) = thread::scope(|scope| {
+        let ahead = guess.as_ref().map(|guess| scope.spawn(|| guess.copy(file, &is_planned)));
+        let planned = planned(store, root, &tree, options);
+        is_planned.store(true, Ordering::Relaxed);
+        (planned, ahead.and_then(|ahead| ahead.join().ok()).unwrap_or_default())
+    });
+    let (plan, previous) = planned?;
+    let job = Job { store, root: &tree, name, plan: &plan, compression: options.compression, file, base };
+    match job.write(&previous, &ahead) {
         // It says of a piece what is not so. Nothing that it says is believed any more.
-        Err(Error::StaleIndex) => write(store, &root, &plan, options.compression, &[], file, base),
+        Err(Error::StaleIndex) => job.write(&[], &Ahead::default()),
         written => written,
     }
 }
 
-fn write(
-    store: &Store,
-    root: &Tree,
-    plan: &Plan,
+/// Decides what the image consists of, and what of that can be copied.
+fn planned(store: &Store, root: TreeId, tree: &Tree, options: &Options) -> Result<(Plan, Vec<Previous>)> {
+    walk::read_ahead(store, tree)?;
+    let extent = store.extent(root)?;
+    if extent.files.saturating_add(extent.directories) > MOST_INODES {
+        return Err(unpackable(b"", "more than 4294967294 entries"));
+    }
+    let plan = Plan::new(store, tree)?;
+    let previous = Previous::all(store, options, &plan)?;
+    Ok((plan, previous))
+}
+
+/// An image to be written into a file, from `base` on.
+struct Job<'a> {
+    store: &'a Store,
+    root: &'a Tree,
+    /// What the formation is called.
+    name: &'a str,
+    plan: &'a Plan,
     compression: Compression,
-    previous: &[Previous],
-    file: &File,
+    file: &'a File,
     base: u64,
-) -> Result<Packed> {
-    // The compressor's options are a metadata block, not compressed, behind the superblock.
-    let options = compressor_options(compression);
-    let start = (SUPERBLOCK_LENGTH + options.len()) as u64;
-    let target = Target { file, base, start };
-    let (written, end, mut windows) = data::write(store, plan, compression, previous, &target)?;
-    let mut image = Image::new(plan, &written, compression)?;
-    let root = image.tree(store, root)?;
+}
 
-    let mut position = end;
-    let mut tables = Vec::new();
-    let mut append = |bytes: &[u8]| -> Result<u64> {
-        let at = position;
-        tables.extend_from_slice(bytes);
-        position += bytes.len() as u64;
-        Ok(at)
-    };
-    let Image { inodes, directories, ids, attributes, references, .. } = image;
-    let inode_table = append(&inodes.finish()?)?;
-    let directory_table = append(&directories.finish()?)?;
-    let mut fragments = Vec::with_capacity(plan.fragments.len() * 16);
-    for piece in plan.fragments.iter().map(|piece| &written[*piece]) {
-        fragments.extend(piece.start.to_le_bytes());
-        fragments.extend(piece.sizes[0].to_le_bytes());
-        fragments.extend(0_u32.to_le_bytes());
+/// What follows the data, and what stands before it.
+struct Tables {
+    bytes: Vec<u8>,
+    /// With the compressor's options behind it.
+    superblock: Vec<u8>,
+}
+
+impl Job<'_> {
+    fn write(&self, previous: &[Previous], ahead: &Ahead) -> Result<Packed> {
+        let Self { store, plan, compression, file, base, .. } = *self;
+        let start = (SUPERBLOCK_LENGTH + compressor_options(compression).len()) as u64;
+        let target = Target { file, base, start };
+        let (written, end, mut windows, tables) =
+            match data::Arrangement::new(store, plan, compression, previous, &target)? {
+                Some(arrangement) => {
+                    let (windows, tables) = rayon::join(
+                        || arrangement.write(&target, ahead),
+                        || self.tables(&arrangement.written, arrangement.end),
+                    );
+                    (arrangement.written, arrangement.end, windows?, tables?)
+                }
+                None => {
+                    let (written, end, windows) = data::write(store, plan, compression, previous, &target)?;
+                    let tables = self.tables(&written, end)?;
+                    (written, end, windows, tables)
+                }
+            };
+        let Tables { bytes, superblock } = tables;
+        let length = end + bytes.len() as u64;
+        file.write_all_at(&bytes, base + end).map_err(write_failed)?;
+        windows.update(&bytes);
+        file.write_all_at(&superblock, base).map_err(write_failed)?;
+        if file.metadata().map_err(write_failed)?.len() > base + length {
+            // More was copied ahead than there is now.
+            file.set_len(base + length).map_err(write_failed)?;
+        }
+        let known_by = superblock[..SUPERBLOCK_LENGTH].try_into().expect("the superblock is as long as it says");
+        let copied = written.iter().filter(|piece| piece.copied).map(data::Written::length).sum();
+        let index = Index::new(compression, base, self.name, known_by, plan, written, &windows);
+        Ok(Packed { length, copied, index: Some(index), windows: Some(windows) })
     }
-    let fragment_table = write_indexed(&fragments, compression, &mut append)?;
-    let exports: Vec<u8> = references.iter().flat_map(|reference| reference.encode().to_le_bytes()).collect();
-    let export_table = write_indexed(&exports, compression, &mut append)?;
-    let mut numbered: Vec<(u16, u32)> = ids.iter().map(|(id, index)| (*index, *id)).collect();
-    numbered.sort_unstable();
-    let bytes: Vec<u8> = numbered.iter().flat_map(|(_, id)| id.to_le_bytes()).collect();
-    let id_table = write_indexed(&bytes, compression, &mut append)?;
-    let attribute_table = attributes.write(compression, &mut append)?;
-    // The end: nothing is appended.
-    let used = append(&[])?;
-    // The kernel's loop device hides what does not fill a 4 KiB page.
-    tables.resize(tables.len() + (used.next_multiple_of(4096) - used) as usize, 0);
-    file.write_all_at(&tables, base + end).map_err(write_failed)?;
-    windows.update(&tables);
 
-    let mut superblock = Vec::with_capacity(start as usize);
-    superblock.extend(MAGIC.to_le_bytes());
-    superblock.extend((references.len() as u32).to_le_bytes());
-    superblock.extend(TIME.to_le_bytes());
-    superblock.extend((BLOCK_SIZE as u32).to_le_bytes());
-    superblock.extend((plan.fragments.len() as u32).to_le_bytes());
-    superblock.extend(number(compression).to_le_bytes());
-    superblock.extend((BLOCK_SIZE.trailing_zeros() as u16).to_le_bytes());
-    let no_attributes = if attribute_table == NONE_64 { NO_ATTRIBUTES } else { 0 };
-    superblock.extend((EXPORTABLE | COMPRESSOR_OPTIONS | no_attributes).to_le_bytes());
-    superblock.extend((ids.len() as u16).to_le_bytes());
-    superblock.extend(4_u16.to_le_bytes());
-    superblock.extend(0_u16.to_le_bytes());
-    superblock.extend(root.encode().to_le_bytes());
-    for offset in [used, id_table, attribute_table, inode_table, directory_table, fragment_table, export_table] {
-        superblock.extend(offset.to_le_bytes());
+    /// For data whose pieces lie like this, up to `end`.
+    fn tables(&self, written: &[data::Written], end: u64) -> Result<Tables> {
+        let Self { plan, compression, .. } = *self;
+        let mut image = Image::new(plan, written, compression)?;
+        let root = image.tree(self.store, self.root)?;
+
+        let mut position = end;
+        let mut tables = Vec::new();
+        let mut append = |bytes: &[u8]| -> Result<u64> {
+            let at = position;
+            tables.extend_from_slice(bytes);
+            position += bytes.len() as u64;
+            Ok(at)
+        };
+        let Image { inodes, directories, ids, attributes, references, .. } = image;
+        let inode_table = append(&inodes.finish()?)?;
+        let directory_table = append(&directories.finish()?)?;
+        let mut fragments = Vec::with_capacity(plan.fragments.len() * 16);
+        for piece in plan.fragments.iter().map(|piece| &written[*piece]) {
+            fragments.extend(piece.start.to_le_bytes());
+            fragments.extend(piece.sizes[0].to_le_bytes());
+            fragments.extend(0_u32.to_le_bytes());
+        }
+        let fragment_table = write_indexed(&fragments, compression, &mut append)?;
+        let exports: Vec<u8> = references.iter().flat_map(|reference| reference.encode().to_le_bytes()).collect();
+        let export_table = write_indexed(&exports, compression, &mut append)?;
+        let mut numbered: Vec<(u16, u32)> = ids.iter().map(|(id, index)| (*index, *id)).collect();
+        numbered.sort_unstable();
+        let bytes: Vec<u8> = numbered.iter().flat_map(|(_, id)| id.to_le_bytes()).collect();
+        let id_table = write_indexed(&bytes, compression, &mut append)?;
+        let attribute_table = attributes.write(compression, &mut append)?;
+        // The end: nothing is appended.
+        let used = append(&[])?;
+        // The kernel's loop device hides what does not fill a 4 KiB page.
+        tables.resize(tables.len() + (used.next_multiple_of(4096) - used) as usize, 0);
+
+        let mut superblock = Vec::with_capacity(SUPERBLOCK_LENGTH);
+        superblock.extend(MAGIC.to_le_bytes());
+        superblock.extend((references.len() as u32).to_le_bytes());
+        superblock.extend(TIME.to_le_bytes());
+        superblock.extend((BLOCK_SIZE as u32).to_le_bytes());
+        superblock.extend((plan.fragments.len() as u32).to_le_bytes());
+        superblock.extend(number(compression).to_le_bytes());
+        superblock.extend((BLOCK_SIZE.trailing_zeros() as u16).to_le_bytes());
+        let no_attributes = if attribute_table == NONE_64 { NO_ATTRIBUTES } else { 0 };
+        superblock.extend((EXPORTABLE | COMPRESSOR_OPTIONS | no_attributes).to_le_bytes());
+        superblock.extend((ids.len() as u16).to_le_bytes());
+        superblock.extend(4_u16.to_le_bytes());
+        superblock.extend(0_u16.to_le_bytes());
+        superblock.extend(root.encode().to_le_bytes());
+        for offset in [used, id_table, attribute_table, inode_table, directory_table, fragment_table, export_table] {
+            superblock.extend(offset.to_le_bytes());
+        }
+        // The compressor's options are a metadata block, not compressed, behind the superblock.
+        superblock.extend(compressor_options(compression));
+        Ok(Tables { bytes: tables, superblock })
     }
-    let known_by = superblock.as_slice().try_into().expect("the superblock is as long as it says");
-    superblock.extend(options);
-    file.write_all_at(&superblock, base).map_err(write_failed)?;
-
-    let copied = written.iter().filter(|piece| piece.copied).map(data::Written::length).sum();
-    let index = Index::new(compression, base, known_by, plan, written);
-    Ok(Packed { length: used.next_multiple_of(4096), copied, index: Some(index), windows: Some(windows) })
 }
 
 fn number(compression: Compression) -> u16 {

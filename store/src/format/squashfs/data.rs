@@ -16,8 +16,10 @@ use crate::format::hashing::{Windows, root_of};
 use crate::format::{Compression, Compressor};
 use crate::{BlobId, Error, Result, Store};
 
+mod again;
 mod line;
 
+pub(super) use again::Arrangement;
 use line::{Buffer, Line, Made, Turn};
 
 /// Bit of a block's size: it is stored as it is.
@@ -37,8 +39,6 @@ pub(super) struct Written {
     pub sizes: Vec<u32>,
     /// BLAKE3 of its bytes as stored.
     pub digest: [u8; 32],
-    /// CRC-32 of the same.
-    pub sum: u32,
     /// Of a part of a file: what the file's digest is computed from.
     chaining: Option<ChainingValue>,
     /// Whether it was copied, rather than made from the store's blobs.
@@ -82,8 +82,7 @@ pub(super) fn write(
     rayon::scope(|scope| {
         for _ in 0..threads.min(jobs.len()) {
             scope.spawn(|_| {
-                let worked = Compressor::new(compression)
-                    .and_then(|compressor| Worker { store, plan, compressor, input: Vec::new() }.work(&jobs, &line));
+                let worked = Worker::new(store, plan, compression).and_then(|mut worker| worker.work(&jobs, &line));
                 if let Err(error) = worked {
                     line.fail(error);
                 }
@@ -107,7 +106,7 @@ fn jobs<'a>(plan: &Plan, previous: &'a [Previous]) -> Vec<Job<'a>> {
             if last.is_before(found) && length + found.length() <= COPY_LENGTH {
                 length += found.length();
                 pieces.end = number + 1;
-                row.push(found.clone());
+                row.push(*found);
                 continue;
             }
         }
@@ -124,7 +123,11 @@ struct Worker<'a> {
     input: Vec<u8>,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
+    fn new(store: &'a Store, plan: &'a Plan, compression: Compression) -> Result<Self> {
+        Ok(Self { store, plan, compressor: Compressor::new(compression)?, input: Vec::new() })
+    }
+
     fn work(&mut self, jobs: &[Job<'_>], line: &Line<'_>) -> Result<()> {
         while let Some(turn) = line.turn() {
             match turn {
@@ -149,8 +152,8 @@ impl Worker<'_> {
                     let (start, length) = (buffer.filled, found.length() as usize);
                     if is_read && found.is(&buffer.bytes[start..start + length]) {
                         buffer.filled += length;
-                        let (sizes, digest, sum) = (found.entry.sizes.clone(), found.entry.digest, found.entry.sum);
-                        pieces.push(Written { sizes, digest, sum, copied: true, ..Written::default() });
+                        let (sizes, digest) = (found.entry.sizes.clone(), found.entry.digest);
+                        pieces.push(Written { sizes, digest, copied: true, ..Written::default() });
                     } else {
                         pieces.push(self.repair(number, found, &mut buffer)?);
                     }
@@ -209,9 +212,8 @@ impl Worker<'_> {
             }
         }
         self.input = input;
-        let stored = &buffer.filled()[start..];
-        let (digest, sum) = (*blake3::hash(stored).as_bytes(), super::previous::sum(stored));
-        Ok(Written { sizes, digest, sum, chaining, ..Written::default() })
+        let digest = *blake3::hash(&buffer.filled()[start..]).as_bytes();
+        Ok(Written { sizes, digest, chaining, ..Written::default() })
     }
 
     fn read(&self, source: &Source, offset: u64, content: &mut [u8]) -> Result<()> {

@@ -143,20 +143,69 @@ fn a_damaged_earlier_artifact_never_shows_in_a_new_one() {
 }
 
 #[test]
-fn what_a_disk_did_to_an_artifact_that_nobody_wrote_to_does_not_show_either() {
+fn what_a_disk_did_to_an_artifact_that_nobody_wrote_to_is_told_by_the_digest() {
     let world = World::new();
     let id = world.formation(&files());
     let (expected, first) = world.pack(id, "first", &remembered()).unwrap();
+    let position = expected.len() / 2;
     let file = fs::File::options().write(true).open(world.path("first")).unwrap();
-    for part in 0..12 {
-        let position = 200 + part * (expected.len() - 10_000) / 12;
-        file.write_all_at(&[expected[position] ^ 0x40], position as u64).unwrap();
-        // As if that had been so from the beginning: its inode is noted as it is now.
-        first.remember(&world.store, &world.path("first")).unwrap();
-        assert!(world.pack(id, "second", &remembered()).unwrap().0 == expected, "damage at {position} shows");
-        fs::remove_file(world.path("second")).unwrap();
-        file.write_all_at(&expected[position..=position], position as u64).unwrap();
+    file.write_all_at(&[expected[position] ^ 0x40], position as u64).unwrap();
+    // As if that had been so from the beginning: its inode is noted as it is now.
+    first.remember(&world.store, &world.path("first")).unwrap();
+    let second = fs::File::options().read(true).write(true).create_new(true).open(world.path("second")).unwrap();
+    let packed = Squashfs.pack_file(&world.store, id, &remembered(), &second).unwrap();
+    let bytes = fs::read(world.path("second")).unwrap();
+    let digest = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+    let said = packed.digest(&second).unwrap();
+    assert!(said.as_bytes() == &digest(&expected) && said.as_bytes() != &digest(&bytes));
+    // Unless it is asked to copy nothing.
+    assert!(world.pack(id, "third", &Options::default()).unwrap().0 == expected);
+}
+
+#[test]
+fn what_moves_is_hashed_and_what_is_longer_before_is_cut() {
+    let world = World::new();
+    // In the middle, at the front and at the end: more, less, and as much as before.
+    let large = |seed: u64| (seed, 1_500_000);
+    let mut files: Files = (0..8).map(|number| (number * 10, large(u64::from(number) + 1))).collect();
+    world.pack(world.formation(&files), "0", &remembered()).unwrap();
+    let edits: [&dyn Fn(&mut Files); 6] = [
+        &|files| _ = files.insert(35, (100, 50_000)),
+        &|files| _ = files.insert(0, large(101)),
+        &|files| _ = files.remove(&40),
+        &|files| drop(files.split_off(&50)),
+        &|files| _ = files.insert(60, (102, 300_000)),
+        &|_| (),
+    ];
+    for (round, edit) in edits.into_iter().enumerate() {
+        edit(&mut files);
+        let id = world.formation(&files);
+        let (expected, _) = world.pack(id, "fresh", &Options::default()).unwrap();
+        fs::remove_file(world.path("fresh")).unwrap();
+        let (bytes, packed) = world.pack(id, &format!("{}", round + 1), &remembered()).unwrap();
+        assert!(bytes == expected && packed.copied > 2_000_000, "round {round}: {} copied", packed.copied);
     }
+}
+
+#[test]
+fn an_artifact_that_is_written_to_while_it_is_copied_is_not_believed() {
+    use super::super::data::{Arrangement, Target};
+    use super::super::plan::Plan;
+    use super::super::previous::{Ahead, Previous};
+    let world = World::new();
+    let id = world.formation(&files());
+    world.pack(id, "first", &remembered()).unwrap();
+    let tree = world.store.tree(world.store.formation(id).unwrap().root).unwrap();
+    let plan = Plan::new(&world.store, &tree).unwrap();
+    let previous = Previous::all(&world.store, &remembered(), &plan).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    let target = Target { file: &file, base: 0, start: 102 };
+    let compression = Compression::default();
+    let arrange = || Arrangement::new(&world.store, &plan, compression, &previous, &target).unwrap().unwrap();
+    arrange().write(&target, &Ahead::default()).unwrap();
+    let arrangement = arrange();
+    fs::File::options().write(true).open(world.path("first")).unwrap().write_all_at(b"x", 200).unwrap();
+    assert!(matches!(arrangement.write(&target, &Ahead::default()), Err(Error::StaleIndex)));
 }
 
 #[test]
