@@ -196,11 +196,10 @@ fn build_and(
             secrets::refuse(&secrets::in_formation(store, built.formation)?)?;
         }
         let (name, version) = (&plan.goal.name, &plan.goal.version);
-        store.set_root(name, built.formation)?;
         // What was built under another version keeps its name with that version.
-        if store::directory::versioned::is_version(version) {
-            store.set_root(&format!("{name}@{version}"), built.formation)?;
-        }
+        let versioned = store::directory::versioned::is_version(version).then(|| format!("{name}@{version}"));
+        let names: Vec<&str> = std::iter::once(name.as_str()).chain(versioned.as_deref()).collect();
+        store.set_roots(&names, built.formation)?;
         let realise = started.elapsed().as_secs_f64();
         // What was taken in before has been told before.
         if !built.made.is_empty() {

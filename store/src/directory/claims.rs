@@ -3,6 +3,7 @@
 //! A claim is a small text: the kind and digest of the result, and below it, for people, what it is about. A claim whose
 //! result is gone or that a crash left unreadable is no claim.
 
+use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
@@ -12,7 +13,7 @@ use super::lease::Use;
 use super::{Claim, Store, failed};
 use crate::derivation::StorePath;
 use crate::digest::StepKey;
-use crate::{BlobId, DeltaId, Error, FormationId, Result};
+use crate::{BlobId, DeltaId, FormationId, Result};
 
 /// What a claim is about.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +26,7 @@ pub enum Claimed<'a> {
 
 const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
-/// Up to so many claims are written out one by one; of more, the disk writes out all that it has.
+/// Up to so many claims are open at a time, and their directories written out one by one; of more, the disk writes out all that it has.
 const FEW: usize = 4;
 
 impl Claimed<'_> {
@@ -74,22 +75,27 @@ impl Store {
         if new.is_empty() {
             return Ok(());
         }
+        if new.len() > FEW {
+            self.sync()?;
+            new.iter().try_for_each(|(relative, result, about)| self.write_synced(relative, result, about))?;
+            return rustix::fs::syncfs(&self.directory).map_err(failed("sync", self.path()));
+        }
+        let mut staged = Vec::new();
+        for (relative, result, about) in &new {
+            let mut temporary = self.temporary()?;
+            temporary.write(format!("{result}\n{about}\n").as_bytes())?;
+            staged.push((temporary, relative));
+        }
+        // What they name goes to the disk, and they with it.
+        self.has_written();
         self.sync()?;
-        new.iter().try_for_each(|(relative, result, about)| self.write_synced(relative, result, about))?;
-        // A step that was completed counts, whatever happens to the machine: so the disk has its claim, too.
-        match new.len() <= FEW {
-            true => new.iter().try_for_each(|(relative, ..)| self.sync_claim(relative)),
-            false => rustix::fs::syncfs(&self.directory).map_err(failed("sync", self.path())),
+        for (temporary, relative) in staged {
+            self.with_room(|| temporary.place(relative))?;
         }
-    }
-
-    /// Waits until the disk has a claim.
-    fn sync_claim(&self, relative: &str) -> Result<()> {
-        if let Some(file) = self.open_file(relative)? {
-            file.sync_data().map_err(Error::file("sync", self.full(relative)))?;
-        }
-        let directory = relative.rsplit_once('/').map_or(relative, |(directory, _)| directory);
-        self.sync_directory(directory)
+        // A step that was completed counts, whatever happens to the machine: so the disk has their names, too.
+        let directories: BTreeSet<&str> =
+            new.iter().filter_map(|(relative, ..)| relative.rsplit_once('/')).map(|(it, _)| it).collect();
+        directories.into_iter().try_for_each(|directory| self.sync_directory(directory))
     }
 
     /// The formation that an artifact was read as when its file was as it is now: the same file system and inode, size, and times

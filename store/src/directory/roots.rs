@@ -25,15 +25,22 @@ impl Store {
         let kept = self.is_there(&record_path)
             && (record.steps.is_empty() || self.record(id).is_ok_and(|known| !known.steps.is_empty()));
         if !here || !kept {
-            self.sync()?;
             let mut text = serde_json::to_string_pretty(record).expect("a record is plain values");
             text.push('\n');
-            if !kept {
-                self.replace(&record_path, text.as_bytes())?;
+            let mut staged = Vec::new();
+            for (wanted, bytes, relative) in
+                [(!kept, text.as_bytes(), &record_path), (!here, encoded.as_slice(), &formation_path)]
+            {
+                if wanted {
+                    let mut temporary = self.temporary()?;
+                    temporary.write(bytes)?;
+                    staged.push((temporary, relative));
+                }
             }
-            if !here {
-                self.replace(&formation_path, &encoded)?;
-            }
+            // The root goes to the disk, and they with it.
+            self.has_written();
+            self.sync()?;
+            staged.into_iter().try_for_each(|(temporary, relative)| temporary.place(relative))?;
         }
         if here {
             self.touch(id);
@@ -137,16 +144,27 @@ impl Store {
 
     /// Gives a formation a name, which keeps it from being collected. An earlier formation of that name loses it.
     pub fn set_root(&self, name: &str, id: FormationId) -> Result<()> {
-        if !is_root(name) {
-            return Err(Error::Malformed { given: name.to_owned() });
+        self.set_roots(&[name], id)
+    }
+
+    /// Gives a formation several names, at the price of one.
+    pub fn set_roots(&self, names: &[&str], id: FormationId) -> Result<()> {
+        if let Some(name) = names.iter().find(|name| !is_root(name)) {
+            return Err(Error::Malformed { given: (*name).to_owned() });
         }
         if !self.has_formation(id) {
             return Err(Error::NotFound { kind: "formation", id: id.to_string() });
         }
-        if self.root(name)? == Some(id) {
+        let mut changed = false;
+        for name in names {
+            if self.root(name)? != Some(id) {
+                self.replace(&format!("roots/{name}"), format!("{id}\n").as_bytes())?;
+                changed = true;
+            }
+        }
+        if !changed {
             return Ok(());
         }
-        self.replace(&format!("roots/{name}"), format!("{id}\n").as_bytes())?;
         // With it, everything that was renamed before is on the disk: this is how a build ends.
         self.sync_directory("roots")
     }
