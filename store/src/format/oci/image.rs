@@ -3,7 +3,10 @@
 //! What comes out is a list of contents, each with its descriptor, in the order in which a registry takes them (what is referred
 //! to before what refers), and an index over them. A directory, a tar and a registry are filled from the same list.
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
 use serde_json::json;
 
@@ -13,6 +16,9 @@ use super::layer::Layer;
 use super::squeeze::{Squeezed, squeeze};
 use crate::format::{Compression, Options};
 use crate::{BlobId, DeltaId, Error, Formation, FormationId, Result, Store};
+
+/// How much of a blob is read at a time.
+const PART: usize = 1 << 20;
 
 /// Something that has a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +46,14 @@ impl Content {
     /// Its bytes as they lie here, not compared with the digest: whoever gets them does that.
     pub fn reader(&self, store: &Store) -> Result<Box<dyn Read>> {
         match &self.source {
-            Source::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
+            Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
             Source::Blob(blob) => Ok(Box::new(store.open_blob(*blob)?)),
         }
     }
 
-    /// Gives its bytes to `take`; fails if they are not what the descriptor says (a damaged store).
-    pub fn each(&self, store: &Store, take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> Result<()> {
+    /// Gives its bytes to `take`; fails if they are not what the descriptor says (a damaged store). What is read is hashed
+    /// while `take` has what came before.
+    pub fn each(&self, store: &Store, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let written = crate::format::write_failed;
         let blob = match &self.source {
             Source::Bytes(bytes) => return take(bytes).map_err(written),
@@ -54,19 +61,36 @@ impl Content {
         };
         let mut file = store.open_blob(blob)?;
         let mut hasher = self.descriptor.digest.hasher();
-        let (mut buffer, mut left) = (vec![0; 1 << 20], self.descriptor.size);
-        loop {
-            let length = file.read(&mut buffer).map_err(Error::file("read", store.path()))?;
-            if length == 0 {
-                break;
-            }
-            hasher.update(&buffer[..length]);
-            // No more goes out than was announced.
-            let length = length.min(usize::try_from(left).unwrap_or(usize::MAX));
-            take(&buffer[..length]).map_err(written)?;
-            left -= length as u64;
-        }
-        match hasher.finish() {
+        let (actual, taken) = thread::scope(|scope| {
+            let (filled, arriving) = sync_channel::<Vec<u8>>(2);
+            let (emptied, spare) = channel::<Vec<u8>>();
+            let reader = scope.spawn(move || -> io::Result<_> {
+                loop {
+                    let mut buffer = spare.try_recv().unwrap_or_default();
+                    buffer.resize(PART, 0);
+                    let length = file.read(&mut buffer)?;
+                    buffer.truncate(length);
+                    hasher.update(&buffer);
+                    // Whoever takes no more has failed, and says so.
+                    if length == 0 || filled.send(buffer).is_err() {
+                        return Ok(hasher.finish());
+                    }
+                }
+            });
+            let mut left = self.descriptor.size;
+            let taken = arriving.into_iter().try_for_each(|buffer| {
+                // No more goes out than was announced.
+                let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= length as u64;
+                take(&buffer[..length])?;
+                let _ = emptied.send(buffer);
+                Ok(())
+            });
+            (reader.join(), taken)
+        });
+        taken.map_err(written)?;
+        let actual = actual.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match actual.map_err(Error::file("read", store.path()))? {
             actual if actual == self.descriptor.digest => Ok(()),
             actual => Err(Error::Mismatch {
                 from: format!("compressed layer {blob} of the store"),
@@ -94,8 +118,9 @@ pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image>
     let formation = store.formation(id)?;
     let mut contents: Vec<Content> = Vec::new();
     let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
-    for (layer, label) in layers(store, id, &formation)? {
-        let squeezed = compressed(store, &layer, options)?;
+    let layers = layers(store, id, &formation)?;
+    let squeezed = all_compressed(store, &layers, options)?;
+    for (squeezed, (_, label)) in squeezed.into_iter().zip(layers) {
         let suffix = match options.compression {
             Compression::Zstd(_) => "+zstd",
             Compression::Gzip(_) => "+gzip",
@@ -163,6 +188,29 @@ fn layers(store: &Store, id: FormationId, formation: &Formation) -> Result<Vec<(
         });
     }
     Ok(layers)
+}
+
+/// All layers compressed. At the end of one, less and less is left to do for its threads: so the next is begun meanwhile.
+fn all_compressed(store: &Store, layers: &[(Layer, String)], options: &Options) -> Result<Vec<Squeezed>> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut made = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some((layer, _)) = layers.get(number) else { return made };
+            made.push((number, compressed(store, layer, options)));
+        }
+    };
+    let mut made = thread::scope(|scope| {
+        let is_alone = rayon::current_num_threads() < 2 || layers.len() < 2;
+        let other = (!is_alone).then(|| scope.spawn(some));
+        let mut made = some();
+        let other = other.map_or(Ok(Vec::new()), thread::ScopedJoinHandle::join);
+        made.extend(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        made
+    });
+    made.sort_by_key(|(number, _)| *number);
+    made.into_iter().map(|(_, squeezed)| squeezed).collect()
 }
 
 /// A layer compressed: as it was kept in the store, if that may be used, or made now.
