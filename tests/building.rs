@@ -234,7 +234,7 @@ fn an_interrupt_ends_everything_and_leaves_nothing() {
         fs::read_dir(&scratch)
             .is_ok_and(|mut entries| entries.any(|entry| entry.unwrap().path().join("changes").exists()))
     };
-    while !running() && began.elapsed() < Duration::from_secs(20) {
+    while !running() && began.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(Duration::from_millis(500));
@@ -244,7 +244,7 @@ fn an_interrupt_ends_everything_and_leaves_nothing() {
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(130));
     // A second, with room for a busy machine.
-    assert!(interrupted.elapsed() < Duration::from_secs(5), "{:?}", interrupted.elapsed());
+    assert!(interrupted.elapsed() < Duration::from_secs(20), "{:?}", interrupted.elapsed());
     assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0);
     assert_eq!(fs::read_dir(world.store().join("building")).unwrap().count(), 0);
 }

@@ -81,7 +81,7 @@ fn labels_ports_variant_and_stop_signal_are_part_of_the_identity() {
 #[test]
 fn a_run_is_asked_to_end_by_its_stop_signal() {
     let script = r#"trap 'echo int; exit 0' INT; trap 'echo quit; exit 0' QUIT; while true; do sleep 0.05; done"#;
-    let settings = format!(r#"stopSignal = "SIGQUIT"; limits.timeout = "500ms"; command = [ "sh" "-c" "{script}" ];"#);
+    let settings = format!(r#"stopSignal = "SIGQUIT"; limits.timeout = "2s"; command = [ "sh" "-c" "{script}" ];"#);
     let (world, _) = formation("stop", &settings);
     let ran = world.forge(["run", "stop"]);
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(124), "quit\n"), "{}", ran.stderr);

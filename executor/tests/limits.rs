@@ -11,11 +11,11 @@ use executor::{Ending, Error};
 #[test]
 fn time_is_over_after_a_moment_to_tidy_up() {
     let Some(mut world) = World::new() else { return };
-    world.sandbox.limits.timeout_millis = Some(500);
+    world.sandbox.limits.timeout_millis = Some(2000);
     let start = Instant::now();
     let outcome = world.run(&["sh", "-c", "trap 'echo tidied; exit 0' TERM; while true; do sleep 0.05; done"]).unwrap();
     assert_eq!((outcome.ending, world.stdout().as_str()), (Ending::TimedOut, "tidied\n"));
-    assert!((Duration::from_millis(500)..Duration::from_secs(8)).contains(&start.elapsed()));
+    assert!((Duration::from_secs(2)..Duration::from_secs(60)).contains(&start.elapsed()));
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn what_does_not_end_in_time_is_killed() {
     let start = Instant::now();
     let outcome = world.run(&["sh", "-c", "trap '' TERM; while true; do sleep 0.05; done"]).unwrap();
     assert_eq!(outcome.ending, Ending::TimedOut);
-    assert!(start.elapsed() < Duration::from_secs(12));
+    assert!(start.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_fork_bomb_stays_small() {
         Ending::Exited(0)
     );
     let bomb = world.run(&["sh", "-c", "b() { b | b & }; b; sleep 1"]).unwrap();
-    assert!(bomb.wall < Duration::from_secs(20), "{bomb:?}");
+    assert!(bomb.wall < Duration::from_secs(60), "{bomb:?}");
 }
 
 #[test]

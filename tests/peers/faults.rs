@@ -150,7 +150,7 @@ fn a_pull_survives_a_line_that_cuts_flips_and_stalls() {
             line.plan(1, fault, place);
             let started = Instant::now();
             let first = world.forge(["pull", &id]);
-            assert!(started.elapsed() < Duration::from_secs(20), "{fault:?} at {place}: {:?}", started.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(60), "{fault:?} at {place}: {:?}", started.elapsed());
             if first.code != Some(0) {
                 assert!([11, 12, 13].contains(&first.code.unwrap()), "{fault:?} at {place}: {}", first.stderr);
                 assert_eq!(
@@ -316,7 +316,7 @@ fn a_peer_that_says_nothing_costs_a_moment() {
         let started = Instant::now();
         let pulled = world.forge(["pull", given]);
         assert_eq!(pulled.id(), id);
-        assert!(started.elapsed() < Duration::from_secs(4), "{given}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(20), "{given}: {:?}", started.elapsed());
         assert_eq!(pulled.stderr.matches("not asked again").count(), 3, "{}", pulled.stderr);
     }
     // All being down is no error while what is needed is here.

@@ -149,7 +149,7 @@ fn a_server_ends_gracefully() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let started = Instant::now();
     assert!(served.child.wait().unwrap().success());
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(60));
     assert_eq!(server.forge(["info", "later", "--json"]).json()["id"], id);
 }
 
@@ -223,7 +223,7 @@ fn a_hostile_client_gets_errors_and_changes_nothing() {
     let about = b"GET /v1/about HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
     let started = Instant::now();
     while status(&raw(served.host(), about)) != "200" {
-        assert!(started.elapsed() < Duration::from_secs(10), "silent clients keep others out");
+        assert!(started.elapsed() < Duration::from_secs(30), "silent clients keep others out");
         std::thread::sleep(Duration::from_millis(100));
     }
     drop(silent);
