@@ -358,36 +358,44 @@ fn soon<T>(attempt: impl Fn() -> Option<T>) -> T {
         if let Some(value) = attempt() {
             return value;
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "not soon");
+        assert!(start.elapsed() < Duration::from_secs(40), "not soon");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Publishes port 80 of a world at the port that is given back.
+fn publish(world: &mut World) -> u16 {
+    let outside = free_port();
+    let address = "127.0.0.1".parse().unwrap();
+    world.sandbox.published = vec![Published { address, outside, inside: "80".parse().unwrap() }];
+    world.sandbox.limits.timeout_millis = Some(60_000);
+    outside
+}
+
+/// Asks until somebody answers.
+fn ask(port: u16, question: &'static [u8]) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        // Those who come before the program listens are turned away, not kept waiting.
+        soon(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            let mut answer = Vec::new();
+            // Whoever is turned away may hear of it at any of these.
+            let _ = stream.write_all(question).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+            let _ = stream.read_to_end(&mut answer);
+            (!answer.is_empty()).then_some(answer)
+        })
+    })
 }
 
 #[test]
 fn a_published_port_is_reached_and_nothing_else_opens() {
     let Some(mut world) = World::new() else { return };
-    let port = free_port();
-    let address = "127.0.0.1".parse().unwrap();
-    world.sandbox.published = vec![Published { address, outside: port, inside: "80".parse().unwrap() }];
-    world.sandbox.limits.timeout_millis = Some(60_000);
-    let client = std::thread::spawn(move || {
-        let start = Instant::now();
-        // Those who come before the program listens are turned away, not kept waiting.
-        loop {
-            assert!(start.elapsed() < Duration::from_secs(40), "nobody answers");
-            std::thread::sleep(Duration::from_millis(50));
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let mut answer = String::new();
-            let _ = stream.write_all(b"question\n").and_then(|()| stream.shutdown(std::net::Shutdown::Write));
-            if stream.read_to_string(&mut answer).is_ok() && !answer.is_empty() {
-                return answer;
-            }
-        }
-    });
+    let port = publish(&mut world);
+    let client = ask(port, b"question\n");
     // Port 80 without any capability.
     let script = "nc -l -p 80 -e sh -c 'read line; echo heard $line'; ls /sys/class/net";
     let outcome = world.run(&["sh", "-c", script]).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    assert_eq!(client.join().unwrap(), "heard question\n", "{outcome:?} {}", world.stderr());
+    assert_eq!(client.join().unwrap(), b"heard question\n", "{outcome:?} {}", world.stderr());
     assert_eq!(world.stdout(), "lo\n");
     // With the run the listener has gone.
     let _taken = soon(|| TcpListener::bind(("127.0.0.1", port)).ok());
@@ -398,24 +406,9 @@ fn a_published_port_is_reached_and_nothing_else_opens() {
 #[test]
 fn what_was_answered_last_arrives() {
     let Some(mut world) = World::new() else { return };
-    let port = free_port();
-    let address = "127.0.0.1".parse().unwrap();
-    world.sandbox.published = vec![Published { address, outside: port, inside: "80".parse().unwrap() }];
-    world.sandbox.limits.timeout_millis = Some(60_000);
-    let client = std::thread::spawn(move || {
-        let start = Instant::now();
-        loop {
-            assert!(start.elapsed() < Duration::from_secs(40), "nobody answers");
-            std::thread::sleep(Duration::from_millis(20));
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let mut answer = Vec::new();
-            let _ = stream.read_to_end(&mut answer);
-            if !answer.is_empty() {
-                return answer.len();
-            }
-        }
-    });
+    let port = publish(&mut world);
+    let client = ask(port, b"");
     // The command ends with its answer: megabytes are on their way then.
     let outcome = world.run(&["sh", "-c", "exec nc -l -p 80 -e head -c 3000000 /dev/zero"]).unwrap();
-    assert_eq!(client.join().unwrap(), 3_000_000, "{outcome:?} {}", world.stderr());
+    assert_eq!(client.join().unwrap().len(), 3_000_000, "{outcome:?} {}", world.stderr());
 }
