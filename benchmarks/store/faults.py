@@ -10,7 +10,7 @@
     faults.py crowd --seconds 120   50 processes import, build, run, collect, export, name, push, pull and verify in one store
 
 After each point: every name stands for what the last finished command gave it, or for what a command that was cut off would have; it is whole
-(`forge verify` finds nothing, exports give the same bytes); no command said that it is a bug of forge (exit
+(`forge verify` finds nothing, exports give the same bytes, finished builds make nothing again); no command said that it is a bug of forge (exit
 code 70) or was ended by a signal of its own; and the next command goes on. Everything follows from --seed. `power`, `full` and `eio` need root
 or ptrace.
 """
