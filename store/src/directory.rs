@@ -23,7 +23,7 @@
 //! The whole directory is mode 0700. More in `docs/formats/store.md`.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,6 +55,7 @@ mod place;
 mod roots;
 mod scratch;
 mod shared;
+pub(crate) mod sparse;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verify;
@@ -382,7 +383,7 @@ struct Temporary<'a> {
 
 impl Temporary<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|source| self.failed("write", source))
+        sparse::write(&self.file, bytes).map_err(|source| self.failed("write", source))
     }
 
     /// Waits until it is on the disk; `relative` is where it will be.

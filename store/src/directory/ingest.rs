@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use super::Store;
 use super::objects::hash;
 use super::place::Place;
+use super::sparse::Holes;
 use crate::{BlobId, Error, File, Metadata, Name, Node, Result, Tree};
 
 mod known;
@@ -173,15 +174,13 @@ impl Store {
             } else {
                 (self.put_blob(&bytes, executable)?, bytes.len() as u64)
             }
+        } else if stat.st_blocks.unsigned_abs() * 512 < length / 2 {
+            // Mostly holes: what is to be written is little, and hashing the zeros is what takes the time.
+            self.put_blob_from(&mut Holes::new(&file), executable)?
         } else {
             // Reading it twice is cheaper than writing it again on every build.
-            let (blob, size) = hash(&mut file).map_err(failed)?;
-            if self.has_blob(blob) {
-                (blob, size)
-            } else {
-                file.rewind().map_err(failed)?;
-                self.put_blob_from(&mut file, executable)?
-            }
+            let (blob, size) = hash(&file).map_err(failed)?;
+            if self.has_blob(blob) { (blob, size) } else { self.put_blob_from(&mut Holes::new(&file), executable)? }
         };
         // One that grew while it was read is not what its inode said.
         if let Some(known) = known.filter(|_| size == length) {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::lease::Use;
 use super::objects::{blob_path, hash, pump};
+use super::sparse::{self, Holes};
 use super::{DEVICE_ATTRIBUTE, OWNER_ATTRIBUTE, Ownership, Store, failed, file_times, object_path};
 use crate::encoding::Writer;
 use crate::tree::keeps_attribute;
@@ -218,8 +219,8 @@ impl Store {
                     return Err(self.wrong_size(&path, stat.st_size.unsigned_abs(), file));
                 }
                 if stat.st_nlink == 1 {
-                    let mut bytes = self.open_file(&path)?.ok_or_else(|| not_found(file.blob))?;
-                    let (actual, size) = hash(&mut bytes).map_err(Error::file("read", self.full(&path)))?;
+                    let bytes = self.open_file(&path)?.ok_or_else(|| not_found(file.blob))?;
+                    let (actual, size) = hash(&bytes).map_err(Error::file("read", self.full(&path)))?;
                     self.check(file, &path, actual, size)?;
                 }
                 return Ok(path);
@@ -245,11 +246,11 @@ impl Store {
             self.check(file, &path, BlobId::of(&bytes), bytes.len() as u64)?;
             return (&mut &*to).write_all(&bytes).map_err(Error::file("copy", self.full(&path)));
         }
-        let mut source = self.open_blob(file.blob)?;
+        let source = self.open_blob(file.blob)?;
         let (actual, size) = if rustix::fs::ioctl_ficlone(to, &source).is_ok() {
-            hash(&mut source).map_err(Error::file("read", self.full(&path)))?
+            hash(&source).map_err(Error::file("read", self.full(&path)))?
         } else {
-            copy(&mut source, to).map_err(Error::file("copy", self.full(&path)))?
+            copy(&source, to).map_err(Error::file("copy", self.full(&path)))?
         };
         self.check(file, &path, actual, size)
     }
@@ -276,11 +277,11 @@ fn not_found(id: BlobId) -> Error {
     Error::NotFound { kind: "blob", id: id.to_string() }
 }
 
-fn copy(from: &mut dyn Read, mut to: &fs::File) -> std::io::Result<(BlobId, u64)> {
+fn copy(from: &fs::File, to: &fs::File) -> std::io::Result<(BlobId, u64)> {
     let mut hasher = blake3::Hasher::new();
-    let size = pump(from, &mut |bytes| {
+    let size = pump(&mut Holes::new(from), &mut |bytes| {
         hasher.update(bytes);
-        to.write_all(bytes)
+        sparse::write(to, bytes)
     })?;
     Ok((BlobId::from_bytes(*hasher.finalize().as_bytes()), size))
 }

@@ -154,8 +154,8 @@ impl Store {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
-        let mut file = fs::File::from(file.map_err(place.failed("open"))?);
-        let (blob, size) = hash(&mut file).map_err(Error::file("read", place.shown()))?;
+        let file = fs::File::from(file.map_err(place.failed("open"))?);
+        let (blob, size) = hash(&file).map_err(Error::file("read", place.shown()))?;
         Ok(Node::File(File { blob, size, metadata }))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::lease::Use;
 use super::packs::SMALL;
+use super::sparse::{self, Holes};
 use super::{Store, failed, object_path};
 use crate::{BlobId, Delta, DeltaId, Error, Node, Result, Tree, TreeId};
 
@@ -101,12 +102,12 @@ impl Store {
         if start.len() as u64 <= SMALL {
             return Ok((self.put_blob(&start, executable)?, start.len() as u64));
         }
-        let mut temporary = self.temporary()?;
+        let temporary = self.temporary()?;
         let mut hasher = blake3::Hasher::new();
         let mut full = false;
         let size = pump(&mut (&start[..]).chain(reader), &mut |bytes| {
             hasher.update(bytes);
-            temporary.file.write_all(bytes).inspect_err(|_| full = true)
+            sparse::write(&temporary.file, bytes).inspect_err(|_| full = true)
         });
         // Which of the two ends failed is not to be told from the error itself.
         let action = if full { "write" } else { "read what is written to" };
@@ -127,6 +128,15 @@ impl Store {
     /// The caller promises that nobody still has it open for writing (the sandbox that made it has ended); one that others may
     /// write to must be copied instead ([`Store::put_blob_from`]). A file with further links or of another owner is copied.
     pub fn adopt_blob(&self, path: &Path, executable: bool) -> Result<(BlobId, u64)> {
+        self.adopt(path, executable, None)
+    }
+
+    /// The same of a file that the caller wrote itself, and hashed on the way.
+    pub(crate) fn adopt_hashed(&self, path: &Path, id: BlobId, size: u64, executable: bool) -> Result<(BlobId, u64)> {
+        self.adopt(path, executable, Some((id, size)))
+    }
+
+    fn adopt(&self, path: &Path, executable: bool, known: Option<(BlobId, u64)>) -> Result<(BlobId, u64)> {
         // Its mode may forbid its owner to read it.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opened = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
@@ -145,7 +155,10 @@ impl Store {
             fs::remove_file(path).map_err(Error::file("remove", path))?;
             return Ok(kept);
         }
-        let (id, size) = hash(&mut file).map_err(Error::file("read", path))?;
+        let (id, size) = match known {
+            Some((id, size)) if before.st_size.unsigned_abs() == size => (id, size),
+            _ => hash(&file).map_err(Error::file("read", path))?,
+        };
         self.note(Use::Blob(id));
         if self.blob_is_whole(id, size)? {
             fs::remove_file(path).map_err(Error::file("remove", path))?;
@@ -190,8 +203,8 @@ impl Store {
 
     /// What a blob's bytes hash to.
     pub(crate) fn hash_blob(&self, id: BlobId) -> Result<BlobId> {
-        let mut file = self.open_blob(id)?;
-        Ok(hash(&mut file).map_err(Error::file("read", self.full(&blob_path(id, false))))?.0)
+        let file = self.open_blob(id)?;
+        Ok(hash(&file).map_err(Error::file("read", self.full(&blob_path(id, false))))?.0)
     }
 
     /// The bytes of a blob, checked.
@@ -421,10 +434,10 @@ pub(super) fn pump(reader: &mut dyn Read, take: &mut dyn FnMut(&[u8]) -> io::Res
     }
 }
 
-/// The id and length of what a reader gives.
-pub(super) fn hash(reader: &mut dyn Read) -> io::Result<(BlobId, u64)> {
+/// The id and length of a file, whose holes are not read.
+pub(super) fn hash(file: &fs::File) -> io::Result<(BlobId, u64)> {
     let mut hasher = blake3::Hasher::new();
-    let size = pump(reader, &mut |bytes| {
+    let size = pump(&mut Holes::new(file), &mut |bytes| {
         hasher.update(bytes);
         Ok(())
     })?;

@@ -95,9 +95,9 @@ impl Store {
 
     /// Hashes the file of an object; one that has gone meanwhile is not damaged.
     fn verify_file(&self, relative: &str, object: ObjectId) -> Result<()> {
-        let Some(mut file) = self.open_file(relative)? else { return Ok(()) };
+        let Some(file) = self.open_file(relative)? else { return Ok(()) };
         if let Use::Blob(id) = object {
-            let (actual, _) = hash(&mut file).map_err(Error::file("read", self.full(relative)))?;
+            let (actual, _) = hash(&file).map_err(Error::file("read", self.full(relative)))?;
             return match actual == id {
                 true => Ok(()),
                 false => Err(self.mismatch(relative, &actual.to_string(), &id.to_string())),
@@ -200,6 +200,6 @@ fn hash_at(place: &Place) -> Result<BlobId> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
-    let mut file = std::fs::File::from(file.map_err(place.failed("open"))?);
-    Ok(hash(&mut file).map_err(Error::file("read", place.shown()))?.0)
+    let file = std::fs::File::from(file.map_err(place.failed("open"))?);
+    Ok(hash(&file).map_err(Error::file("read", place.shown()))?.0)
 }

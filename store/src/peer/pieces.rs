@@ -2,12 +2,13 @@
 //! sent first, give the blob's id. So a wrong byte is found within a piece, and a transfer that was cut goes on at the last one.
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use rustix::fs::FlockOperation;
 
+use crate::directory::sparse;
 use crate::{BlobId, Error, Result, Store};
 
 /// Bytes of a piece; a power of two of BLAKE3's chunks. It is part of the protocol.
@@ -158,7 +159,7 @@ impl<'a> Partial<'a> {
         if !fits || hash(index, bytes) != self.hashes[index as usize] {
             return Ok(false);
         }
-        self.file.write_all(bytes).map_err(Error::file("write", &self.path))?;
+        sparse::write(&self.file, bytes).map_err(Error::file("write", &self.path))?;
         self.here += 1;
         Ok(true)
     }
@@ -172,9 +173,10 @@ impl<'a> Partial<'a> {
         let random = super::random_name().map_err(Error::file("name", &self.path))?;
         let whole = directory(self.store).join(format!("{}.{random}", self.id));
         fs::rename(&self.path, &whole).map_err(Error::file("move", &self.path))?;
-        let (store, id) = (self.store, self.id);
+        let (store, id, size) = (self.store, self.id, self.size);
         drop(self);
-        let (kept, _) = store.adopt_blob(&whole, executable)?;
+        // Every piece was hashed when it was written or found, and the hashes give the id.
+        let (kept, _) = store.adopt_hashed(&whole, id, size, executable)?;
         Ok(kept == id)
     }
 }
