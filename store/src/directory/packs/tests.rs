@@ -246,3 +246,31 @@ fn what_comes_over_a_line_is_there_part_by_part() {
     batch.finish().unwrap();
     assert!(ids.iter().all(|id| other.has_blob(*id)));
 }
+
+#[test]
+fn while_a_part_is_published_others_go_on_putting_and_reading() {
+    let world = world();
+    let batch = world.store.batch_in_parts();
+    let content = |who: u32, number: u32| [&who.to_le_bytes()[..], &number.to_le_bytes(), &[7; 60_000]].concat();
+    let (threads, each) = (4_u32, 400_u32);
+    std::thread::scope(|scope| {
+        for who in 0..threads {
+            let (store, content) = (&world.store, &content);
+            scope.spawn(move || {
+                for number in 0..each {
+                    let id = store.put_blob(&content(who, number), false).unwrap();
+                    // Whether it is still in memory, in the part that leaves, or there for all.
+                    let earlier = content(who, number / 2);
+                    assert_eq!(store.blob(BlobId::of(&earlier)).unwrap(), earlier);
+                    assert_eq!(store.blob_size(id).unwrap(), Some(60_008));
+                    assert_eq!(store.put_blob(&earlier, false).unwrap(), BlobId::of(&earlier));
+                }
+            });
+        }
+    });
+    batch.finish().unwrap();
+    let other = Store::open(world.store.path()).unwrap();
+    let entries: usize = other.all_packs().unwrap().iter().map(|pack| pack.entries().unwrap().len()).sum();
+    assert_eq!(entries, (threads * each) as usize, "each of them once");
+    assert!(other.verify().unwrap().is_empty());
+}

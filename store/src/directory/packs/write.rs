@@ -58,7 +58,7 @@ impl Drop for Batch<'_> {
 #[derive(Debug, Default)]
 pub(in super::super) struct Pending {
     state: Mutex<State>,
-    /// A part has been written.
+    /// A part has been written, or published.
     written: Condvar,
 }
 
@@ -80,9 +80,32 @@ struct State {
     parts: Vec<(u64, Arc<Vec<u8>>)>,
     /// How many threads write.
     writers: usize,
+    /// A part that is being published while the next one is filled. One at a time, so that nothing is seen before what lies below it.
+    leaving: Option<Leaving>,
+}
+
+/// A written pack that is not there for others yet.
+#[derive(Debug)]
+struct Leaving {
+    relative: String,
+    entries: Arc<Vec<Entry>>,
+    places: HashMap<Use, Entry>,
+    file: Arc<fs::File>,
+    /// Whether a thread is at it; else that failed, and whoever publishes next tries again.
+    busy: bool,
 }
 
 impl State {
+    /// Where an object lies that is not there for others yet; and the file, if it is the pack that is leaving.
+    fn find(&self, object: Use) -> Option<(Entry, Option<&fs::File>)> {
+        let leaving = || self.leaving.as_ref().and_then(|it| Some((*it.places.get(&object)?, Some(&*it.file))));
+        self.places.get(&object).map(|entry| (*entry, None)).or_else(leaving)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.writers > 0 || self.leaving.as_ref().is_some_and(|leaving| leaving.busy)
+    }
+
     fn read(&self, entry: Entry) -> std::io::Result<Vec<u8>> {
         let length = entry.length as usize;
         let part = self.parts.iter().find(|(at, part)| (*at..*at + part.len() as u64).contains(&entry.offset));
@@ -157,7 +180,7 @@ impl Store {
         if state.open == 0 || (matches!(object, Use::Blob(_)) && u64::from(length) > SMALL) {
             return Ok(false);
         }
-        if state.places.contains_key(&object) {
+        if state.find(object).is_some() {
             return Ok(true);
         }
         if state.length == 0 && state.buffer.is_empty() {
@@ -173,8 +196,9 @@ impl Store {
         if state.buffer.len() >= BUFFER {
             state = self.write_part(state)?;
         }
-        let full = if state.in_parts > 0 { PART } else { FULL };
-        if state.length >= full {
+        if state.in_parts > 0 && state.length >= PART {
+            self.publish_part(state)?;
+        } else if state.length >= FULL {
             self.publish(state)?;
         }
         Ok(true)
@@ -182,12 +206,19 @@ impl Store {
 
     pub(super) fn read_pending(&self, object: Use) -> Result<Option<Vec<u8>>> {
         let state = self.lock_pending();
-        let Some(entry) = state.places.get(&object) else { return Ok(None) };
-        state.read(*entry).map(Some).map_err(Error::file("read a pack in", &self.path))
+        let Some((entry, leaving)) = state.find(object) else { return Ok(None) };
+        let bytes = match leaving {
+            None => state.read(entry),
+            Some(file) => {
+                let mut bytes = vec![0; entry.length as usize];
+                file.read_exact_at(&mut bytes, entry.offset).map(|()| bytes)
+            }
+        };
+        bytes.map(Some).map_err(Error::file("read a pack in", &self.path))
     }
 
     pub(super) fn pending_size(&self, object: Use) -> Option<u64> {
-        self.lock_pending().places.get(&object).map(|entry| u64::from(entry.length))
+        self.lock_pending().find(object).map(|(entry, _)| u64::from(entry.length))
     }
 
     /// The file that a pack is written to.
@@ -223,9 +254,66 @@ impl Store {
         Ok(state)
     }
 
-    fn publish(&self, mut state: MutexGuard<'_, State>) -> Result<bool> {
-        while state.writers > 0 {
+    /// Waits until no other thread writes or publishes.
+    fn alone<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while state.is_busy() {
             state = self.pending.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
+    /// Publishes what is pending while others go on putting: the disk may take its time.
+    fn publish_part(&self, state: MutexGuard<'_, State>) -> Result<()> {
+        let mut state = self.alone(state);
+        if state.leaving.is_some() {
+            return self.publish(state).map(drop);
+        }
+        // Another thread may have been here.
+        if state.length < PART || state.entries.len() < FEW {
+            return Ok(());
+        }
+        let (relative, file) = self.write_rest(&mut state)?;
+        let all = self.written.load(Ordering::SeqCst);
+        let entries = Arc::new(state.entries.iter().map(|(entry, _)| *entry).collect::<Vec<_>>());
+        let next = state.next();
+        let before = std::mem::replace(&mut *state, next);
+        let (kept, name) = (Arc::clone(&entries), relative.clone());
+        state.leaving = Some(Leaving { relative: name, entries: kept, places: before.places, file, busy: true });
+        drop(state);
+        let placed = self.place_pack(&relative, &entries);
+        let mut state = self.lock_pending();
+        match (&placed, &mut state.leaving) {
+            (Err(_), Some(leaving)) => leaving.busy = false,
+            (_, leaving) => *leaving = None,
+        }
+        self.pending.written.notify_all();
+        drop(state);
+        placed?;
+        self.is_synced(all);
+        Ok(())
+    }
+
+    /// Writes what is left of the pack that is being made.
+    fn write_rest(&self, state: &mut State) -> Result<(String, Arc<fs::File>)> {
+        let (relative, file) = self.pack_file(state)?;
+        state.cut();
+        for (at, part) in &state.parts {
+            file.write_all_at(part, *at).map_err(Error::file("write", self.full(&relative)))?;
+        }
+        Ok((relative, file))
+    }
+
+    /// So much of what was written is on the disk.
+    fn is_synced(&self, all: u64) {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        *synced = (*synced).max(all);
+    }
+
+    fn publish(&self, state: MutexGuard<'_, State>) -> Result<bool> {
+        let mut state = self.alone(state);
+        if let Some(leaving) = &state.leaving {
+            self.place_pack(&leaving.relative, &leaving.entries)?;
+            state.leaving = None;
         }
         if state.entries.is_empty() {
             return Ok(false);
@@ -242,17 +330,12 @@ impl Store {
             *state = state.next();
             return Ok(false);
         }
-        let (relative, file) = self.pack_file(&mut state)?;
-        state.cut();
-        for (at, part) in &state.parts {
-            file.write_all_at(part, *at).map_err(Error::file("write", self.full(&relative)))?;
-        }
+        let (relative, _) = self.write_rest(&mut state)?;
         let all = self.written.load(Ordering::SeqCst);
         let entries: Vec<Entry> = state.entries.iter().map(|(entry, _)| *entry).collect();
         self.place_pack(&relative, &entries)?;
         *state = state.next();
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        *synced = (*synced).max(all);
+        self.is_synced(all);
         Ok(true)
     }
 
