@@ -310,7 +310,7 @@ fn a_peer_that_says_nothing_costs_a_moment() {
             });
         }
     });
-    // By name and by id: all are asked in one round, which takes 0.9 s; the rest of the bound is for a busy machine.
+    // By name and by id: all are asked in one round, which takes 0.8 s; the rest of the bound is for a busy machine.
     for given in ["shared", id.as_str()] {
         forget(&world);
         let started = Instant::now();

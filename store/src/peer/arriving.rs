@@ -68,7 +68,8 @@ impl Reception<'_> {
     pub fn receive(&self, input: &mut dyn Read) -> (Arrived, Option<Broken>) {
         let state = Mutex::new(Arrived::default());
         let broken = Mutex::new(None);
-        let workers = rayon::current_num_threads().clamp(1, 8);
+        // One more than there are processors: one of them may be waiting for the disk.
+        let workers = 1 + rayon::current_num_threads().clamp(1, 8);
         let (giver, taker) = sync_channel::<Frame>(2);
         let taker = Mutex::new(taker);
         std::thread::scope(|scope| {
@@ -116,7 +117,7 @@ impl Reception<'_> {
                     let partial = partial.as_mut().ok_or_else(|| Broken::Line(bad("a piece of nothing")))?;
                     let (id, index) = parse_head(&frame.head, 4).ok_or_else(|| Broken::Line(bad("a piece's head")))?;
                     let lie = Broken::Lie(ObjectId::Blob(partial.id()));
-                    let content = frame.content(&[]);
+                    let content = frame.into_content(&[]);
                     match content {
                         Ok(content) if id == partial.id() && partial.add(index, &content)? => {
                             self.tell(state, content.len() as u64)?;
@@ -187,7 +188,7 @@ impl Reception<'_> {
                 continue;
             }
             let result = match frame.kind {
-                Kind::Objects => self.objects(&frame, state),
+                Kind::Objects => self.objects(frame, state),
                 _ => self.difference(&frame, state),
             };
             if let Err(error) = result {
@@ -196,8 +197,8 @@ impl Reception<'_> {
         }
     }
 
-    fn objects(&self, frame: &Frame, state: &Mutex<Arrived>) -> Result<(), Broken> {
-        let content = frame.content(&[]).map_err(Broken::Line)?;
+    fn objects(&self, frame: Frame, state: &Mutex<Arrived>) -> Result<(), Broken> {
+        let content = frame.into_content(&[]).map_err(Broken::Line)?;
         let mut rest = content.as_slice();
         while !rest.is_empty() {
             let no_object = || Broken::Line(bad("no object in a frame of objects"));

@@ -9,6 +9,8 @@ pub(super) const MAGIC: &[u8; 16] = b"forge objects 1\n";
 /// A frame's content is never longer.
 pub(super) const MOST_RAW: usize = 64 << 20;
 const MOST_HEAD: usize = 64;
+/// Memory is taken for so much before it came.
+const AT_ONCE: usize = 2 << 20;
 /// zstd's window of a difference: the file before and the file now lie in it.
 const WINDOW_LOG: u32 = 27;
 
@@ -61,6 +63,11 @@ impl Frame {
         Ok(Self { kind, head: head.to_vec(), codec, raw: content.len(), packed })
     }
 
+    /// The same, as it is.
+    pub fn stored(kind: Kind, head: &[u8], content: Vec<u8>) -> Self {
+        Self { kind, head: head.to_vec(), codec: STORED, raw: content.len(), packed: content }
+    }
+
     /// A frame whose content is compressed with `before` in front of it.
     pub fn difference(head: &[u8], content: &[u8], before: &[u8], level: i32) -> io::Result<Self> {
         let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), level, before)?;
@@ -109,12 +116,18 @@ impl Frame {
         let mut frame = Self { kind, head: Vec::new(), codec: start[1], raw, packed: Vec::new() };
         // What was announced need not come: memory is taken as it does.
         for (bytes, length) in [(&mut frame.head, head), (&mut frame.packed, packed)] {
+            bytes.reserve_exact(length.min(AT_ONCE));
             (&mut *input).take(length as u64).read_to_end(bytes)?;
             if bytes.len() != length {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         Ok(frame)
+    }
+
+    /// The same, of a frame that is needed no longer.
+    pub fn into_content(self, before: &[u8]) -> io::Result<Vec<u8>> {
+        if self.codec == STORED { Ok(self.packed) } else { self.content(before) }
     }
 
     /// The content, in exactly the length that was announced.

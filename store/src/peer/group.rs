@@ -12,7 +12,7 @@ use crate::signing::NamedPublicKey;
 use crate::{BlobId, FileHash, FormationId, Store};
 
 /// How long all peers together may take to say that they are there. A user waits no longer than that for those that are not.
-const FIRST_ANSWER: Duration = Duration::from_millis(900);
+const FIRST_ANSWER: Duration = Duration::from_millis(800);
 
 /// Peers in the order of their priority.
 pub struct Group<'a> {

@@ -4,14 +4,17 @@
 //! Everything is hashed once more on its way out: what is damaged here is named as missing, never given.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rayon::prelude::*;
 
 use super::frame::{Frame, Kind, MAGIC, MOST_RAW};
 use super::{ObjectId, pieces};
 use crate::{BlobId, Error, Store};
+
+mod pace;
+
+use pace::{Pace, Way};
 
 /// Small objects are put together up to this size.
 const BATCH: u64 = 512 << 10;
@@ -22,11 +25,9 @@ const LEAST_DIFFERENCE: u64 = 256;
 /// Pieces of a large blob that are compressed at once.
 const AT_ONCE: usize = 8;
 
-/// How well is compressed: the line is most often slower than this.
+/// How well lists of digests are compressed, which are hardly shorter for it.
 const LEVEL: i32 = 3;
-/// While the line waits for us: it is faster than that.
-const FAST_LEVEL: i32 = 1;
-/// Of differences: they are small, and what is found is worth the search.
+/// And differences: they are small, and what is found is worth the search.
 const DIFFERENCE_LEVEL: i32 = 6;
 
 /// Something that is to be sent.
@@ -75,19 +76,18 @@ pub fn send(
     let jobs = jobs(store, items)?;
     // While one window is on the line, the next one is compressed.
     let window = rayon::current_num_threads().max(2) * 2;
-    let level = AtomicI32::new(LEVEL);
-    let (mut made_for, mut sent_for) = (Duration::ZERO, Duration::ZERO);
+    let (way, mut pace) = (Way::default(), Pace::default());
     std::thread::scope(|scope| -> Result<(), SendError> {
         let (giver, taker) = std::sync::mpsc::sync_channel::<Result<Vec<Made>, SendError>>(1);
-        let level = &level;
+        let way = &way;
         scope.spawn(move || {
             let mut small: Vec<&Job> = Vec::new();
             for job in &jobs {
                 if let Job::Large(item, size) = job {
-                    if !small.is_empty() && giver.send(make_all(store, &std::mem::take(&mut small), level)).is_err() {
+                    if !small.is_empty() && giver.send(make_all(store, &std::mem::take(&mut small), way)).is_err() {
                         return;
                     }
-                    let made = large(store, item, *size, level, &mut |frames| giver.send(Ok(frames)).is_ok());
+                    let made = large(store, item, *size, way, &mut |frames| giver.send(Ok(frames)).is_ok());
                     if let Err(error) = made {
                         let _ = giver.send(Err(error));
                         return;
@@ -95,28 +95,26 @@ pub fn send(
                     continue;
                 }
                 small.push(job);
-                if small.len() >= window && giver.send(make_all(store, &std::mem::take(&mut small), level)).is_err() {
+                if small.len() >= window && giver.send(make_all(store, &std::mem::take(&mut small), way)).is_err() {
                     return;
                 }
             }
             if !small.is_empty() {
-                let _ = giver.send(make_all(store, &small, level));
+                let _ = giver.send(make_all(store, &small, way));
             }
         });
         let mut started = Instant::now();
         for frames in taker {
-            made_for += started.elapsed();
+            let made_for = started.elapsed();
             started = Instant::now();
+            let before = sent.bytes;
             for made in frames? {
                 made.frame.write(out).map_err(SendError::Line)?;
                 sent.differences += u64::from(made.frame.kind == Kind::Difference);
                 sent.bytes += made.bytes;
                 tell(made.bytes).map_err(SendError::Line)?;
             }
-            sent_for += started.elapsed();
-            // Who waits for whom decides how well is compressed.
-            let fast = made_for > 2 * sent_for;
-            level.store(if fast { FAST_LEVEL } else { LEVEL }, Ordering::Relaxed);
+            pace.went(way, made_for, started.elapsed(), sent.bytes - before);
             started = Instant::now();
         }
         Ok(())
@@ -181,13 +179,12 @@ fn jobs<'a>(store: &Store, items: &'a [Item]) -> Result<Vec<Job<'a>>, Error> {
     Ok(jobs)
 }
 
-fn make_all(store: &Store, jobs: &[&Job<'_>], level: &AtomicI32) -> Result<Vec<Made>, SendError> {
-    let made: Vec<Vec<Made>> = jobs.par_iter().map(|job| make(store, job, level)).collect::<Result<_, SendError>>()?;
+fn make_all(store: &Store, jobs: &[&Job<'_>], way: &Way) -> Result<Vec<Made>, SendError> {
+    let made: Vec<Vec<Made>> = jobs.par_iter().map(|job| make(store, job, way)).collect::<Result<_, SendError>>()?;
     Ok(made.into_iter().flatten().collect())
 }
 
-fn make(store: &Store, job: &Job<'_>, level: &AtomicI32) -> Result<Vec<Made>, SendError> {
-    let compressed = level.load(Ordering::Relaxed);
+fn make(store: &Store, job: &Job<'_>, way: &Way) -> Result<Vec<Made>, SendError> {
     let packed =
         |frame: io::Result<Frame>, bytes| Ok::<_, SendError>(Made { frame: frame.map_err(SendError::Line)?, bytes });
     match job {
@@ -201,7 +198,7 @@ fn make(store: &Store, job: &Job<'_>, level: &AtomicI32) -> Result<Vec<Made>, Se
                 };
                 for (kind, part) in parts {
                     if content.len() + part.len() + 37 > MOST_RAW && !content.is_empty() {
-                        made.push(packed(Frame::new(Kind::Objects, &[], &content, compressed), bytes)?);
+                        made.push(packed(way.frame(Kind::Objects, &[], content), bytes)?);
                         (content, bytes) = (Vec::new(), 0);
                     }
                     content.push(kind);
@@ -212,7 +209,7 @@ fn make(store: &Store, job: &Job<'_>, level: &AtomicI32) -> Result<Vec<Made>, Se
                 }
             }
             if !content.is_empty() {
-                made.push(packed(Frame::new(Kind::Objects, &[], &content, compressed), bytes)?);
+                made.push(packed(way.frame(Kind::Objects, &[], content), bytes)?);
             }
             if !missing.is_empty() {
                 made.push(packed(Frame::new(Kind::Missing, &[], &missing, LEVEL), 0)?);
@@ -223,18 +220,18 @@ fn make(store: &Store, job: &Job<'_>, level: &AtomicI32) -> Result<Vec<Made>, Se
             let ObjectId::Blob(id) = item.id else { return Ok(Vec::new()) };
             // One that is damaged here must not be what the other side's is compared with.
             let (Some(before_bytes), Some(bytes)) = (good(store.blob(*before))?, good(store.blob(id))?) else {
-                return make(store, &whole(store, item)?, level);
+                return make(store, &whole(store, item)?, way);
             };
             let head = [id.as_bytes().as_slice(), before.as_bytes()].concat();
             let frame = Frame::difference(&head, &bytes, &before_bytes, DIFFERENCE_LEVEL).map_err(SendError::Line)?;
             if frame.length() * 10 > bytes.len() * 9 || frame.length() as u64 > 4 * pieces::PIECE {
-                return make(store, &whole(store, item)?, level);
+                return make(store, &whole(store, item)?, way);
             }
             Ok(vec![Made { frame, bytes: bytes.len() as u64 }])
         }
         Job::Large(item, size) => {
             let mut made = Vec::new();
-            large(store, item, *size, level, &mut |frames| {
+            large(store, item, *size, way, &mut |frames| {
                 made.extend(frames);
                 true
             })?;
@@ -288,7 +285,7 @@ fn large(
     store: &Store,
     item: &Item,
     size: u64,
-    level: &AtomicI32,
+    way: &Way,
     give: &mut dyn FnMut(Vec<Made>) -> bool,
 ) -> Result<(), SendError> {
     let ObjectId::Blob(id) = item.id else { return Ok(()) };
@@ -337,14 +334,12 @@ fn large(
             window.push((index, piece));
             index += 1;
         }
-        let pack = |(index, piece): &(u64, Vec<u8>)| {
-            let head = [id.as_bytes().as_slice(), &(*index as u32).to_le_bytes()].concat();
-            Ok(Made {
-                frame: Frame::new(Kind::Piece, &head, piece, level.load(Ordering::Relaxed))?,
-                bytes: piece.len() as u64,
-            })
+        let pack = |(index, piece): (u64, Vec<u8>)| {
+            let head = [id.as_bytes().as_slice(), &(index as u32).to_le_bytes()].concat();
+            let bytes = piece.len() as u64;
+            Ok(Made { frame: way.frame(Kind::Piece, &head, piece)?, bytes })
         };
-        let frames: Vec<Made> = window.par_iter().map(pack).collect::<io::Result<_>>().map_err(SendError::Line)?;
+        let frames: Vec<Made> = window.into_par_iter().map(pack).collect::<io::Result<_>>().map_err(SendError::Line)?;
         if !give(frames) {
             return Ok(());
         }
