@@ -42,17 +42,17 @@ vm:
 # Taking in a tree against nix-store, ostree, git and cp, as ratios; `just bench-store --collect 1000000` for collection
 bench-store *words:
     cargo build --release -p cli
-    python3 benchmarks/store/bench.py --forge target/release/forge {{words}}
+    python3 benchmarks/store/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{words}}
 
 # Moving formations between stores: bytes, and the rate beside curl's
 bench-transfer *words:
     cargo build --release -p cli
-    python3 benchmarks/store/transfer.py --forge target/release/forge {{words}}
+    python3 benchmarks/store/transfer.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{words}}
 
 # Breaks a store's surroundings at 1,000 seeded points: `just faults kill|power|full|flip|eio|line|crowd [--seed N]`
 faults what *words:
     cargo build --release -p cli
-    python3 benchmarks/store/faults.py {{what}} --forge target/release/forge {{words}}
+    python3 benchmarks/store/faults.py {{what}} --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{words}}
 
 # A Debian root against mmdebstrap, a Python layer against pip and uv, from files that are there: `just bench-ecosystems [OPTIONS]`
 bench-ecosystems *options:
