@@ -122,7 +122,10 @@ impl Store {
             if known.changed == Some((stat.st_mtime, stat.st_mtime_nsec)) {
                 return Ok(None);
             }
-            if !self.list_packs()? {
+            self.list_packs()?;
+            // Another thread may have found it before us.
+            let now = Arc::clone(&self.packs.0.lock().unwrap_or_else(PoisonError::into_inner).packs);
+            if Arc::ptr_eq(&known.packs, &now) {
                 return Ok(None);
             }
         }
@@ -146,8 +149,8 @@ impl Store {
         rustix::fs::statat(&self.directory, relative, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
     }
 
-    /// Looks which packs there are; says whether they are others than before.
-    fn list_packs(&self) -> Result<bool> {
+    /// Looks which packs there are. As long as those stay the same, so does the list.
+    fn list_packs(&self) -> Result<()> {
         let stat = rustix::fs::statat(&self.directory, "packs", AtFlags::SYMLINK_NOFOLLOW);
         let mut known = self.packs.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before: HashMap<&str, &Arc<Pack>> = known.packs.iter().map(|pack| (pack.name.as_str(), pack)).collect();
@@ -181,8 +184,9 @@ impl Store {
             age.is_ok_and(|age| age > SETTLED)
         });
         let stamp = settled.map(|stat| (stat.st_mtime, stat.st_mtime_nsec));
-        *known = Known { packs: Arc::new(packs), changed: stamp };
-        Ok(changed)
+        let packs = if changed { Arc::new(packs) } else { Arc::clone(&known.packs) };
+        *known = Known { packs, changed: stamp };
+        Ok(())
     }
 
     /// Opens a pack; none if it went meanwhile, or is none.

@@ -22,8 +22,8 @@ impl Store {
         let (formation_path, record_path) = (object_path("formations", &id.to_string()), record_path(id));
         self.note(Use::Formation(id));
         let here = self.size_of(&formation_path)? == Some(encoded.len() as u64);
-        let kept = self.is_there(&record_path)
-            && (record.steps.is_empty() || self.record(id).is_ok_and(|known| !known.steps.is_empty()));
+        let enough = |known: Record| record.steps.is_empty() || !known.steps.is_empty();
+        let kept = self.is_there(&record_path) && self.read_record(id).is_ok_and(enough);
         if !here || !kept {
             let mut text = serde_json::to_string_pretty(record).expect("a record is plain values");
             text.push('\n');
@@ -74,8 +74,16 @@ impl Store {
         Formation::decode(&bytes).map_err(|source| Error::Decode { from, kind: "formation", source })
     }
 
-    /// What is known of a formation beside its identity; nothing, if it came without a record.
+    /// What is known of a formation beside its identity; nothing, if it came without a record, or if that is damaged: nobody's work
+    /// ends for it, [`Store::verify`] names it, and the next build writes it anew.
     pub fn record(&self, id: FormationId) -> Result<Record> {
+        match self.read_record(id) {
+            Err(Error::Record { .. }) => Ok(Record::default()),
+            read => read,
+        }
+    }
+
+    pub(super) fn read_record(&self, id: FormationId) -> Result<Record> {
         let relative = record_path(id);
         let Some(bytes) = self.read_if_there(&relative)? else {
             return match self.is_there(&object_path("formations", &id.to_string())) {
@@ -254,6 +262,8 @@ fn record_path(id: FormationId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::testing::{World, world};
     use super::*;
     use crate::Launch;
@@ -303,7 +313,7 @@ mod tests {
         let mut twin = id.to_string();
         let last = if twin.ends_with('0') { '1' } else { '0' };
         twin.replace_range(63.., &last.to_string());
-        std::fs::write(world.store.full(&object_path("formations", &twin)), "").unwrap();
+        fs::write(world.store.full(&object_path("formations", &twin)), "").unwrap();
         let given = &twin[..8];
         let Err(Error::Ambiguous { candidates, .. }) = world.store.find(given) else { panic!("not ambiguous") };
         assert!(candidates.contains(&(id, "named".to_owned())) && candidates.len() == 2);
@@ -331,5 +341,27 @@ mod tests {
         world.store.put_formation(&formation, &Record { built: 2, ..Record::default() }).unwrap();
         assert_eq!(world.store.record(id).unwrap().built, 1);
         assert!(world.store.record(FormationId::from_bytes([7; 32])).is_err());
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_keeps_nobody_from_working() {
+        let world = world();
+        let id = formation(&world, "recorded");
+        let (formation, record) = (world.store.formation(id).unwrap(), Record { built: 7, ..Record::default() });
+        world.store.set_root("recorded", id).unwrap();
+        let path = world.store.path().join(record_path(id));
+        for damaged in [&b"{ built"[..], b"", b"\xff"] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(world.store.record(id).unwrap(), Record::default());
+            world.store.collect(false).unwrap();
+            let found = world.store.verify().unwrap();
+            assert_eq!(found.iter().map(|damage| &damage.path).collect::<Vec<_>>(), [&path]);
+            world.store.set_aside(&found).unwrap();
+            assert!(world.store.verify().unwrap().is_empty() && !path.exists());
+            // Written over where it lies, too.
+            fs::write(&path, damaged).unwrap();
+            world.store.put_formation(&formation, &record).unwrap();
+            assert_eq!(world.store.record(id).unwrap(), record);
+        }
     }
 }

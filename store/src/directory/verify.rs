@@ -24,7 +24,7 @@ pub struct Damage {
     pub path: PathBuf,
     /// What is wrong with it.
     pub error: Error,
-    /// Which object it is; none if it is a checkout, which is made again from its objects.
+    /// Which object it is; none if it is a checkout, which is made again from its objects, or what was noted of a formation.
     pub object: Option<ObjectId>,
     /// The path in the store, and those of inodes that must not be linked to again.
     relative: String,
@@ -58,6 +58,13 @@ impl Store {
             damaged.extend(found.into_iter().flatten());
         }
         damaged.extend(self.verify_packs()?);
+        for name in self.names_in("records")? {
+            let Some(id) = name.strip_suffix(".json").and_then(|id| id.parse().ok()) else { continue };
+            if let Err(error @ Error::Record { .. }) = self.read_record(id) {
+                let relative = format!("records/{name}");
+                damaged.push(Damage { path: self.full(&relative), error, object: None, relative, inodes: Vec::new() });
+            }
+        }
         for (relative, object) in self.lost()? {
             let error = Error::NotFound { kind: object.kind(), id: crate::digest::to_hex(object.as_bytes()) };
             let (path, object, inodes) = (self.full(&relative), Some(object), Vec::new());
