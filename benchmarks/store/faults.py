@@ -74,8 +74,13 @@ def power(options, work, reference):
 
 
 def unmount(mount):
-    if subprocess.run(["umount", mount], check=False, stderr=subprocess.DEVNULL).returncode != 0:
-        subprocess.run(["umount", "-l", mount], check=True)
+    """What was killed may take a moment to be gone; until then the file system would be the same one when it is mounted again: shut down, or full."""
+    for _ in range(600):
+        if subprocess.run(["umount", mount], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(0.05)
+    subprocess.run(["umount", "-l", mount], check=True)
+    sys.exit(f"{mount} is held by something that was killed half a minute ago")
 
 
 def full(options, work, reference):
