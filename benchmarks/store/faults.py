@@ -149,6 +149,8 @@ def flip(options, work, reference):
             world.run("rm", stray)
         # A formation without a name may lack what was set aside.
         world.must("gc")
+        # The byte may have been of the note that says which layers a formation has: they are collected then, and made again.
+        world.built.clear()
         world.check()
         report(world, point, f"{path} at {place}")
 
