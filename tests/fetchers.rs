@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::world::{World, have};
 
+mod programs;
+
 /// A server of one body, which can be told to go away.
 struct Server {
     address: String,
@@ -181,26 +183,23 @@ fn what_only_a_users_own_machine_could_answer_is_refused_in_words() {
     let world = World::new();
     for (value, words) in [
         ("builtins.getFlake \"nixpkgs\"", "no registry is asked"),
-        ("builtins.fetchGit \"ssh://git@example.org/a\"", "ssh"),
-        ("fetchTree \"git+ssh://git@example.org/a\"", "ssh"),
-        ("builtins.fetchMercurial \"https://example.org/a\"", "Mercurial is not spoken here"),
+        ("fetchTree \"flake:nixpkgs\"", "no registry is asked"),
+        ("builtins.fetchGit \"git://example.org/a\"", "`git:` is not spoken"),
     ] {
         let read = world.forge(["eval", "-E", &format!("builtins.readDir ({value}).outPath")]);
         assert!(read.code != Some(0) && read.stderr.contains(words), "{value}: {read:?}");
     }
-    // Where an evaluation need not be pure, the user's own registry says what a name is.
-    world.write("named/file", "by name");
+    // Where an evaluation need not be pure, the user's own registry says what a flake's name is.
+    world.write("named/flake.nix", "{ outputs = _: { x = \"by name\"; }; }");
     let registry = format!(
         "{{\"version\": 2, \"flakes\": [{{\"from\": {{\"type\": \"indirect\", \"id\": \"named\"}}, \"to\": {{\"type\": \"path\", \"path\": \"{}\"}}}}]}}",
         world.path("project/named").display()
     );
     fs::create_dir_all(world.path("home/.config/nix")).unwrap();
     fs::write(world.path("home/.config/nix/registry.json"), registry).unwrap();
-    let value = "builtins.readFile ((builtins.fetchTree \"flake:named\").outPath + \"/file\")";
+    let value = "(builtins.getFlake \"named\").x";
     assert_eq!(world.forge(["eval", "--impure", "-E", value]).ok().stdout.trim(), "\"by name\"");
     assert!(world.forge(["eval", "-E", value]).stderr.contains("no registry is asked"));
-    let unknown = world.forge(["eval", "--impure", "-E", "builtins.fetchTree \"flake:unknown\""]);
-    assert!(unknown.stderr.contains("cannot find flake 'flake:unknown' in the flake registries"), "{unknown:?}");
     if !have("git") {
         return;
     }

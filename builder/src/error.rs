@@ -137,6 +137,14 @@ pub enum Error {
         /// Whether this is a package or index that a mirror no longer has (404, 410).
         gone: bool,
     },
+    /// A program of this machine is wanted and not there.
+    #[error("there is no program `{program}` on this machine, which fetches {purpose}")]
+    NoProgram {
+        /// Its name.
+        program: String,
+        /// What it is for.
+        purpose: &'static str,
+    },
     /// Fetched bytes do not have the digest or size that was asked for.
     #[error("`{what}` came as {actual}, expected {expected}")]
     Mismatch {

@@ -17,6 +17,7 @@ mod gate;
 #[cfg(test)]
 pub(crate) mod loopback;
 pub mod pinned;
+pub(crate) mod program;
 pub mod resolver;
 mod transfer;
 pub mod tree;

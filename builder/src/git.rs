@@ -1,10 +1,12 @@
-//! Git repositories, read by forge itself: local ones where they lie, others by git's own protocol. No program is run.
+//! Git repositories, read by forge itself: local ones where they lie, others by git's own protocol. No program is run but `ssh`, for
+//! its addresses.
 //!
 //! Every object is compared with the name it was asked by, so a commit is what its name says whoever hands it over. What
 //! comes out are a commit's files as they are committed: nothing is converted, and `.git` is not part of them.
 
 pub mod attributes;
 pub mod keep;
+mod line;
 pub mod object;
 pub mod pack;
 mod remote;
@@ -33,7 +35,7 @@ const DEEPEST: usize = 16;
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// `file:///path`, `https://…`, `http://…`
+    /// `file:///path`, `https://…`, `http://…`, `ssh://…`
     pub url: String,
     /// A branch, a tag, or a full reference; `HEAD` if none is named.
     pub reference: Option<String>,
@@ -80,8 +82,8 @@ fn obtain_nested(builder: &Builder<'_>, wanted: &Wanted, depth: usize) -> Result
         return Source { builder, wanted, repository, depth }.local();
     }
     let scheme = wanted.url.split(':').next().unwrap_or_default();
-    if !matches!(scheme, "http" | "https") {
-        let reason = format!("`{scheme}:` is not spoken: give an `https:` address, or the path of a clone");
+    if !matches!(scheme, "http" | "https" | "ssh") {
+        let reason = format!("`{scheme}:` is not spoken: give an `https:` or `ssh:` address, or the path of a clone");
         return Err(refused(&wanted.url, reason));
     }
     let remote = Remote::open(builder, &wanted.url)?;

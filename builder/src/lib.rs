@@ -9,6 +9,7 @@ pub mod error;
 pub mod explain;
 pub mod fetch;
 pub mod git;
+pub mod hg;
 pub mod hosts;
 pub mod joblet;
 pub mod journal;

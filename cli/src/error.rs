@@ -456,6 +456,16 @@ impl From<builder::Error> for Failure {
                     failure.hint("`forge doctor --network` tests the mirrors; FORGE_DEBIAN_MIRROR and FORGE_PYTHON_INDEX name others")
                 }
             }
+            error @ NoProgram { .. } => {
+                let NoProgram { program, .. } = &error else { return plain(code::NOT_FOUND, &error) };
+                let package = match program.as_str() {
+                    "ssh" => "openssh-client",
+                    "hg" => "mercurial",
+                    other => other,
+                };
+                let hint = format!("install it (Debian: `apt-get install {package}`), or name an `https:` address of an archive");
+                plain(code::NOT_FOUND, &error).hint(hint)
+            }
             NotConfigured { what, settings } => {
                 let failure = Self::new(code::UNREACHABLE, format!("no {what} is configured on this machine"));
                 settings.into_iter().fold(failure, Self::hint)

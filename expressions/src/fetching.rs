@@ -82,7 +82,7 @@ pub fn tree_request(attributes: &Attributes, project: &Path, uncommitted: bool) 
         }
     }
     let get = |name: &str| parameters.get(name).and_then(Json::as_str);
-    let is_work_tree = get("type") == Some("git")
+    let is_work_tree = matches!(get("type"), Some("git" | "hg"))
         && get("url").is_some_and(|url| url.starts_with("file:"))
         && get("rev").is_none()
         && get("ref").is_none();

@@ -198,6 +198,7 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     for (name, value) in &options.settings {
         settings.set(name, value);
     }
+    settings.overridden_flakes.clone_from(&options.overridden_flakes);
     let evaluator = Evaluator::new(sources, settings, Some(system), Some(listener));
     evaluator.locking.borrow_mut().lock.clone_from(&invocation.lock);
     evaluator

@@ -42,11 +42,28 @@ pub struct Settings {
     pub abort_on_warn: bool,
     /// Of [`FEATURES`], those that are on.
     pub features: BTreeSet<&'static str>,
+    /// Whether `getFlake` may ask registries what a name stands for.
+    pub use_registries: bool,
+    /// Where the registry is that everybody shares: an address, an absolute path, or nothing for none.
+    pub flake_registry: String,
+    /// What stands for what before any registry is asked: flake references.
+    pub overridden_flakes: Vec<(String, String)>,
 }
+
+/// Where Nix looks, unless it is told otherwise.
+const FLAKE_REGISTRY: &str = "https://channels.nixos.org/flake-registry.json";
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lints: Lints::default(), max_call_depth: 10_000, abort_on_warn: false, features: BTreeSet::new() }
+        Self {
+            lints: Lints::default(),
+            max_call_depth: 10_000,
+            abort_on_warn: false,
+            features: BTreeSet::new(),
+            use_registries: true,
+            flake_registry: FLAKE_REGISTRY.to_owned(),
+            overridden_flakes: Vec::new(),
+        }
     }
 }
 
@@ -75,6 +92,7 @@ impl Settings {
         let known = |name: &str| FEATURES.iter().find(|known| **known == name);
         self.features.extend(names.split_whitespace().filter_map(known));
     }
+
     /// Sets something by Nix's name for it; what is not known here is as in Nix a thing of the store, and ignored.
     pub fn set(&mut self, name: &str, value: &str) {
         let lint = match value {
@@ -92,6 +110,8 @@ impl Settings {
                 self.allow(value);
             }
             "extra-experimental-features" => self.allow(value),
+            "use-registries" => self.use_registries = value == "true",
+            "flake-registry" => value.clone_into(&mut self.flake_registry),
             "max-call-depth" => self.max_call_depth = value.parse().unwrap_or(self.max_call_depth),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Trees from elsewhere: archives, single files, git repositories. They are named by the hash of their Nix archive, and
+//! Trees from elsewhere: archives, single files, repositories of git and Mercurial. They are named by the hash of their Nix archive, and
 //! looked for by it in the store before anybody is asked.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use store::{BlobId, Delta, File, Metadata, Name, Node, Tree};
 use super::{Wanted, percent_encode};
 use crate::git::object::ObjectId;
 use crate::resolve::{Resolver, parameter, parameter_or};
-use crate::{Builder, Error, Result, git, unpack};
+use crate::{Builder, Error, Result, git, hg, unpack};
 
 /// `{type, …}` → one record. `type` and what else there is are as in a flake reference (`docs/formats/lock.md`).
 pub struct Trees;
@@ -128,11 +128,12 @@ fn look(builder: &Builder<'_>, request: &LockRequest) -> Result<Found> {
             Ok(Found { node: file(builder, blob)?, record: BTreeMap::new() })
         }
         "git" => from_git(builder, request),
+        "hg" => from_hg(builder, request),
         "github" | "gitlab" | "sourcehut" => from_forge(builder, request, &kind),
         _ => Err(Error::Parameter {
             step: "lock of tree".to_owned(),
             parameter: "type".to_owned(),
-            reason: format!("`{kind}` is none of `tarball`, `file`, `git`, `github`, `gitlab`, `sourcehut`"),
+            reason: format!("`{kind}` is none of `tarball`, `file`, `git`, `hg`, `github`, `gitlab`, `sourcehut`"),
         }),
     }
 }
@@ -170,6 +171,20 @@ fn from_git(builder: &Builder<'_>, request: &LockRequest) -> Result<Found> {
     let mut record = BTreeMap::from([("lastModified".to_owned(), Value::from(found.time))]);
     let name = if found.dirty { "dirtyRev" } else { "rev" };
     record.insert(name.to_owned(), Value::from(found.revision.to_string()));
+    record.extend(found.count.map(|count| ("revCount".to_owned(), Value::from(count))));
+    Ok(Found { node: Node::Directory(found.tree), record })
+}
+
+fn from_hg(builder: &Builder<'_>, request: &LockRequest) -> Result<Found> {
+    let wanted = hg::Wanted {
+        url: parameter(request, "url")?,
+        reference: parameter_or(request, "ref", None)?,
+        revision: parameter_or(request, "rev", None)?,
+        uncommitted: parameter_or(request, "uncommitted", false)?,
+    };
+    let found = hg::obtain(builder, &wanted)?;
+    let mut record = BTreeMap::new();
+    record.extend(found.revision.map(|revision| ("rev".to_owned(), Value::from(revision))));
     record.extend(found.count.map(|count| ("revCount".to_owned(), Value::from(count))));
     Ok(Found { node: Node::Directory(found.tree), record })
 }

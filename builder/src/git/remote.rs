@@ -1,6 +1,7 @@
-//! A repository at an `http:` or `https:` address, by git's own protocol in its second version (gitprotocol-v2(5)): which
+//! A repository at an `http:`, `https:` or `ssh:` address, by git's own protocol in its second version (gitprotocol-v2(5)): which
 //! references it has, and a pack with what is wanted, kept as a bare repository in a scratch directory.
 
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
@@ -8,9 +9,10 @@ use std::path::Path;
 
 use sha1::{Digest, Sha1};
 
+use super::line::Line;
 use super::object::{Kind, ObjectId};
 use super::pack::{Packed, apply, bad, header, inflate};
-use crate::fetch::{Answer, Place};
+use crate::fetch::Place;
 use crate::{Builder, Error, Result};
 
 /// The most bytes of a pack that are taken.
@@ -24,20 +26,37 @@ pub struct Remote<'a> {
     builder: &'a Builder<'a>,
     /// Where it is, after redirects.
     base: String,
+    /// By `ssh`: the line, while it is open.
+    line: Option<RefCell<Option<Line>>>,
 }
 
 /// One packet of the protocol (gitprotocol-common(5)).
-enum Packet {
+pub enum Packet {
+    /// Bytes.
     Data(Vec<u8>),
-    /// Ends a section or an answer.
+    /// Ends a section.
     Delimiter,
+    /// Ends an answer.
     End,
+}
+
+/// What comes from a line that somebody else holds.
+struct Borrowed<'a>(RefMut<'a, Line>);
+
+impl Read for Borrowed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
 }
 
 impl<'a> Remote<'a> {
     /// Asks whether there is a repository.
     pub fn open(builder: &'a Builder<'a>, url: &str) -> Result<Self> {
         builder.check_interrupt()?;
+        if url.starts_with("ssh:") {
+            let line = Some(RefCell::new(Some(Line::open(builder, url)?)));
+            return Ok(Self { builder, base: url.to_owned(), line });
+        }
         let url = url.trim_end_matches('/');
         let place = Place::new(format!("{url}/info/refs?service={SERVICE}"));
         let answer = builder.fetcher.ask(builder, &place, &version(), None)?;
@@ -60,27 +79,50 @@ impl<'a> Remote<'a> {
         if words.any(|line| line.starts_with("object-format=") && line != "object-format=sha1") {
             return Err(refused(url, "its objects are not named by SHA-1"));
         }
-        Ok(Self { builder, base })
+        Ok(Self { builder, base, line: None })
     }
 
-    fn call(&self, request: &[u8]) -> Result<Answer> {
+    /// The line, opened again if it was used up.
+    fn line<'b>(&'b self, line: &'b RefCell<Option<Line>>) -> Result<RefMut<'b, Line>> {
+        let mut open = line.borrow_mut();
+        if open.is_none() {
+            *open = Some(Line::open(self.builder, &self.base)?);
+        }
+        RefMut::filter_map(open, Option::as_mut).map_err(|_| refused(&self.base, "the line is not open"))
+    }
+
+    fn call(&self, request: &[u8]) -> Result<Box<dyn Read + '_>> {
+        if let Some(line) = &self.line {
+            let mut line = self.line(line)?;
+            if let Err(error) = line.send(request) {
+                let reason = line.failure(&error);
+                return Err(refused(&self.base, reason));
+            }
+            return Ok(Box::new(Borrowed(line)));
+        }
         let place = Place::new(format!("{}/{SERVICE}", self.base));
         let mut headers = version();
         headers.push(("content-type", format!("application/x-{SERVICE}-request")));
         headers.push(("accept", format!("application/x-{SERVICE}-result")));
-        self.builder.fetcher.ask(self.builder, &place, &headers, Some(request))
+        Ok(Box::new(self.builder.fetcher.ask(self.builder, &place, &headers, Some(request))?.body))
     }
 
     /// The references whose names begin so, and what they name; tags by what they are of.
     pub fn references(&self, prefixes: &[&str]) -> Result<Vec<(String, ObjectId)>> {
-        let mut request = line("command=ls-refs");
+        if let Some(line) = &self.line
+            && let Some(mut known) = self.line(line)?.references()
+        {
+            known.retain(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+            return Ok(known);
+        }
+        let mut request = pkt("command=ls-refs");
         request.extend(b"0001");
-        request.extend(line("peel"));
+        request.extend(pkt("peel"));
         for prefix in prefixes {
-            request.extend(line(&format!("ref-prefix {prefix}")));
+            request.extend(pkt(&format!("ref-prefix {prefix}")));
         }
         request.extend(b"0000");
-        let mut body = self.call(&request)?.body.take(LARGEST_LIST);
+        let mut body = self.call(&request)?.take(LARGEST_LIST);
         let mut references = Vec::new();
         let fail = |error: io::Error| refused(&self.base, error.to_string());
         while let Some(Packet::Data(text)) = packet(&mut body).map_err(fail)? {
@@ -95,21 +137,37 @@ impl<'a> Remote<'a> {
 
     /// Fetches objects with what leads to them (with `depth`, only so many commits of it) into a bare repository.
     pub fn fetch(&self, wanted: &[ObjectId], depth: Option<u32>, directory: &Path) -> Result<()> {
-        let mut request = line("command=fetch");
+        let mut request = pkt("command=fetch");
         request.extend(b"0001");
         for word in ["no-progress", "ofs-delta"] {
-            request.extend(line(word));
+            request.extend(pkt(word));
         }
         for id in wanted {
-            request.extend(line(&format!("want {id}")));
+            request.extend(pkt(&format!("want {id}")));
         }
-        request.extend(depth.map(|depth| line(&format!("deepen {depth}"))).unwrap_or_default());
-        request.extend(line("done"));
+        request.extend(depth.map(|depth| pkt(&format!("deepen {depth}"))).unwrap_or_default());
+        request.extend(pkt("done"));
         request.extend(b"0000");
-        let answer = self.call(&request)?;
         let fail = |error: io::Error| refused(&self.base, error.to_string());
-        receive(self.builder, BufReader::new(answer.body), directory)
-            .map_err(|stop| stop.map_or_else(|| Error::Interrupted { signal: 0 }, fail))
+        let stopped = |stop: Option<io::Error>| stop.map_or_else(|| Error::Interrupted { signal: 0 }, fail);
+        let Some(line) = &self.line else {
+            return receive(self.builder, BufReader::new(self.call(&request)?), directory, false).map_err(stopped);
+        };
+        let is_first = {
+            let open = self.line(line)?;
+            if open.is_first() {
+                request = open.first_request(wanted, depth).map_err(fail)?;
+            }
+            open.is_first()
+        };
+        drop(self.call(&request)?);
+        // What follows the pack is of no interest; who asks again does so on another line.
+        let mut open = line.borrow_mut().take();
+        let Some(open) = &mut open else { return Err(refused(&self.base, "the line is not open")) };
+        receive(self.builder, &mut *open, directory, is_first).map_err(|stop| match stop {
+            Some(error) => refused(&self.base, open.failure(&error)),
+            None => stopped(None),
+        })
     }
 }
 
@@ -121,12 +179,13 @@ fn refused(url: &str, reason: impl Into<String>) -> Error {
     Error::Invalid { what: "Git repository", name: crate::fetch::redact(url), reason: reason.into() }
 }
 
-fn line(text: &str) -> Vec<u8> {
+/// A packet of one line.
+pub fn pkt(text: &str) -> Vec<u8> {
     format!("{:04x}{text}\n", text.len() + 5).into_bytes()
 }
 
 /// The next packet; none where the stream ends.
-fn packet(reader: &mut dyn Read) -> io::Result<Option<Packet>> {
+pub fn packet(reader: &mut dyn Read) -> io::Result<Option<Packet>> {
     let mut length = [0; 4];
     let mut have = 0;
     while have < 4 {
@@ -153,19 +212,27 @@ fn packet(reader: &mut dyn Read) -> io::Result<Option<Packet>> {
     }
 }
 
-/// Takes in the answer to `fetch`; without an error if it was interrupted.
-fn receive(builder: &Builder<'_>, mut body: impl Read, directory: &Path) -> std::result::Result<(), Option<io::Error>> {
+/// Takes in the answer to `fetch`; without an error if it was interrupted. In the first version of the protocol there are no
+/// sections: lines about what is shallow, one that says that it begins, and the pack.
+fn receive(
+    builder: &Builder<'_>,
+    mut body: impl Read,
+    directory: &Path,
+    is_first: bool,
+) -> std::result::Result<(), Option<io::Error>> {
     let packs = directory.join("objects/pack");
     fs::create_dir_all(&packs).map_err(Some)?;
     fs::write(directory.join("HEAD"), "ref: refs/heads/none\n").map_err(Some)?;
     let mut shallow = String::new();
-    let mut section = String::new();
+    let mut section = String::from(if is_first { "shallow-info" } else { "" });
     let mut pack = io::BufWriter::new(fs::File::create(packs.join("pack-fetched.pack")).map_err(Some)?);
     let mut received = 0;
     loop {
         builder.check_interrupt().map_err(|_| None)?;
         match packet(&mut body).map_err(Some)? {
+            Some(Packet::End) if is_first && section != "packfile" => {}
             None | Some(Packet::End) => break,
+            Some(Packet::Data(data)) if is_first && data.starts_with(b"NAK") => "packfile".clone_into(&mut section),
             Some(Packet::Delimiter) => section.clear(),
             Some(Packet::Data(data)) if section.is_empty() => {
                 section = String::from_utf8_lossy(&data).trim_end().to_owned();

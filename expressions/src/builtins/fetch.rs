@@ -3,8 +3,8 @@
 //! Nothing is fetched here. What is known by its hash has a name at once, and is wanted when it is read; of anything else the
 //! lock is asked what it is.
 
-use std::ffi::OsStr;
-use std::path::PathBuf;
+mod mercurial;
+mod registries;
 
 use store::derivation::{Fetched, Source};
 use store::nix::hash::{HashAlgorithm, HashFormat, NixHash};
@@ -13,7 +13,6 @@ use super::{Builtin, NOWHERE, builtin};
 use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result, Sort};
 use crate::fetching::{self, Said};
-use crate::flake_reference::registry::Registry;
 use crate::flake_reference::{self, Attributes};
 use crate::places::PlaceId;
 use crate::settings::Settings;
@@ -29,7 +28,7 @@ pub(super) static BUILTINS: &[Builtin] = &[
     builtin("fetchTree", 1, fetch_tree),
     builtin("fetchGit", 1, fetch_git),
     builtin("getFlake", 1, get_flake),
-    builtin("fetchMercurial", 1, fetch_mercurial),
+    builtin("fetchMercurial", 1, mercurial::fetch_mercurial),
     builtin("fetchClosure", 1, fetch_closure),
     builtin("outputOf", 2, output_of),
 ];
@@ -97,10 +96,6 @@ fn to_value(evaluator: &Evaluator, attributes: &Attributes) -> Value {
         Attribute::new(evaluator.symbols.intern(name.as_bytes()), value)
     });
     Value::set(entries.collect())
-}
-
-fn fetch_mercurial(_: &Evaluator, _: &[Value], _: PlaceId) -> Result<Value> {
-    Err(Failure::new("Mercurial is not spoken here: name an archive of the repository, or a mirror of it in git"))
 }
 
 fn fetch_closure(_: &Evaluator, _: &[Value], _: PlaceId) -> Result<Value> {
@@ -338,28 +333,6 @@ fn fetch(evaluator: &Evaluator, argument: &Value, who: &str) -> Result<Value> {
     tree(evaluator, attributes, by_git)
 }
 
-/// The registries that an evaluation may look into: those of the user and of this machine, where it need not be pure.
-fn registries(evaluator: &Evaluator, wanted: &Attributes) -> Result<Vec<Registry>> {
-    let sources = &evaluator.sources;
-    if !sources.impure {
-        let shown = flake_reference::to_string(wanted).unwrap_or_default();
-        return Err(Failure::new(format!(
-            "no registry is asked what '{shown}' is: say where it is, for instance 'github:OWNER/REPOSITORY/COMMIT'"
-        )));
-    }
-    let of_user = sources.variable(OsStr::new("XDG_CONFIG_HOME")).filter(|path| !path.is_empty()).map(PathBuf::from);
-    let of_user = of_user.or_else(|| sources.home.as_ref().map(|home| home.join(".config")));
-    let files = of_user.map(|directory| directory.join("nix/registry.json"));
-    let files = files.into_iter().chain([PathBuf::from("/etc/nix/registry.json")]);
-    let mut registries = Vec::new();
-    for file in files.filter(|file| sources.exists(file)) {
-        let registry = Registry::read(&sources.read(&file)?);
-        let wrong = || Failure::new(format!("'{}' is no registry of flakes of version 2", file.display()));
-        registries.push(registry.ok_or_else(wrong)?);
-    }
-    Ok(registries)
-}
-
 /// A tree by what asks for it: the set that says what it is.
 fn tree(evaluator: &Evaluator, mut attributes: Attributes, by_git: bool) -> Result<Value> {
     flake_reference::check(&attributes).map_err(refused)?;
@@ -393,10 +366,15 @@ fn tree(evaluator: &Evaluator, mut attributes: Attributes, by_git: bool) -> Resu
         }
         "github" | "gitlab" | "sourcehut" => {}
         "indirect" => {
-            let found = flake_reference::registry::resolve(&registries(evaluator, &given)?, &given).map_err(refused)?;
+            let found = registries::direct(evaluator, &given, false)?;
             return tree(evaluator, found, by_git);
         }
-        "hg" => return fetch_mercurial(evaluator, &[], NOWHERE),
+        "hg" => {
+            if let Some(revision) = text("rev")?.filter(|revision| !flake_reference::is_revision(revision)) {
+                let shown = shown();
+                return Err(Failure::new(format!("'{revision}' is no commit of Mercurial, in the input '{shown}'")));
+            }
+        }
         _ => {
             let json = flake_reference::to_json(&attributes);
             return Err(Failure::new(format!("cannot show unsupported input '{json}'")));
@@ -516,6 +494,15 @@ fn get_flake(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     evaluator.settings.needs("flakes")?;
     let what = "while evaluating the argument passed to builtins.getFlake";
     let reference = evaluator.force_string_without_context(&arguments[0], NOWHERE, what)?;
+    let mut text = String::from_utf8_lossy(&reference.bytes).into_owned();
+    if let Ok(mut attributes) = flake_reference::parse(&text)
+        && attributes.get("type") == Some(&"indirect".into())
+    {
+        let directory = attributes.remove("dir");
+        let mut found = registries::direct(evaluator, &attributes, true)?;
+        found.extend(directory.map(|directory| ("dir".to_owned(), directory)));
+        text = flake_reference::to_string(&found).map_err(refused)?;
+    }
     let function = evaluator.internal("«nix-internal»/call-flake.nix", FLAKE)?;
-    evaluator.call(&function, &[Value::string(reference.bytes)], NOWHERE)
+    evaluator.call(&function, &[Value::string(text)], NOWHERE)
 }

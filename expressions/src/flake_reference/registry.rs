@@ -22,6 +22,16 @@ struct Entry {
 const MOST_STEPS: usize = 100;
 
 impl Registry {
+    /// What was said on the command line.
+    pub fn of(pairs: &[(String, String)]) -> Result<Self> {
+        let entry = |(from, to): &(String, String)| {
+            let mut to = super::parse(to)?;
+            to.remove("dir");
+            Ok(Entry { from: super::parse(from)?, to, exact: false })
+        };
+        pairs.iter().map(entry).collect::<Result<_>>().map(Self)
+    }
+
     /// What a file says; none if it is not a registry of version 2.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let file: Json = serde_json::from_slice(bytes).ok()?;

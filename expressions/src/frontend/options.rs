@@ -45,6 +45,8 @@ pub struct Options {
     pub search: Vec<String>,
     /// Settings by Nix's names, in order.
     pub settings: Vec<(String, String)>,
+    /// `--override-flake`
+    pub overridden_flakes: Vec<(String, String)>,
     /// What was set and is not known: said, and ignored.
     pub unknown: Vec<String>,
 }
@@ -295,6 +297,11 @@ pub fn read(arguments: &[OsString]) -> Result<Options, Misuse> {
             "--add-root" => {
                 next(1)?;
                 options.add_root = true;
+            }
+            "--override-flake" => {
+                if let [from, to] = &next(2)?[..] {
+                    options.overridden_flakes.push((lossy(from.clone()), lossy(to.clone())));
+                }
             }
             "-I" | "--include" => options.search.extend(next(1)?.into_iter().map(lossy)),
             "--option" => {
