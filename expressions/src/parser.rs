@@ -21,6 +21,8 @@ use crate::settings::{Lint, Lints};
 use crate::stack;
 use crate::symbols::{Symbol, Symbols, known};
 
+pub use application::{OR_AS_A_NAME, PARENTHESES};
+
 /// A finding, and no tree.
 pub type Result<T> = std::result::Result<T, Box<Finding>>;
 

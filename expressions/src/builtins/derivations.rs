@@ -6,6 +6,8 @@ use store::StorePath;
 use store::derivation::{Derivation, FixedOutput, Output};
 
 use super::{Builtin, NOWHERE, builtin, to_json};
+use crate::Message;
+use crate::error::{Finding, Severity, Step};
 use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result};
 use crate::nix_hash::{self, HashAlgorithm, NixHash};
@@ -88,7 +90,7 @@ fn describe(evaluator: &Evaluator, name: &str, set: &Set) -> Result<Value> {
         if &key[..] == b"__ignoreNulls" {
             continue;
         }
-        description.attribute(key, &entry.value, ignore_nulls).map_err(|failure| {
+        description.attribute(key, &entry.value, entry.place, ignore_nulls).map_err(|failure| {
             let key = String::from_utf8_lossy(&key);
             failure.during(entry.place, format!("while evaluating attribute '{key}' of derivation '{name}'"))
         })?;
@@ -97,7 +99,7 @@ fn describe(evaluator: &Evaluator, name: &str, set: &Set) -> Result<Value> {
 }
 
 impl Description<'_> {
-    fn attribute(&mut self, key: Bytes, value: &Value, ignore_nulls: bool) -> Result<()> {
+    fn attribute(&mut self, key: Bytes, value: &Value, place: PlaceId, ignore_nulls: bool) -> Result<()> {
         let evaluator = self.evaluator;
         if ignore_nulls && evaluator.force(value, NOWHERE)? == Value::NULL {
             return Ok(());
@@ -118,7 +120,7 @@ impl Description<'_> {
                     self.derivation.arguments.push(argument);
                 }
             }
-            _ if self.structured.is_some() => self.structured_attribute(key, value)?,
+            _ if self.structured.is_some() => self.structured_attribute(key, value, place)?,
             _ => {
                 let text = evaluator.coerce(value, &mut self.context, NOWHERE, "", Coercion::ENVIRONMENT)?;
                 self.setting(&key, &text)?;
@@ -132,7 +134,7 @@ impl Description<'_> {
         Ok(())
     }
 
-    fn structured_attribute(&mut self, key: Bytes, value: &Value) -> Result<()> {
+    fn structured_attribute(&mut self, key: Bytes, value: &Value, place: PlaceId) -> Result<()> {
         let evaluator = self.evaluator;
         if &key[..] == b"__structuredAttrs" {
             return Ok(());
@@ -158,9 +160,30 @@ impl Description<'_> {
                 }
                 self.set_outputs(outputs)?;
             }
+            b"allowedReferences"
+            | b"allowedRequisites"
+            | b"disallowedReferences"
+            | b"disallowedRequisites"
+            | b"maxClosureSize"
+            | b"maxSize" => self.warn_of_no_effect(&String::from_utf8_lossy(&key), place),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Structured attributes have another place for what is to hold of outputs.
+    fn warn_of_no_effect(&self, key: &str, place: PlaceId) {
+        let message = format!(
+            "'structuredAttrs' disables the effect of the derivation attribute '{key}'; use 'outputChecks.<output>.{key}' instead"
+        );
+        let what = format!("while evaluating derivation '{}'", self.derivation.name);
+        self.evaluator.say(Message::Warning(Finding {
+            severity: Severity::Warning,
+            message,
+            place: self.evaluator.places.get(place),
+            trace: vec![Step { what, place: None, own: true }],
+            hint: None,
+        }));
     }
 
     fn setting(&mut self, key: &[u8], text: &[u8]) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::Message;
 use crate::error::{Finding, Place};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Frame, Shown, Sort};
+use crate::parser::{OR_AS_A_NAME, PARENTHESES};
 
 /// A failure, with all of its trace or the innermost part.
 pub fn failure(evaluator: &Evaluator, failure: &Failure, show_trace: bool) -> String {
@@ -122,7 +123,24 @@ pub fn message(message: &Message) -> String {
 }
 
 fn warning(finding: &Finding) -> String {
-    let mut body = format!("{}\n", finding.message);
+    // Nix has words of their own for these two.
+    if finding.message == OR_AS_A_NAME
+        && let Some((place, shown)) = finding.place.as_ref().zip(finding.hint.as_ref())
+    {
+        let ((line, column), name) = (place.line_and_column(), place.text.name.display());
+        let shown = shown.strip_prefix(PARENTHESES).unwrap_or(shown);
+        return format!(
+            "warning: at {name}:{line}:{column}: This expression uses `or` as an identifier in a way that will change in a future Nix release.\n\
+             Wrap this entire expression in parentheses to preserve its current meaning:\n    {shown}\n\
+             Give feedback at https://github.com/NixOS/nix/pull/11121\n"
+        );
+    }
+    let mut body = String::new();
+    for step in &finding.trace {
+        let _ = writeln!(body, "\n… {}", step.what);
+    }
+    body.push_str(if finding.trace.is_empty() { "" } else { "\nwarning: " });
+    let _ = writeln!(body, "{}", finding.message);
     if let Some(place) = &finding.place {
         code(place, "", &mut body);
     }

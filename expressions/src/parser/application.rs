@@ -8,6 +8,15 @@ use crate::error::{Finding, Place, Severity};
 use crate::lexer::Token;
 use crate::symbols::known;
 
+/// What is warned of where `or` is a function's name and an argument.
+pub const OR_AS_A_NAME: &str =
+    "this expression uses `or` as an identifier in a way that will change in a future Nix release";
+/// What to do about it; the expression follows.
+pub const PARENTHESES: &str = "wrap it in parentheses to keep its meaning: ";
+
+/// Longer expressions are not shown, in bytes.
+const LONGEST_SHOWN: usize = 4096;
+
 /// A call in parentheses that is called again takes the further arguments, up to so many.
 const MOST_ARGUMENTS: usize = 64;
 
@@ -63,11 +72,12 @@ impl Parser<'_> {
         if odd {
             let end = self.text.bytes[..self.span.start as usize].trim_ascii_end().len();
             let place = Some(Place { text: Arc::clone(self.text), start: start.start as usize, end });
-            let message =
-                "this expression uses `or` as an identifier in a way that will change in a future Nix release";
-            let hint = Some("wrap it in parentheses to keep its meaning".to_owned());
-            let (severity, trace) = (Severity::Warning, Vec::new());
-            self.warnings.push(Finding { severity, message: message.into(), place, trace, hint });
+            // Of long ones that contain one another the whole would be long beyond measure.
+            let shown = self.text.bytes.get(start.start as usize..end).filter(|text| text.len() <= LONGEST_SHOWN);
+            let shown = shown.map_or("…".into(), String::from_utf8_lossy);
+            let hint = Some(format!("{PARENTHESES}({shown})"));
+            let (severity, message, trace) = (Severity::Warning, OR_AS_A_NAME.to_owned(), Vec::new());
+            self.warnings.push(Finding { severity, message, place, trace, hint });
         }
     }
 
