@@ -57,3 +57,28 @@ fn every_command_answers_from_what_it_kept_until_something_changes() {
         assert_eq!(run(), first, "{command:?}");
     }
 }
+
+#[test]
+fn a_run_of_a_file_answers_from_what_it_kept_too() {
+    let world = World::new();
+    if crate::building::shell(&world).is_none() {
+        eprintln!("skipped: no static busybox here");
+        return;
+    }
+    world.write("seed/word", "first");
+    world.write(
+        "runtime.expr",
+        "{ forge }: forge.formation { name = \"n\"; layers = [ (forge.files { \"/bin/busybox\" = ./seed/busybox; \"/word\" = builtins.readFile ./seed/word; }) ]; command = [ \"/bin/busybox\" \"cat\" \"/word\" ]; }",
+    );
+    // As above.
+    std::thread::sleep(Duration::from_millis(1100));
+    let run = || world.forge(["run", "./runtime.expr"]).ok().stdout.clone();
+    assert_eq!(run(), "first");
+    let before = kept(&world);
+    assert!(!before.is_empty());
+    assert_eq!(run(), "first");
+    assert_eq!(kept(&world), before, "it was evaluated again");
+    world.write("seed/word", "second");
+    assert_eq!(run(), "second");
+    assert_ne!(kept(&world), before, "it was not evaluated again");
+}
