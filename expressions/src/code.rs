@@ -92,11 +92,41 @@ pub struct SelectCode {
     /// What is selected from.
     pub from: Code,
     /// What is selected.
+    pub name: NameCode,
+    /// What few have.
+    pub more: Option<Ref<MoreSelectCode>>,
+    /// Where.
+    pub place: PlaceId,
+}
+
+/// `.b or fallback`
+pub struct MoreSelectCode {
+    /// The names after the first.
     pub path: Slice<NameCode>,
     /// The value otherwise.
     pub fallback: Option<Code>,
-    /// Where.
-    pub place: PlaceId,
+}
+
+impl SelectCode {
+    /// The names.
+    pub fn path(&self) -> impl Iterator<Item = &NameCode> {
+        let others = self.more.as_ref().map(|more| more.path.iter());
+        std::iter::once(&self.name).chain(others.into_iter().flatten())
+    }
+
+    /// The only name, if there is one.
+    #[inline]
+    pub fn only(&self) -> Option<&NameCode> {
+        match &self.more {
+            None => Some(&self.name),
+            Some(more) => more.path.is_empty().then_some(&self.name),
+        }
+    }
+
+    /// The value otherwise.
+    pub fn fallback(&self) -> Option<&Code> {
+        self.more.as_ref()?.fallback.as_ref()
+    }
 }
 
 /// `set ? a.b`
@@ -152,12 +182,33 @@ pub struct SetCode {
     pub keys: Ref<Keys>,
     /// Their values; their numbers are their slots.
     pub entries: Slice<EntryCode>,
+    /// What few have.
+    pub more: Option<Ref<MoreSetCode>>,
+}
+
+/// What few sets have.
+#[derive(Default)]
+pub struct MoreSetCode {
     /// Names, values, places.
     pub dynamic: Slice<DynamicCode>,
     /// What is inherited from.
     pub sources: Slice<Code>,
     /// Which entry is `__overrides`.
     pub overrides: Option<u32>,
+}
+
+impl SetCode {
+    /// Attributes whose names are worked out.
+    #[inline]
+    pub fn dynamic(&self) -> Slice<DynamicCode> {
+        self.more.as_ref().map_or_else(Slice::default, |more| more.dynamic)
+    }
+
+    /// What is inherited from.
+    #[inline]
+    pub fn sources(&self) -> Slice<Code> {
+        self.more.as_ref().map_or_else(Slice::default, |more| more.sources)
+    }
 }
 
 /// A function.

@@ -6,8 +6,8 @@ use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Operator, Origin, P
 use crate::builtins::Builtin;
 use crate::code::{
     Arithmetic, ArithmeticCode, AssertCode, BinaryCode, CallCode, Code, ConcatenationCode, DynamicCode, EntryCode,
-    FormalCode, FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, NameCode, SelectCode, SetCode, Where,
-    WithCode,
+    FormalCode, FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, MoreSelectCode, MoreSetCode, NameCode,
+    SelectCode, SetCode, Where, WithCode,
 };
 use crate::fast_hash::FastMap;
 use crate::heap::{self, Guess, Keys, Slice, View, place};
@@ -93,7 +93,7 @@ impl<'a> Compiler<'a> {
             // These evaluate nothing that is inside them at once.
             Code::Constant(_) | Code::Variable(..) | Code::Lambda(_) | Code::List(_) => code,
             // Its attributes are looked into while it is not evaluated yet.
-            Code::Set(set) if set.dynamic.is_empty() && set.overrides.is_none() => code,
+            Code::Set(set) if set.more.is_none_or(|more| more.dynamic.is_empty() && more.overrides.is_none()) => code,
             code if self.depth.is_multiple_of(LOOKED_AFTER) && self.depth > 0 => Code::Deep(place(code)),
             code => code,
         }
@@ -112,13 +112,17 @@ impl<'a> Compiler<'a> {
             Kind::Concatenation { forced, parts } => self.concatenation(forced, parts, span, visible),
             Kind::Select { from, path, fallback } => {
                 let from = self.code(from, visible);
-                let path = self.path(path, visible);
+                let mut names = self.path(path, visible).into_iter();
+                let name = names.next().unwrap_or(NameCode::Static(known::OR, Guess::default()));
                 let fallback = fallback.map(|fallback| self.code(fallback, visible));
-                Code::Select(place(SelectCode { from, path, fallback, place: self.place(span) }))
+                let is_more = fallback.is_some() || names.len() > 0;
+                let more = is_more.then(|| place(MoreSelectCode { path: Slice::new(names), fallback }));
+                Code::Select(place(SelectCode { from, name, more, place: self.place(span) }))
             }
             Kind::Has { from, path } => {
                 let from = self.code(from, visible);
-                Code::Has(place(HasCode { from, path: self.path(path, visible) }))
+                let path = Slice::new(self.path(path, visible));
+                Code::Has(place(HasCode { from, path }))
             }
             Kind::Attributes(number) => {
                 let attributes = tree.attributes(number);
@@ -186,14 +190,15 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn path(&mut self, path: List<Name>, visible: &Visible) -> Slice<NameCode> {
-        Slice::new(self.tree.names(path).map(|name| match name {
+    fn path(&mut self, path: List<Name>, visible: &Visible) -> Vec<NameCode> {
+        let names = self.tree.names(path).map(|name| match name {
             Name::Static(name) => NameCode::Static(name, Guess::default()),
             Name::Dynamic(name) => {
                 let text = format!("\"${{{}}}\"", ast_print::expression(self.symbols, self.tree, name));
                 NameCode::Dynamic(place((self.code(name, visible), heap::bytes(text.as_bytes()))))
             }
-        }))
+        });
+        names.collect()
     }
 
     fn variable(&mut self, name: Symbol, span: Span, visible: &Visible) -> Code {
@@ -265,9 +270,9 @@ impl<'a> Compiler<'a> {
                 Origin::Inherited => (Where::Outside, self.code(entry.value, outside)),
                 Origin::InheritedFrom(source) => {
                     let from = variable(0, source, self.place(self.tree.span(entry.value)));
-                    let path = Slice::new([NameCode::Static(entry.name, Guess::default())]);
+                    let name = NameCode::Static(entry.name, Guess::default());
                     let place = self.place(entry.span);
-                    (Where::Sources, Code::Select(heap::place(SelectCode { from, path, fallback: None, place })))
+                    (Where::Sources, Code::Select(heap::place(SelectCode { from, name, more: None, place })))
                 }
             };
             EntryCode { sees, code }
@@ -282,7 +287,9 @@ impl<'a> Compiler<'a> {
         let places: Vec<_> = sorted.iter().map(|entry| self.place(entry.span)).collect();
         let keys = Keys::common(&sorted_names, &places, self.place(span));
         let overrides = overrides.map(|number| number as u32);
-        SetCode { recursive, keys, entries, dynamic, sources: Slice::new(sources), overrides }
+        let is_more = !dynamic.is_empty() || !sources.is_empty() || overrides.is_some();
+        let more = is_more.then(|| place(MoreSetCode { dynamic, sources: Slice::new(sources), overrides }));
+        SetCode { recursive, keys, entries, more }
     }
 
     fn lambda(&mut self, lambda: &Lambda, span: Span, visible: &Visible) -> LambdaCode {
@@ -381,8 +388,8 @@ fn outside((level, slot): (u32, u32)) -> Option<(u32, u32)> {
 fn constant_function(function: &Code) -> Option<&'static Builtin> {
     let value = match function {
         Code::Constant(value) => *value,
-        Code::Select(code) => match (&code.from, &*code.path) {
-            (Code::Constant(from), [NameCode::Static(name, _)]) => match from.known().view() {
+        Code::Select(code) => match (&code.from, code.only()) {
+            (Code::Constant(from), Some(NameCode::Static(name, _))) => match from.known().view() {
                 View::Set(set) => set.get(*name)?.value,
                 _ => return None,
             },

@@ -58,6 +58,8 @@ pub struct Evaluator {
     pub locking: RefCell<crate::locking::Locking>,
     /// Regular expressions that were read.
     pub regexes: RefCell<HashMap<Vec<u8>, Rc<crate::posix_regex::Regex>>>,
+    /// Nobody will see what of a value was evaluated: none is printed as far as it is known. Then what is cheap is evaluated at once.
+    pub is_unseen: Cell<bool>,
     depth: Cell<usize>,
     imports: RefCell<HashMap<Vec<u8>, Value>>,
     /// The functions behind `derivation` and the like, read once.
@@ -91,6 +93,7 @@ impl Evaluator {
             listener,
             locking: RefCell::default(),
             regexes: RefCell::default(),
+            is_unseen: Cell::new(false),
             depth: Cell::new(0),
             imports: RefCell::default(),
             internal: RefCell::default(),

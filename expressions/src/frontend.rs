@@ -201,6 +201,7 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
     settings.overridden_flakes.clone_from(&options.overridden_flakes);
     let evaluator = Evaluator::new(sources, settings, Some(system), Some(listener));
     evaluator.locking.borrow_mut().lock.clone_from(&invocation.lock);
+    evaluator.is_unseen.set(!options.evaluate && !options.parse);
     evaluator
 }
 

@@ -42,8 +42,8 @@ pub use set::{Guess, Keys, Place, Set};
 pub use thunk::{More, State, Thunk};
 pub use value::{Closure, List, Text, Value, View};
 
-/// Chunks grow with what was allocated already, from this size …
-const SMALLEST_CHUNK: usize = 1 << 20;
+/// Chunks grow with what was allocated already, from this size (a small one for Miri, which is slow) …
+const SMALLEST_CHUNK: usize = if cfg!(miri) { 1 << 14 } else { 1 << 20 };
 /// … to this one. What of a chunk is not touched costs address space only.
 const LARGEST_CHUNK: usize = 32 << 20;
 

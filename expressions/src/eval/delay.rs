@@ -8,7 +8,7 @@ use crate::value::{Scope, Set, Thunk, Value, View};
 
 impl Evaluator {
     /// A value for code that need not be evaluated yet: an attribute of a set or an element of a list, of which it shows
-    /// whether it was evaluated.
+    /// whether it was evaluated, where values are printed as far as they are known.
     #[inline]
     pub fn delay(&self, code: Ref<Code>, scope: Scope) -> Value {
         match &*code {
@@ -17,6 +17,11 @@ impl Evaluator {
                 // Not there yet while a recursive scope is being made.
                 if let Some(value) = scope.up(u32::from(*level)).get(*slot) {
                     return value.compressed();
+                }
+            }
+            Code::Lambda(_) | Code::Select(_) | Code::Set(_) if self.is_unseen.get() => {
+                if let Some(value) = self.cheap_further(&code, scope) {
+                    return value;
                 }
             }
             _ => {}
@@ -58,7 +63,7 @@ impl Evaluator {
                 left.checked_add(right).map(Value::integer)
             }
             Code::Select(code) => {
-                let [NameCode::Static(name, guess)] = &*code.path else { return None };
+                let Some(NameCode::Static(name, guess)) = code.only() else { return None };
                 let Code::Variable(level, slot, _) = code.from else { return None };
                 let View::Set(set) = scope.up(u32::from(level)).get(slot)?.known().view() else { return None };
                 let (value, _) = set.get_cached(*name, guess)?;
@@ -67,7 +72,7 @@ impl Evaluator {
             }
             Code::Lambda(code) => Some(Value::lambda(*code, scope)),
             // Of what is known already, and no larger than the thunk and what comes of it.
-            Code::Set(code) if !code.recursive && code.dynamic.is_empty() => match &*code.entries {
+            Code::Set(code) if !code.recursive && code.more.is_none() => match &*code.entries {
                 [one] => {
                     let one = self.known_already(outside(one)?, scope)?;
                     Some(Set::new(code.keys, |_| one).into())

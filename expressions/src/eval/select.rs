@@ -24,8 +24,8 @@ impl Evaluator {
     }
 
     /// An attribute path for messages.
-    pub(super) fn path_text(&self, path: &[NameCode], scope: Scope) -> String {
-        let names = path.iter().map(|name| match (self.name(name, scope), name) {
+    pub(super) fn path_text<'b>(&self, path: impl Iterator<Item = &'b NameCode>, scope: Scope) -> String {
+        let names = path.map(|name| match (self.name(name, scope), name) {
             (Ok(name), _) => crate::ast_print::symbol(&self.symbols, name),
             (Err(_), NameCode::Dynamic(dynamic)) => String::from_utf8_lossy(&dynamic.1).into_owned(),
             (Err(_), NameCode::Static(name, _)) => self.symbols.text(*name),
@@ -37,7 +37,7 @@ impl Evaluator {
     pub(super) fn select(&self, code: &SelectCode, scope: Scope) -> Result<Value> {
         let from = self.eval_during(&code.from, scope, "while selecting an attribute")?;
         // Mostly.
-        if let [NameCode::Static(name, guess)] = &*code.path
+        if let Some(NameCode::Static(name, guess)) = code.only()
             && let View::Set(set) = from.view()
             && let Some((value, place)) = set.get_cached(*name, guess)
         {
@@ -56,18 +56,18 @@ impl Evaluator {
         let place = defined.map_or(PlaceId::NONE, heap::Place::get).or(code.place);
         match self.run(thunk, place) {
             Ok(value) => Ok(value),
-            Err(failure) => Err(self.select_failed(code, failure, defined, code.path.len(), scope)),
+            Err(failure) => Err(self.select_failed(code, failure, defined, usize::MAX, scope)),
         }
     }
 
     #[inline(never)]
     fn select_path(&self, code: &SelectCode, from: Value, scope: Scope) -> Result<Value> {
         let (mut current, mut defined) = (from, None);
-        for (done, name) in code.path.iter().enumerate() {
+        for (done, name) in code.path().enumerate() {
             match self.select_one(code, name, &current, scope) {
                 Ok(Some((value, place))) => (current, defined) = (value, Some(place)),
                 Ok(None) => {
-                    return match &code.fallback {
+                    return match code.fallback() {
                         Some(fallback) => self.eval(fallback, scope),
                         None => Ok(Value::NULL),
                     };
@@ -95,7 +95,7 @@ impl Evaluator {
         {
             return match set.get_cached(*name, guess) {
                 Some(found) => Ok(Some(found)),
-                None if code.fallback.is_some() => Ok(None),
+                None if code.fallback().is_some() => Ok(None),
                 None => Err(self.missing(*name, &set)),
             };
         }
@@ -110,7 +110,7 @@ impl Evaluator {
         scope: Scope,
     ) -> Result<Option<(Value, heap::Place)>> {
         let symbol = self.name(name, scope)?;
-        let set = if code.fallback.is_some() {
+        let set = if code.fallback().is_some() {
             match self.force(current, code.place)?.view() {
                 View::Set(set) => set,
                 _ => return Ok(None),
@@ -119,7 +119,7 @@ impl Evaluator {
             self.force_set(current, code.place, "while selecting an attribute")?
         };
         match set.get_cached(symbol, &heap::Guess::default()) {
-            None if code.fallback.is_none() => Err(self.missing(symbol, &set)),
+            None if code.fallback().is_none() => Err(self.missing(symbol, &set)),
             found => Ok(found),
         }
     }
@@ -136,10 +136,10 @@ impl Evaluator {
         let mut failure = failure;
         let defined = defined.map_or(PlaceId::NONE, heap::Place::get);
         if defined.is_some() && !self.is_internal(defined) {
-            let path = self.path_text(&code.path[..done], scope);
+            let path = self.path_text(code.path().take(done), scope);
             failure = failure.during(defined, format!("from the definition of '{path}'"));
         }
-        let path = self.path_text(&code.path, scope);
+        let path = self.path_text(code.path(), scope);
         failure.during(code.place, format!("while evaluating the attribute '{path}'"))
     }
 

@@ -11,11 +11,12 @@ use crate::value::{Attribute, More, Scope, Set, Thunk, Value};
 impl Evaluator {
     #[inline]
     fn sources_scope(&self, code: &SetCode, inside: Scope) -> Option<Scope> {
-        if code.sources.is_empty() {
+        let sources = code.sources();
+        if sources.is_empty() {
             return None;
         }
-        let scope = Scope::new(code.sources.len(), Some(inside));
-        for (number, source) in (0..).zip(code.sources.refs()) {
+        let scope = Scope::new(sources.len(), Some(inside));
+        for (number, source) in (0..).zip(sources.refs()) {
             scope.set(number, self.delay_unseen(source, inside));
         }
         Some(scope)
@@ -43,7 +44,7 @@ impl Evaluator {
                 self.delay(entry.map(|entry| &entry.code), sees(&entry, scope, scope, sources))
             });
             (set, scope)
-        } else if let Some(number) = code.overrides {
+        } else if let Some(number) = code.more.and_then(|more| more.overrides) {
             let inside = Scope::new(code.entries.len(), Some(scope));
             let entries = self.overridden(code, number as usize, inside, scope)?;
             (Set::from_sorted(&entries, code.keys.set_place), inside)
@@ -51,7 +52,7 @@ impl Evaluator {
             let inside = self.recursive_scope(code, scope, false);
             (Set::new(code.keys, |slot| inside.get(slot as u32).unwrap_or(Value::NULL)), inside)
         };
-        if code.dynamic.is_empty() { Ok(set.into()) } else { self.dynamic_attributes(code, set, inside) }
+        if code.dynamic().is_empty() { Ok(set.into()) } else { self.dynamic_attributes(code, set, inside) }
     }
 
     /// A recursive set with `__overrides`, which replace what the others see.
@@ -88,7 +89,7 @@ impl Evaluator {
     #[inline(never)]
     fn dynamic_attributes(&self, code: &SetCode, set: Set, inside: Scope) -> Result<Value> {
         let mut entries: Vec<Attribute> = set.iter().collect();
-        for dynamic in code.dynamic.refs() {
+        for dynamic in code.dynamic().refs() {
             let name = self.eval(&dynamic.name, inside)?;
             if name == Value::NULL {
                 continue;
