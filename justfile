@@ -73,3 +73,11 @@ nixpkgs directory nix="nix-instantiate" every="50":
 nix-suite directory *options:
     cargo build --release -p expressions --example nix_instantiate
     python3 benchmarks/nix_suite.py --forge "${CARGO_TARGET_DIR:-target}/release/examples/nix_instantiate" {{options}} "{{directory}}"
+
+# The unsafe code of the evaluator under Miri, all of its tests (the first time some minutes: it compiles everything for Miri)
+miri:
+    cargo +nightly miri test -p expressions --lib heap::
+
+# Looks for bytes that a reader cannot bear: `just fuzz lexer|parser|evaluator|… [SECONDS]` (`fuzz/README.md` lists them)
+fuzz target seconds="300":
+    cargo +nightly fuzz run --sanitizer none {{target}} -- -max_total_time={{seconds}} -timeout=20 -rss_limit_mb=4096
