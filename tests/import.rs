@@ -89,6 +89,31 @@ fn a_directory_is_imported_as_a_source_unless_it_is_to_be_kept() {
 }
 
 #[test]
+fn a_runtime_that_joblet_installed_is_imported_with_what_it_says_of_itself() {
+    let world = World::new();
+    // With a directory for the version, and without.
+    for place in ["out/runtimes/tool/1.2.0", "out/runtimes/flat"] {
+        let directory = world.path(place);
+        fs::create_dir_all(directory.join("isolated/usr/bin")).unwrap();
+        fs::write(directory.join("isolated/usr/bin/tool"), "x").unwrap();
+        let description = "name: tool\nversion: 1.2.0\ndescription: A tool\nlanguage: python\nlanguage_version: \"3.11\"\n\
+            environment:\n  PYTHONUNBUFFERED: \"1\"\npackages:\n  - numpy==1.26.4\n\
+            mounts:\n  - source: isolated/usr\n    target: /usr\n    readonly: true\n\
+            build_info:\n  built_at: 2025-01-01T00:00:00Z\n  built_with: joblet\n  platform: ubuntu-amd64\n";
+        fs::write(directory.join("runtime.yml"), description).unwrap();
+        let imported = world.forge(["import", directory.to_str().unwrap(), "--json"]).json();
+        assert_eq!([&imported["name"], &imported["version"]], ["tool", "1.2.0"]);
+        let info = world.forge(["info", "tool", "--json"]).json();
+        assert_eq!((&info["description"], &info["files"]), (&"A tool".into(), &1.into()), "{info}");
+        assert!(info.to_string().contains("PYTHONUNBUFFERED"), "{info}");
+        let shown = world.forge(["export", "tool", "--format", "tar", "-o", "-"]).ok().stdout.clone();
+        assert!(shown.contains("usr/bin/tool") && !shown.contains("isolated"));
+        fs::write(directory.join("runtime.yml"), "name: [\n").unwrap();
+        assert_eq!(world.forge(["import", directory.to_str().unwrap()]).code, Some(1));
+    }
+}
+
+#[test]
 fn a_tar_of_others_is_imported_from_a_file_and_a_pipe() {
     if !have("tar") {
         return;

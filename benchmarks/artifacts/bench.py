@@ -4,7 +4,8 @@
 Builds the payload (payload.expr: some 20,000 files, 0.7 GB) with forge, lays it out for mksquashfs, and times pairs in turn
 (A B A B …), because a machine's speed drifts. Prints the median of the pairs' ratios, and the smallest and largest.
 A tool that needs words before it is given as such: --mksquashfs 'chroot /sid mksquashfs'. What is not given is left out:
---apptainer apptainer (SIF from the same directory), --zstd zstd (OCI against tar piped into it).
+--apptainer apptainer (SIF from the same directory, which takes it more than a minute each time, so that it does so --sif-runs
+times), --zstd zstd (OCI against tar piped into it). All of it takes some ten minutes.
 """
 
 import argparse, os, shlex, shutil, statistics, subprocess, sys, tempfile, time
@@ -22,10 +23,10 @@ def measured(command):
     return time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def paired(title, runs, ours, theirs, before=lambda: None):
-    """Runs both in turn; the first pair, which warms the page cache, does not count."""
+def paired(title, runs, ours, theirs, before=lambda: None, warm=True):
+    """Runs both in turn; the first pair, which warms the page cache, does not count. Gives the median of their wall times."""
     pairs = []
-    for number in range(runs + 1):
+    for number in range(0 if warm else 1, runs + 1):
         pair = []
         for command in (ours, theirs):
             before()
@@ -37,7 +38,8 @@ def paired(title, runs, ours, theirs, before=lambda: None):
         ratios = sorted(a[place] / b[place] for a, b in pairs)
         a, b = (statistics.median(pair[side][place] for pair in pairs) for side in (0, 1))
         print(f"  {name:9} {a:8.2f} {unit} against {b:8.2f} {unit}: {statistics.median(ratios):.3f}"
-              f" ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+              f" ({ratios[0]:.3f} to {ratios[-1]:.3f})", flush=True)
+    return statistics.median(pair[1][0] for pair in pairs)
 
 
 def main():
@@ -47,6 +49,7 @@ def main():
     options.add_argument("--apptainer")
     options.add_argument("--zstd", default="zstd")
     options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--sif-runs", type=int, default=2)
     options.add_argument("--only", help="of nothing, changed, sif, oci, inspect: these, with commas [default: all]")
     options.add_argument("--expression", default=os.path.join(os.path.dirname(__file__), "payload.expr"))
     options.add_argument("--directory", help="where payload and images go, and stay [default: a temporary one]")
@@ -57,7 +60,7 @@ def main():
     path = lambda name: os.path.join(work, name)
     os.makedirs(work, exist_ok=True)
     ids = {}
-    for name in ("first", "changed"):
+    for name in ("first", "changed", "moved"):
         built = subprocess.run([forge, "build", options.expression, "-A", name], check=True, stdout=subprocess.PIPE)
         ids[name] = built.stdout.split()[-1].decode()
     if not os.path.exists(path("payload")):
@@ -88,7 +91,7 @@ def main():
 
         def forget():
             # Only the image before the change is to be copied from; and cp is to make a new file, as we do.
-            for name in ("changed.squashfs", "copy.squashfs"):
+            for name in ("changed.squashfs", "moved.squashfs", "copy.squashfs"):
                 if os.path.exists(path(name)):
                     os.remove(path(name))
 
@@ -97,6 +100,8 @@ def main():
                [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
         paired("one file changed, one processor, against cp of the image", runs, [*one, *again],
                [*one, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
+        paired("one file more near the front, so that nearly all moves, against cp of the image", runs,
+               [*both, *export("moved")], [*both, "cp", path("first.squashfs"), path("copy.squashfs")], forget)
         paired("one file changed, against mksquashfs", runs, [*both, *again], [*both, *peer(2)], forget)
         paired("one file changed, one processor, against mksquashfs", runs, [*one, *again], [*one, *peer(1)], forget)
 
@@ -109,8 +114,11 @@ def main():
                 os.remove(path("peer.sif"))
 
         peer_sif = [*both, *shlex.split(options.apptainer), "build", "--force", path("peer.sif"), path("payload")]
-        paired("SIF from nothing, against apptainer build of the directory", runs, [*both, *sif("--fresh")], peer_sif, unbuilt)
-        paired("SIF again, blocks copied, against apptainer build", runs, [*both, *sif()], peer_sif, unbuilt)
+        subprocess.run(sif("--fresh"), check=True, stdout=subprocess.DEVNULL)
+        theirs = paired("SIF from nothing, against apptainer build of the directory", options.sif_runs,
+                        [*both, *sif("--fresh")], peer_sif, unbuilt, warm=False)
+        walls = [measured([*both, *sif()])[0] for _ in range(runs)]
+        print(f"SIF again, blocks copied: {statistics.median(walls):.2f} s, {statistics.median(walls) / theirs:.4f} of that")
     if options.zstd and "oci" in wanted and shutil.which(shlex.split(options.zstd)[0]):
         def oci(*more):
             return [forge, "export", ids["first"], "--format", "oci", "-f", "-o", path("first.oci.tar"), *more]

@@ -1,9 +1,10 @@
-//! `runtime.yaml` of Joblet on the command line: the expression that does the same, or all findings with their places.
+//! `runtime.yaml` of Joblet on the command line: the expression that does the same, or all findings with their places; and what
+//! Joblet has installed already.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use builder::joblet::{self, Turned};
+use builder::joblet::{self, Description, Turned};
 use expressions::error::{Finding, Place, Severity, SourceText};
 
 use crate::context::Context;
@@ -40,9 +41,46 @@ pub fn expression(path: &Path, context: &Context) -> Result<Turned> {
     }
 }
 
-type Read = std::result::Result<(Turned, Vec<Finding>), Vec<Finding>>;
+/// What Joblet lays out where it installs a runtime: a description, and beside it the root.
+const INSTALLED: [&str; 2] = ["runtime.yml", "isolated"];
 
-fn read(path: &Path) -> Result<Read> {
+/// A runtime that Joblet has installed in a directory, `ROOT/NAME/VERSION` or `ROOT/NAME`: where its root is, and what it
+/// says of itself. Nothing if the directory is something else.
+pub fn installed(directory: &Path) -> Result<Option<(PathBuf, Description)>> {
+    let [file, root] = INSTALLED.map(|name| directory.join(name));
+    if !file.is_file() || !root.is_dir() {
+        return Ok(None);
+    }
+    match described(&file)?.1 {
+        Ok((description, _)) => Ok(Some((root, description))),
+        Err(findings) => {
+            Err(Failure::new(code::NEGATIVE, format!("`{}` has mistakes", file.display())).with_findings(findings))
+        }
+    }
+}
+
+type Read<T> = std::result::Result<(T, Vec<Finding>), Vec<Finding>>;
+
+fn read(path: &Path) -> Result<Read<Turned>> {
+    let (source, described) = described(path)?;
+    Ok(described.map(|(description, mut findings)| {
+        let turned = joblet::expression(&description);
+        for (line, note) in &turned.notes {
+            let text = String::from_utf8_lossy(&source.bytes);
+            let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1));
+            let start = line.and_then(|line| starts.into_iter().nth(line - 1));
+            let place = start.map(|start| {
+                let end = start + text[start..].lines().next().unwrap_or_default().len();
+                Place { text: Arc::clone(&source), start, end }
+            });
+            let message = format!("cannot be turned: {note}");
+            findings.push(Finding { severity: Severity::Warning, message, place, trace: Vec::new(), hint: None });
+        }
+        (turned, findings)
+    }))
+}
+
+fn described(path: &Path) -> Result<(Arc<SourceText>, Read<Description>)> {
     const MOST: u64 = 16 << 20;
     let failed = |error: std::io::Error| {
         Failure::new(code::NOT_FOUND, format!("cannot read `{}`", path.display())).cause(error.to_string())
@@ -61,22 +99,9 @@ fn read(path: &Path) -> Result<Read> {
         trace: Vec::new(),
         hint: finding.hint,
     };
-    Ok(match joblet::read(&text) {
+    let read = match joblet::read(&text) {
         Err(findings) => Err(findings.into_iter().map(shown).collect()),
-        Ok((description, findings)) => {
-            let turned = joblet::expression(&description);
-            let mut findings: Vec<Finding> = findings.into_iter().map(shown).collect();
-            for (line, note) in &turned.notes {
-                let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1));
-                let start = line.and_then(|line| starts.into_iter().nth(line - 1));
-                let place = start.map(|start| {
-                    let end = start + text[start..].lines().next().unwrap_or_default().len();
-                    Place { text: Arc::clone(&source), start, end }
-                });
-                let message = format!("cannot be turned: {note}");
-                findings.push(Finding { severity: Severity::Warning, message, place, trace: Vec::new(), hint: None });
-            }
-            Ok((turned, findings))
-        }
-    })
+        Ok((description, findings)) => Ok((description, findings.into_iter().map(shown).collect())),
+    };
+    Ok((source, read))
 }

@@ -1,10 +1,10 @@
-//! What others make of our OCI images, and what we read of theirs: skopeo, umoci, podman. Where one is missing the test says so.
+//! What others make of our OCI images, and what we read of theirs: skopeo, umoci, podman, containerd. Where one is missing the test says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use store::directory::{LayerRecord, Record};
 use store::format::oci::{self, Oci};
@@ -286,5 +286,78 @@ fn podman_loads_our_images_and_saves_the_same_root() {
             world.is_the_same(&saved);
         }
         podman(&["rmi", "-a", "-f"]);
+    }
+}
+
+/// A containerd of this test's own.
+struct Containerd {
+    process: Child,
+    socket: String,
+}
+
+impl Containerd {
+    fn start(world: &World) -> Option<Self> {
+        let [root, state, socket] =
+            ["root", "state", "socket"].map(|name| world.path(&format!("containerd-{name}")).display().to_string());
+        let settings = format!(
+            "version = 2\nroot = \"{root}\"\nstate = \"{state}\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = \"{socket}\"\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n"
+        );
+        let file = world.path("containerd.toml");
+        fs::write(&file, settings).unwrap();
+        let log = fs::File::create(world.path("containerd.log")).unwrap();
+        let mut command = Command::new("containerd");
+        command.arg("-c").arg(file).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut started = Self { process: command.spawn().unwrap(), socket };
+        // It answers when it is ready; if it ends instead, or never does, it cannot work here.
+        for _ in 0..300 {
+            if started.process.try_wait().unwrap().is_some() {
+                break;
+            }
+            if started.ctr(&["version"]).status.success() {
+                return Some(started);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        eprintln!("skipped: containerd: {}", fs::read_to_string(world.path("containerd.log")).unwrap());
+        None
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Output {
+        Command::new("ctr").args(["--address", &self.socket, "--timeout", "60s"]).args(arguments).output().unwrap()
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn containerd_imports_and_unpacks_our_images_and_we_read_what_it_exports() {
+    if !have("containerd") || !is_root("containerd") {
+        return;
+    }
+    let world = World::new();
+    let Some(containerd) = Containerd::start(&world) else { return };
+    let done = |arguments: &[&str]| {
+        let output = containerd.ctr(arguments);
+        assert!(output.status.success(), "ctr {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for compression in [Compression::Zstd(3), Compression::Gzip(6)] {
+        let archive = world.archive("archive.tar", compression);
+        done(&["images", "import", "--local", "--no-unpack", archive.to_str().unwrap()]);
+        let listed = done(&["images", "ls"]);
+        let line = listed.lines().find(|line| line.starts_with("judged:1.0 ")).expect(&listed);
+        let digest = line.split_whitespace().nth(2).unwrap();
+        // Its `native` snapshots are directories, which any file system can hold.
+        done(&["snapshots", "--snapshotter", "native", "unpack", digest]);
+        let exported = world.path("exported.tar");
+        done(&["images", "export", "--local", exported.to_str().unwrap(), "judged:1.0"]);
+        world.is_the_same(&exported);
+        done(&["images", "rm", "judged:1.0"]);
     }
 }

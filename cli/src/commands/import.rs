@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use builder::joblet::Description;
 use store::format::oci::Wanted;
 use store::format::{Bounds, Imported};
 
@@ -24,6 +25,18 @@ fn joblet(file: &Path, context: &Context) -> Result<ExitCode> {
         super::print(&turned.text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A root with what Joblet's description of it says.
+fn described(imported: Imported, description: Description) -> Imported {
+    let bytes = |(name, value): (String, String)| (name.into_bytes(), value.into_bytes());
+    let mut launch = imported.launch;
+    launch.environment = description.environment.into_iter().map(bytes).collect();
+    launch.labels = description.labels;
+    if !description.description.is_empty() {
+        launch.labels.insert("org.opencontainers.image.description".to_owned(), description.description);
+    }
+    Imported { name: Some(description.name), version: Some(description.version), launch, ..imported }
 }
 
 /// `forge import`
@@ -78,20 +91,31 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
                 let failure = Failure::new(code::USAGE, format!("--keep: `{}` is no plain directory", path.display()));
                 return Err(failure.hint("an archive's owners and modes are always kept"));
             }
-            (true, true) => {
-                let (root, dropped) = store.ingest_exact(path)?;
-                Imported { dropped, ..Imported::bare(root) }
+            (keep, true) if arguments.image.is_none() => {
+                let installed = crate::joblet::installed(path)?;
+                let source = installed.as_ref().map_or(path, |(root, _)| root);
+                let imported = match keep {
+                    true => {
+                        let (root, dropped) = store.ingest_exact(source)?;
+                        Imported { dropped, ..Imported::bare(root) }
+                    }
+                    false => store::format::read(&store, &open(source)?, &bounded(0))?,
+                };
+                match installed {
+                    Some((_, description)) => described(imported, description),
+                    None => imported,
+                }
             }
             // Of an image for several platforms, one is chosen rather than called another.
             (false, false) if store::format::of(&artifact)?.name() == "oci" => {
                 let wanted = Wanted { platform: wishes.platform.take(), image: arguments.image.as_deref() };
                 store::format::oci::read_wanted(&store, &artifact, &bounded(artifact.size()), &wanted)?
             }
-            (false, _) if arguments.image.is_some() => {
+            _ if arguments.image.is_some() => {
                 let failure = Failure::new(code::USAGE, format!("--image: `{}` is no OCI image", path.display()));
                 return Err(failure.hint("an OCI layout or archive, or one of `docker save`, can hold several"));
             }
-            (false, _) => store::format::read(&store, &artifact, &bounded(artifact.size()))?,
+            _ => store::format::read(&store, &artifact, &bounded(artifact.size()))?,
         }
     };
     let dropped = imported.dropped.clone();

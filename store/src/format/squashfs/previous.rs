@@ -334,7 +334,7 @@ impl Guess {
         }
         let remembered = Remembered::all(store, options.compression)?;
         let alike = |remembered: &Remembered| remembered.head.name == name && remembered.head.base == base;
-        let guess = remembered.into_iter().find(alike).and_then(|alike| {
+        let guess = remembered.into_iter().filter(alike).find_map(|alike| {
             let file = alike.open()?;
             let range = base..base + alike.head.data_end();
             let is_untouched = file.metadata().is_ok_and(|metadata| State::of(&metadata) == alike.head.state);
