@@ -38,8 +38,8 @@ impl Program {
     pub fn command(&self, machine: &Machine) -> Command {
         // The name is looked up here: where the environment is replaced, `Command` would look where this process does.
         let path = machine.variable("PATH").unwrap_or("/usr/bin:/bin");
-        let found = path.split(':').map(|directory| std::path::Path::new(directory).join(&self.name));
-        let found = found.into_iter().find(|path| !self.name.contains('/') && path.is_file());
+        let mut candidates = path.split(':').map(|directory| std::path::Path::new(directory).join(&self.name));
+        let found = candidates.find(|path| !self.name.contains('/') && path.is_file());
         let mut command = Command::new(found.unwrap_or_else(|| self.name.clone().into()));
         command.args(&self.arguments).env_clear().envs(&machine.environment);
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
