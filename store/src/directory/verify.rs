@@ -74,6 +74,10 @@ impl Store {
             for id in self.names_in(&format!("checkouts/{name}"))? {
                 let relative = format!("checkouts/{name}/{id}");
                 let Ok(id) = id.parse::<TreeId>() else { continue };
+                // What a collection has given up, and was killed over: the next one takes it away, and nobody uses it until then.
+                if self.is_doomed(Use::Tree(id)) {
+                    continue;
+                }
                 let path = self.full(&relative).join("root");
                 let (error, inodes) = self.verify_checkout(&path, id, ownership);
                 // Gone meanwhile is not damaged.

@@ -328,4 +328,20 @@ mod tests {
         formation(&world, "lost", "precious");
         assert!(claim("precious").is_some() && store.verify().unwrap().is_empty());
     }
+
+    #[test]
+    fn a_checkout_that_a_killed_collection_gave_up_is_not_damaged() {
+        let world = world();
+        let (_, root) = formation(&world, "gone", "content");
+        let Node::Directory(below) = world.store.tree(root).unwrap().entries.values().next().unwrap().clone() else {
+            panic!("the only entry is a directory");
+        };
+        let checkout = world.store.checkout(root, Ownership::Caller).unwrap();
+        world.store.doom(vec![Use::Tree(root), Use::Tree(below)]).unwrap();
+        fs::remove_file(world.store.path().join(objects::use_path(Use::Tree(below), false))).unwrap();
+        // Opened anew: no tree is remembered.
+        let store = Store::open(world.store.path()).unwrap();
+        let found = store.verify().unwrap();
+        assert!(found.iter().all(|damage| !checkout.starts_with(&damage.path)), "{found:?}");
+    }
 }
