@@ -51,6 +51,10 @@ def power(options, work, reference):
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
     world = World(options, mount, reference)
     for point in range(options.points + 1):
+        # A namespace of what was killed may still have it mounted, as it was shut down: it has its loop device as long.
+        until = time.monotonic() + 30
+        while subprocess.run(["losetup", "-j", image], capture_output=True, check=True).stdout and time.monotonic() < until:
+            time.sleep(0.05)
         subprocess.run(["mount", "-o", "loop", image, mount], check=True)
         try:
             if point > 0:
