@@ -189,8 +189,8 @@ fn what_is_damaged_is_refused() {
     // No repository at all.
     let error = obtain(&builder, &wanted("file:///nowhere".to_owned())).unwrap_err().to_string();
     assert!(error.contains("there is none at this path"), "{error}");
-    let error = obtain(&builder, &wanted("ssh://git@host.example/x".to_owned())).unwrap_err().to_string();
-    assert!(error.contains("`ssh:` is not spoken"), "{error}");
+    let error = obtain(&builder, &wanted("rsync://host.example/x".to_owned())).unwrap_err().to_string();
+    assert!(error.contains("`rsync:` is not spoken"), "{error}");
 }
 
 /// Runs git, undisturbed by the machine's configuration; none if there is no git.
