@@ -1,12 +1,13 @@
 """A line between a client and a server that does one thing wrong, once, at a given byte; for `faults.py line`."""
 
-import socket, threading
+import socket, threading, time
 
 
 class Line:
-    """Listens on `address`, and passes everything on to a server."""
+    """Listens on `address`, and passes everything on to a server: so many bytes a second in a direction, or as fast as it goes."""
 
-    def __init__(self, server):
+    def __init__(self, server, rate=None):
+        self.rate = rate
         host, port = server.rsplit(":", 1)
         self.server, self.lock = (host, int(port)), threading.Lock()
         self.direction, self.kind, self.place, self.passed = "up", "good", 0, {"up": 0, "down": 0}
@@ -62,6 +63,8 @@ class Line:
                         return
                     break
                 target.sendall(data)
+                if self.rate:
+                    time.sleep(len(data) / self.rate)
         except OSError:
             pass
         for side in (source, target):

@@ -217,6 +217,12 @@ fn umoci_unpacks_our_images_and_we_read_what_it_repacks() {
         return;
     }
     let world = World::new();
+    // It reads zstd since 0.5.
+    let version = String::from_utf8(run("umoci", &["--version"]).stdout).unwrap();
+    if version.contains("version 0.4") {
+        eprintln!("skipped: {} reads no zstd", version.trim());
+        return;
+    }
     let layout = world.layout("layout");
     let image = format!("{}:judged:1.0", layout.display());
     let bundle = world.path("bundle");
@@ -356,7 +362,9 @@ fn containerd_imports_and_unpacks_our_images_and_we_read_what_it_exports() {
         // Its `native` snapshots are directories, which any file system can hold.
         done(&["snapshots", "--snapshotter", "native", "unpack", digest]);
         let exported = world.path("exported.tar");
-        done(&["images", "export", "--local", exported.to_str().unwrap(), "judged:1.0"]);
+        let exports_elsewhere = done(&["images", "export", "--help"]).contains("--local");
+        let local: &[&str] = if exports_elsewhere { &["--local"] } else { &[] };
+        done(&[&["images", "export"], local, &[exported.to_str().unwrap(), "judged:1.0"]].concat());
         world.is_the_same(&exported);
         done(&["images", "rm", "judged:1.0"]);
     }
