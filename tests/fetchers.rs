@@ -131,6 +131,16 @@ fn git(directory: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// Makes a repository with one file; gives its commit.
+fn begin(repository: &Path) -> String {
+    fs::create_dir(repository).unwrap();
+    git(repository, &["init", "-q"]);
+    fs::write(repository.join("greeting"), "first").unwrap();
+    git(repository, &["add", "greeting"]);
+    git(repository, &["commit", "-q", "-m", "first"]);
+    git(repository, &["rev-parse", "HEAD"])
+}
+
 #[test]
 fn a_git_repository_is_locked_at_its_commit() {
     if !have("git") {
@@ -138,12 +148,7 @@ fn a_git_repository_is_locked_at_its_commit() {
     }
     let world = World::new();
     let repository = world.path("repository");
-    fs::create_dir(&repository).unwrap();
-    git(&repository, &["init", "-q"]);
-    fs::write(repository.join("greeting"), "first").unwrap();
-    git(&repository, &["add", "greeting"]);
-    git(&repository, &["commit", "-q", "-m", "first"]);
-    let first = git(&repository, &["rev-parse", "HEAD"]);
+    let first = begin(&repository);
     let address = format!("file://{}", repository.display());
     let by_branch = format!("builtins.fetchGit {{ url = \"{address}\"; ref = \"main\"; }}");
     let id = locks(&world, &by_branch);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Server, git};
+use super::{Server, begin, git};
 use crate::world::{Ran, World, have};
 
 /// A directory with a program `ssh`, to be put before the path.
@@ -32,12 +32,7 @@ fn a_repository_behind_ssh_is_spoken_to_in_both_versions_of_gits_protocol() {
     let world = World::new();
     let bin = stand_in(&world);
     let repository = world.path("it's here");
-    fs::create_dir(&repository).unwrap();
-    git(&repository, &["init", "-q"]);
-    fs::write(repository.join("greeting"), "first").unwrap();
-    git(&repository, &["add", "greeting"]);
-    git(&repository, &["commit", "-q", "-m", "first"]);
-    let first = git(&repository, &["rev-parse", "HEAD"]);
+    let first = begin(&repository);
     fs::write(repository.join("greeting"), "second").unwrap();
     git(&repository, &["commit", "-q", "-a", "-m", "second"]);
     git(&repository, &["tag", "-a", "-m", "words", "v2"]);

@@ -155,7 +155,7 @@ impl Store {
         self.set_roots(&[name], id)
     }
 
-    /// Gives a formation several names, at the price of one.
+    /// Gives a formation several names; for all of them together it is waited once until the disk has them.
     pub fn set_roots(&self, names: &[&str], id: FormationId) -> Result<()> {
         if let Some(name) = names.iter().find(|name| !is_root(name)) {
             return Err(Error::Malformed { given: (*name).to_owned() });
