@@ -156,14 +156,6 @@ pub enum Where {
     Sources,
 }
 
-/// An attribute of a set.
-pub struct EntryCode {
-    /// What its value sees.
-    pub sees: Where,
-    /// Its value.
-    pub code: Code,
-}
-
 /// An attribute whose name is worked out.
 pub struct DynamicCode {
     /// The name.
@@ -178,10 +170,12 @@ pub struct DynamicCode {
 pub struct SetCode {
     /// They see one another.
     pub recursive: bool,
+    /// What all values see; none where they see different things, which is then with what few sets have.
+    pub sees: Option<Where>,
     /// The names that are known, and where the set is.
     pub keys: Ref<Keys>,
     /// Their values; their numbers are their slots.
-    pub entries: Slice<EntryCode>,
+    pub entries: Slice<Code>,
     /// What few have.
     pub more: Option<Ref<MoreSetCode>>,
 }
@@ -195,9 +189,21 @@ pub struct MoreSetCode {
     pub sources: Slice<Code>,
     /// Which entry is `__overrides`.
     pub overrides: Option<u32>,
+    /// What each value sees.
+    pub sees: Slice<Where>,
 }
 
 impl SetCode {
+    /// What the value of this number sees.
+    #[inline(always)]
+    pub fn sees(&self, number: usize) -> Where {
+        match (self.sees, &self.more) {
+            (Some(sees), _) => sees,
+            (None, Some(more)) => more.sees[number],
+            (None, None) => Where::Inside,
+        }
+    }
+
     /// Attributes whose names are worked out.
     #[inline]
     pub fn dynamic(&self) -> Slice<DynamicCode> {
@@ -220,8 +226,10 @@ pub struct LambdaCode {
     pub argument: Option<Symbol>,
     /// What attributes it wants.
     pub formals: Option<Ref<FormalsCode>>,
-    /// How many slots its scope has.
+    /// How many slots its scope has, those of a `let` that is its body included.
     pub slots: u32,
+    /// How many of them come from the function whose body this one is: their scopes are one, and have all of these names.
+    pub before: u32,
     /// Which argument is evaluated before anything else, where it is certain: its number, counted from this function's own on
     /// through those that the functions directly inside it want, and how many arguments there must be.
     pub first: Option<(u8, u8)>,
@@ -290,6 +298,8 @@ pub struct ArithmeticCode {
 pub struct LetCode {
     /// The names.
     pub set: SetCode,
+    /// Of what is a function's body: its names are in the function's scope, from this slot on.
+    pub from: Option<u32>,
     /// What sees them.
     pub body: Code,
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::ast::{Attributes, Kind, Lambda, List, Name, Node, Operator, Origin, Part, Span, Tree};
 use crate::builtins::Builtin;
 use crate::code::{
-    Arithmetic, ArithmeticCode, AssertCode, BinaryCode, CallCode, Code, ConcatenationCode, DynamicCode, EntryCode,
-    FormalCode, FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, MoreSelectCode, MoreSetCode, NameCode,
-    SelectCode, SetCode, Where, WithCode,
+    Arithmetic, ArithmeticCode, AssertCode, BinaryCode, CallCode, Code, ConcatenationCode, DynamicCode, FormalCode,
+    FormalsCode, FromWithCode, HasCode, IfCode, LambdaCode, LetCode, MoreSelectCode, MoreSetCode, NameCode, SelectCode,
+    SetCode, Where, WithCode,
 };
 use crate::fast_hash::FastMap;
-use crate::heap::{self, Guess, Keys, Slice, View, place};
+use crate::heap::{self, Guess, Keys, Ref, Slice, View, place};
 use crate::places::{PlaceId, Places};
 use crate::symbols::{Symbol, Symbols, known};
 use crate::value::Value;
@@ -44,6 +44,8 @@ pub struct Compiler<'a> {
     pub too_deep: bool,
     /// How deep inside other code the code is that is being made.
     depth: u32,
+    /// Of the code that is made next: it is the body of a function that has so many names.
+    body_of: Option<u32>,
 }
 
 /// Calls and thunks look how much room is left on the stack. Code inside code that is neither does so once in so many levels.
@@ -55,6 +57,8 @@ enum Visible<'a> {
     Nothing,
     /// Names and slots, sorted.
     Names(&'a [(Symbol, u32)], &'a Visible<'a>),
+    /// More names of the same scope as those around them.
+    More(&'a [(Symbol, u32)], &'a Visible<'a>),
     With(PlaceId, &'a Visible<'a>),
 }
 
@@ -62,7 +66,7 @@ impl<'a> Compiler<'a> {
     /// For one text.
     pub fn new(symbols: &'a Symbols, places: &'a Places, globals: &'a Globals, tree: &'a Tree) -> Self {
         places.text(Arc::clone(&tree.source));
-        Self { symbols, places, globals, tree, undefined: Vec::new(), too_deep: false, depth: 0 }
+        Self { symbols, places, globals, tree, undefined: Vec::new(), too_deep: false, depth: 0, body_of: None }
     }
 
     /// A whole text; `extra` are the names of a scope that is given to it (`scopedImport`), in order of their slots.
@@ -102,6 +106,7 @@ impl<'a> Compiler<'a> {
     fn code_inside(&mut self, expression: Node, visible: &Visible) -> Code {
         let tree = self.tree;
         let span = tree.span(expression);
+        let body_of = self.body_of.take();
         match tree.kind(expression) {
             Kind::Integer(integer) => Code::Constant(Value::integer(integer)),
             Kind::Float(float) => Code::Constant(Value::float(float)),
@@ -136,7 +141,7 @@ impl<'a> Compiler<'a> {
                 let items = Slice::new(tree.items(items).map(|item| self.code(item, visible)));
                 Code::List(place(items))
             }
-            Kind::Lambda(number) => Code::Lambda(place(self.lambda(tree.lambda(number), span, visible))),
+            Kind::Lambda(number) => Code::Lambda(place(self.lambda(tree.lambda(number), span, visible, body_of))),
             Kind::Call { function, arguments } => {
                 let function = self.code(function, visible);
                 let arguments: Vec<_> = tree.items(arguments).map(|argument| self.code(argument, visible)).collect();
@@ -147,10 +152,15 @@ impl<'a> Compiler<'a> {
             }
             Kind::Let(number, body) => {
                 let attributes = tree.attributes(number);
-                let names = slots(attributes);
-                let inside = Visible::Names(&names, visible);
+                let mut names = slots(attributes);
+                let from = body_of;
+                names.iter_mut().for_each(|(_, slot)| *slot += from.unwrap_or(0));
+                let inside = match from {
+                    Some(_) => Visible::More(&names, visible),
+                    None => Visible::Names(&names, visible),
+                };
                 let set = self.set(attributes, true, &inside, visible, span);
-                Code::Let(place(LetCode { set, body: self.code(body, &inside) }))
+                Code::Let(place(LetCode { set, from, body: self.code(body, &inside) }))
             }
             Kind::With(set, body) => {
                 let set = self.code(set, visible);
@@ -214,6 +224,13 @@ impl<'a> Compiler<'a> {
                     }
                     around = outer;
                 }
+                Visible::More(names, outer) => {
+                    if let Ok(number) = names.binary_search_by_key(&name, |(name, _)| *name) {
+                        return variable(level, names[number].1, place);
+                    }
+                    around = outer;
+                    continue;
+                }
                 Visible::With(place, outer) => {
                     withs.push((level, *place));
                     around = outer;
@@ -239,7 +256,7 @@ impl<'a> Compiler<'a> {
         let mut around = visible;
         loop {
             match around {
-                Visible::Names(names, outer) => {
+                Visible::Names(names, outer) | Visible::More(names, outer) => {
                     known.extend(names.iter().map(|(name, _)| *name));
                     around = outer;
                 }
@@ -267,7 +284,9 @@ impl<'a> Compiler<'a> {
         let entries = sorted.iter().map(|entry| {
             let (sees, code) = match entry.origin {
                 Origin::Plain => (Where::Inside, self.code(entry.value, inside)),
-                Origin::Inherited => (Where::Outside, self.code(entry.value, outside)),
+                Origin::Inherited => {
+                    (if recursive { Where::Outside } else { Where::Inside }, self.code(entry.value, outside))
+                }
                 Origin::InheritedFrom(source) => {
                     let from = variable(0, source, self.place(self.tree.span(entry.value)));
                     let name = NameCode::Static(entry.name, Guess::default());
@@ -275,9 +294,14 @@ impl<'a> Compiler<'a> {
                     (Where::Sources, Code::Select(heap::place(SelectCode { from, name, more: None, place })))
                 }
             };
-            EntryCode { sees, code }
+            (sees, code)
         });
+        let (each_sees, entries): (Vec<_>, Vec<_>) = entries.unzip();
         let entries = Slice::new(entries);
+        let sees = match each_sees.first() {
+            Some(first) if each_sees.iter().any(|sees| sees != first) => None,
+            first => Some(first.copied().unwrap_or(Where::Inside)),
+        };
         let dynamic = attributes.dynamic.iter().map(|(name, value, span)| {
             let name = self.code(*name, inside);
             DynamicCode { name, value: self.code(*value, inside), place: self.place(*span) }
@@ -287,21 +311,27 @@ impl<'a> Compiler<'a> {
         let places: Vec<_> = sorted.iter().map(|entry| self.place(entry.span)).collect();
         let keys = Keys::common(&sorted_names, &places, self.place(span));
         let overrides = overrides.map(|number| number as u32);
-        let is_more = !dynamic.is_empty() || !sources.is_empty() || overrides.is_some();
-        let more = is_more.then(|| place(MoreSetCode { dynamic, sources: Slice::new(sources), overrides }));
-        SetCode { recursive, keys, entries, more }
+        let is_more = sees.is_none() || !dynamic.is_empty() || !sources.is_empty() || overrides.is_some();
+        let more = is_more.then(|| {
+            let each_sees = if sees.is_none() { Slice::new(each_sees) } else { Slice::default() };
+            place(MoreSetCode { dynamic, sources: Slice::new(sources), overrides, sees: each_sees })
+        });
+        SetCode { recursive, sees, keys, entries, more }
     }
 
-    fn lambda(&mut self, lambda: &Lambda, span: Span, visible: &Visible) -> LambdaCode {
+    /// A function; where it is itself the body of one that has names, and wants no attributes, both have one scope.
+    fn lambda(&mut self, lambda: &Lambda, span: Span, visible: &Visible, body_of: Option<u32>) -> LambdaCode {
         let place = self.place(span);
         let argument = lambda.argument.map(|(name, _)| name);
-        let offset = u32::from(argument.is_some());
         let Some(formals) = lambda.formals else {
-            let names: Vec<_> = argument.into_iter().map(|name| (name, 0)).collect();
-            let body = heap::place(self.code(lambda.body, &Visible::Names(&names, visible)));
-            let first = first_argument(&body);
-            return LambdaCode { name: lambda.name, argument, formals: None, slots: 1, first, body, place };
+            let before = body_of.unwrap_or(0);
+            let names: Vec<_> = argument.into_iter().map(|name| (name, before)).collect();
+            let inside = if before > 0 { Visible::More(&names, visible) } else { Visible::Names(&names, visible) };
+            let (body, slots) = self.body(lambda.body, &inside, before + 1);
+            let first = first_argument(&body, before);
+            return LambdaCode { name: lambda.name, argument, formals: None, slots, before, first, body, place };
         };
+        let offset = u32::from(argument.is_some());
         let ellipsis = formals.ellipsis;
         let mut sorted: Vec<_> = self.tree.formals(formals).iter().collect();
         sorted.sort_by_key(|formal| formal.name);
@@ -316,35 +346,44 @@ impl<'a> Compiler<'a> {
             guess: Guess::default(),
         });
         let formals = heap::place(FormalsCode { list: Slice::new(formals), ellipsis });
-        let body = heap::place(self.code(lambda.body, &inside));
-        let slots = names.len() as u32;
+        let (body, slots) = self.body(lambda.body, &inside, names.len() as u32);
         // It looks into its argument before anything else.
         let first = Some((0, 1));
-        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots, first, body, place }
+        LambdaCode { name: lambda.name, argument, formals: Some(formals), slots, before: 0, first, body, place }
+    }
+
+    /// The body of a function with so many names, and how many slots its scope has: the names of a `let` lie behind its own.
+    fn body(&mut self, body: Node, inside: &Visible, names: u32) -> (Ref<Code>, u32) {
+        self.body_of = (names > 0).then_some(names);
+        let code = place(self.code(body, inside));
+        self.body_of = None;
+        let more = match code.shallow() {
+            Code::Let(code) if code.from.is_some() => code.set.entries.len() as u32,
+            _ => 0,
+        };
+        (code, names + more)
     }
 }
 
 /// So many arguments of a call are worth a thought.
 const MOST_ARGUMENTS: u8 = 8;
 
-/// Which argument a function without formals evaluates first; see [`LambdaCode::first`].
-fn first_argument(body: &Code) -> Option<(u8, u8)> {
+/// Which argument a function without formals evaluates first, its own being in this slot; see [`LambdaCode::first`].
+fn first_argument(body: &Code, own: u32) -> Option<(u8, u8)> {
     if let Code::Lambda(inner) = body
         && let Some((number, wanted)) = inner.first
     {
         return (wanted < MOST_ARGUMENTS).then_some((number + 1, wanted + 1));
     }
     let (mut body, mut inside) = (*body, 0);
+    // They all have one scope.
     while let Code::Lambda(inner) = body
         && inner.formals.is_none()
         && inside < MOST_ARGUMENTS
     {
         (body, inside) = (*inner.body, inside + 1);
     }
-    match first_variable(&body)? {
-        (level, 0) if level == u32::from(inside) && inside < MOST_ARGUMENTS => Some((0, 1 + inside)),
-        _ => None,
-    }
+    (first_variable(&body)? == (0, own) && inside < MOST_ARGUMENTS).then_some((0, 1 + inside))
 }
 
 /// The variable that is evaluated before anything else whenever this code is.
@@ -373,6 +412,7 @@ fn first_variable(code: &Code) -> Option<(u32, u32)> {
         Code::Binary(Operator::Update, code) => first_variable(&code.right),
         Code::Binary(_, code) => first_variable(&code.left),
         Code::Concatenation(code) => first_variable(&code.parts.first()?.1),
+        Code::Let(code) if code.from.is_some() => first_variable(&code.body),
         Code::Let(code) => outside(first_variable(&code.body)?),
         Code::With(code) => outside(first_variable(&code.body)?),
         _ => None,

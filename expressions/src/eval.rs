@@ -192,7 +192,13 @@ impl Evaluator {
 
     #[inline(never)]
     fn bind_and_eval(&self, code: &LetCode, scope: Scope) -> Result<Value> {
-        let inside = self.recursive_scope(&code.set, scope, true);
+        let inside = match code.from {
+            Some(from) => {
+                self.fill_scope(&code.set, scope, scope, from, true);
+                scope
+            }
+            None => self.recursive_scope(&code.set, scope, true),
+        };
         self.eval(&code.body, inside)
     }
 

@@ -37,7 +37,7 @@ use crate::value::{Reference, References};
 pub use limit::{check_room, is_exhausted, set_limit, within};
 pub use permanent::permanently;
 pub use region::{keep, region};
-pub use scope::{Scope, call};
+pub use scope::Scope;
 pub use set::{Guess, Keys, Place, Set};
 pub use thunk::{More, State, Thunk};
 pub use value::{Closure, List, Text, Value, View};

@@ -33,10 +33,17 @@ impl PlaceId {
 }
 
 /// A text with the places in it. They are looked into when something fails, and when somebody asks where an attribute is; until
-/// then they lie packed.
+/// then they lie packed, and what is a file stays on disk.
 enum Kept {
     Whole(Opened),
-    Packed { name: PathBuf, bytes: Box<[u8]>, spans: Box<[u8]> },
+    Packed { name: PathBuf, text: PackedText, spans: Box<[u8]> },
+}
+
+/// A text that is not looked into now.
+enum PackedText {
+    Here(Box<[u8]>),
+    /// It is read again from where it is called after. If it has another digest by then, its places are nowhere.
+    OnDisk(blake3::Hash),
 }
 
 /// A text and its places, to be looked into.
@@ -44,6 +51,8 @@ enum Kept {
 struct Opened {
     text: Arc<SourceText>,
     spans: Rc<Vec<Span>>,
+    /// Its name is the path of a file with these bytes.
+    is_on_disk: bool,
 }
 
 /// Shorter ones are not packed.
@@ -51,21 +60,31 @@ const SHORTEST_PACKED: usize = 512;
 
 impl Kept {
     fn pack(&mut self) {
-        if let Self::Whole(Opened { text, spans }) = self
+        if let Self::Whole(Opened { text, spans, is_on_disk }) = self
             && text.bytes.len() >= SHORTEST_PACKED
         {
-            let bytes = lz4_flex::compress_prepend_size(&text.bytes).into();
-            *self = Self::Packed { name: text.name.clone(), bytes, spans: pack_spans(spans) };
+            let packed = match *is_on_disk {
+                true => PackedText::OnDisk(blake3::hash(&text.bytes)),
+                false => PackedText::Here(lz4_flex::compress_prepend_size(&text.bytes).into()),
+            };
+            *self = Self::Packed { name: text.name.clone(), text: packed, spans: pack_spans(spans) };
         }
     }
 
-    fn unpack(&self) -> Opened {
+    fn unpack(&self) -> Option<Opened> {
         match self {
-            Self::Whole(opened) => opened.clone(),
-            Self::Packed { name, bytes, spans } => {
-                let bytes = lz4_flex::decompress_size_prepended(bytes).expect("what was packed here can be unpacked");
+            Self::Whole(opened) => Some(opened.clone()),
+            Self::Packed { name, text, spans } => {
+                let bytes = match text {
+                    PackedText::Here(packed) => {
+                        lz4_flex::decompress_size_prepended(packed).expect("what was packed here can be unpacked")
+                    }
+                    PackedText::OnDisk(digest) => {
+                        std::fs::read(name).ok().filter(|bytes| blake3::hash(bytes) == *digest)?
+                    }
+                };
                 let text = Arc::new(SourceText { name: name.clone(), bytes });
-                Opened { text, spans: Rc::new(unpack_spans(spans)) }
+                Some(Opened { text, spans: Rc::new(unpack_spans(spans)), is_on_disk: false })
             }
         }
     }
@@ -142,7 +161,14 @@ impl Places {
             }
             last.pack();
         }
-        texts.push((self.first.get(), Kept::Whole(Opened { text, spans: Rc::default() })));
+        texts.push((self.first.get(), Kept::Whole(Opened { text, spans: Rc::default(), is_on_disk: false })));
+    }
+
+    /// Says that the text that was made known last is called after what it was read from; a pipe is not read a second time.
+    pub fn last_is_on_disk(&self) {
+        if let Some((_, Kept::Whole(opened))) = self.texts.borrow_mut().last_mut() {
+            opened.is_on_disk = std::fs::metadata(&opened.text.name).is_ok_and(|metadata| metadata.is_file());
+        }
     }
 
     /// The number of a place in the text that was made known last.
@@ -161,8 +187,8 @@ impl Places {
         let opened = match &mut *self.unpacked.borrow_mut() {
             Some((number, opened)) if *number == at => opened.clone(),
             // Places are still added to the last one.
-            unpacked if at + 1 < texts.len() => unpacked.insert((at, kept.unpack())).1.clone(),
-            _ => kept.unpack(),
+            unpacked if at + 1 < texts.len() => unpacked.insert((at, kept.unpack()?)).1.clone(),
+            _ => kept.unpack()?,
         };
         let of_last = |number: usize| self.list.borrow().get(number).copied().filter(|_| at + 1 == texts.len());
         let span = opened.spans.get(number - first).copied().or_else(|| of_last(number - first))?;
@@ -173,6 +199,26 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_a_file_is_read_again_unless_it_was_changed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let bytes = b"a line\n".repeat(SHORTEST_PACKED);
+        std::fs::write(file.path(), &bytes).unwrap();
+        let places = Places::default();
+        places.text(Arc::new(SourceText { name: file.path().to_owned(), bytes: bytes.clone() }));
+        let place = places.add(Span { start: 8, end: 9 });
+        places.last_is_on_disk();
+        for name in ["other", "another"] {
+            places.text(Arc::new(SourceText { name: name.into(), bytes: Vec::new() }));
+        }
+        let found = places.get(place).unwrap();
+        assert_eq!((found.line_and_column(), &found.text.bytes), ((2, 2), &bytes));
+        std::fs::write(file.path(), "changed").unwrap();
+        assert!(places.get(place).is_some(), "what was looked into last is still there");
+        *places.unpacked.borrow_mut() = None;
+        assert!(places.get(place).is_none());
+    }
 
     #[test]
     fn places_are_what_they_were_after_they_were_packed() {

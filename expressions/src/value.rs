@@ -193,7 +193,7 @@ impl Value {
                 // Nix does not know where the function is before it was called once.
                 State::Each(call, _) if call.is_begun.get() => call.function.place(otherwise),
                 State::More(more) => match &*more {
-                    More::Call(function, _) | More::CallTwo(function, ..) => function.place(otherwise),
+                    More::Call(function, _) => function.place(otherwise),
                     _ => otherwise,
                 },
                 _ => otherwise,

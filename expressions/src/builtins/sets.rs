@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 use crate::fast_hash::FastSet;
 use crate::places::PlaceId;
 use crate::symbols::{Symbol, known};
-use crate::value::{Attribute, Keys, More, Set, Thunk, Value};
+use crate::value::{Attribute, Keys, Set, Thunk, Value};
 
 pub(super) static BUILTINS: &[Builtin] = &[
     builtin("attrNames", 1, attr_names),
@@ -147,7 +147,7 @@ fn map_attrs(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
     let (keys, values) = set.parts();
     // The same names, but defined nowhere.
     let keys = Keys::without_places(keys);
-    let all = Thunk::all(arguments[0], keys);
+    let all = Thunk::all(arguments[0], keys, false);
     let set = Set::new(keys, |index| Thunk::each(all, index, values[index].get()).into());
     Ok(set.into())
 }
@@ -164,14 +164,11 @@ fn zip_attrs_with(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Res
             values.entry(entry.name).or_default().push(entry.value);
         }
     }
-    let entries: Vec<_> = values
-        .into_iter()
-        .map(|(name, values)| {
-            let call = More::CallTwo(function, evaluator.symbols.value(name), Value::list(values));
-            Attribute::new(name, Thunk::more(call).into())
-        })
-        .collect();
-    Ok(Set::from_sorted(&entries, NOWHERE).into())
+    let keys = Keys::of_names(values.keys().copied().collect::<Vec<_>>().into_iter());
+    let all = Thunk::all(function, keys, true);
+    let mut values = values.into_values();
+    let call = |index| Thunk::each(all, index, Value::list(values.next().unwrap_or_default())).into();
+    Ok(Set::new(keys, call).into())
 }
 
 fn unsafe_get_attr_pos(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {

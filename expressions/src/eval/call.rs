@@ -39,8 +39,9 @@ impl Evaluator {
         };
         let depth = self.enter(code.place)?;
         let lambda = closure.code;
-        let result = heap::call(1, Some(closure.scope), |inside| {
-            inside.set(0, argument);
+        let result = heap::region(|| {
+            let inside = scope_of(lambda, lambda, closure.scope);
+            inside.set(lambda.before, argument);
             self.eval(&lambda.body, inside)
         });
         self.depth.set(depth);
@@ -176,15 +177,27 @@ impl Evaluator {
             loop {
                 let [argument, others @ ..] = *rest else { return Ok(Value::lambda(code, outer)) };
                 *rest = others;
+                let last = last_in_scope(code, rest.len());
                 let scope = match code.formals {
-                    None => Scope::one(*argument, Some(outer)),
+                    None => {
+                        let scope = scope_of(code, last, outer);
+                        scope.set(code.before, *argument);
+                        scope
+                    }
                     Some(formals) => {
                         let set = self.wanted_set(code, argument, place)?;
-                        let scope = Scope::new(code.slots as usize, Some(outer));
+                        let scope = scope_of(code, last, outer);
                         self.bind(code, formals, argument, set, scope, place)?;
                         scope
                     }
                 };
+                while code != last
+                    && let Code::Lambda(inner) = *code.body
+                    && let [argument, others @ ..] = *rest
+                {
+                    scope.set(inner.before, *argument);
+                    (code, *rest) = (inner, others);
+                }
                 match *code.body {
                     Code::Lambda(inner) if !rest.is_empty() => (code, outer) = (inner, scope),
                     _ => {
@@ -323,5 +336,28 @@ impl Evaluator {
             }
         }
         self.call(&function, &[Value::set(entries)], PlaceId::NONE)
+    }
+}
+
+/// The innermost of the functions whose scope is that of this one, and that so many more arguments lead to.
+#[inline]
+fn last_in_scope(code: Ref<LambdaCode>, arguments: usize) -> Ref<LambdaCode> {
+    let mut last = code;
+    for _ in 0..arguments {
+        match *last.body {
+            Code::Lambda(inner) if inner.before > 0 => last = inner,
+            _ => break,
+        }
+    }
+    last
+}
+
+/// A scope for a call of a function, up to the innermost one that shares it; `around` is what the function sees, with the
+/// arguments of those whose body it is.
+#[inline]
+fn scope_of(code: Ref<LambdaCode>, last: Ref<LambdaCode>, around: Scope) -> Scope {
+    match code.before {
+        0 => Scope::new(last.slots as usize, Some(around)),
+        before => around.longer(before, last.slots as usize),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Evaluator;
 use super::operators::compute;
-use crate::code::{Code, EntryCode, NameCode, Where};
+use crate::code::{Code, NameCode};
 use crate::heap::Ref;
 use crate::value::{Scope, Set, Thunk, Value, View};
 
@@ -74,11 +74,11 @@ impl Evaluator {
             // Of what is known already, and no larger than the thunk and what comes of it.
             Code::Set(code) if !code.recursive && code.more.is_none() => match &*code.entries {
                 [one] => {
-                    let one = self.known_already(outside(one)?, scope)?;
+                    let one = self.known_already(one, scope)?;
                     Some(Set::new(code.keys, |_| one).into())
                 }
                 [one, two] => {
-                    let values = [self.known_already(outside(one)?, scope)?, self.known_already(outside(two)?, scope)?];
+                    let values = [self.known_already(one, scope)?, self.known_already(two, scope)?];
                     Some(Set::new(code.keys, |index| values[index]).into())
                 }
                 _ => None,
@@ -95,9 +95,4 @@ impl Evaluator {
             _ => None,
         }
     }
-}
-
-/// The code of an attribute that is not inherited from another set.
-fn outside(entry: &EntryCode) -> Option<&Code> {
-    (entry.sees != Where::Sources).then_some(&entry.code)
 }

@@ -96,14 +96,10 @@ impl Evaluator {
         self.fail(thunk, failure)
     }
 
+    /// One call after the other, which shows where they fail; where nothing can fail between, it is one.
     #[inline(never)]
     fn call_each(&self, function: &Value, name: Symbol, value: Value, place: PlaceId) -> Result<Value> {
-        self.call_twice(function, self.symbols.value(name), value, place)
-    }
-
-    /// One call after the other, which shows where they fail; where nothing can fail between, it is one.
-    #[inline]
-    fn call_twice(&self, function: &Value, first: Value, second: Value, place: PlaceId) -> Result<Value> {
+        let (first, second) = (self.symbols.value(name), value);
         if let View::Lambda(closure) = function.known().view()
             && closure.code.formals.is_none()
             && matches!(*closure.code.body, Code::Lambda(_))
@@ -118,7 +114,6 @@ impl Evaluator {
     fn run_more(&self, more: &More, place: PlaceId) -> Result<Value> {
         match more {
             More::Call(function, argument) => self.call(function, &[*argument], place),
-            More::CallTwo(function, first, second) => self.call_twice(function, *first, *second, place),
             More::Alias(value) => self.force(value, place),
             // Those are found with their numbers.
             More::Each(function, ..) => self.force(function, place),

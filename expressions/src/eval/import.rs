@@ -132,12 +132,19 @@ impl Evaluator {
     }
 
     fn read_expression(&self, path: &[u8], extra: Option<&[Symbol]>) -> Result<Code> {
-        let bytes = match self.made_text(path) {
-            Some(text) => text,
-            None => self.sources.read(&self.real_path(path)?)?,
-        };
         let name = Path::new(OsStr::from_bytes(path)).to_owned();
-        self.read_text(name, bytes, paths::directory(path), extra)
+        let (bytes, is_on_disk) = match self.made_text(path) {
+            Some(text) => (text, false),
+            None => {
+                let real = self.real_path(path)?;
+                (self.sources.read(&real)?, real == name)
+            }
+        };
+        let code = self.read_text(name, bytes, paths::directory(path), extra)?;
+        if is_on_disk {
+            self.places.last_is_on_disk();
+        }
+        Ok(code)
     }
 
     /// `import path`

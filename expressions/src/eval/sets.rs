@@ -1,9 +1,9 @@
 //! Attribute sets and the scopes of recursive ones.
 
 use super::Evaluator;
-use crate::code::{Code, EntryCode, LambdaCode, SetCode, Where};
+use crate::code::{Code, LambdaCode, SetCode, Where};
 use crate::failure::{Failure, Result};
-use crate::heap::{self, Ref};
+use crate::heap;
 use crate::places::PlaceId;
 use crate::symbols::Symbol;
 use crate::value::{Attribute, More, Scope, Set, Thunk, Value};
@@ -26,13 +26,18 @@ impl Evaluator {
     #[inline]
     pub(super) fn recursive_scope(&self, code: &SetCode, outside: Scope, unseen: bool) -> Scope {
         let inside = Scope::new(code.entries.len(), Some(outside));
-        let sources = self.sources_scope(code, inside);
-        for (number, entry) in (0..).zip(code.entries.refs()) {
-            let scope = sees(&entry, inside, outside, sources);
-            let code = entry.map(|entry| &entry.code);
-            inside.set(number, if unseen { self.delay_unseen(code, scope) } else { self.delay(code, scope) });
-        }
+        self.fill_scope(code, inside, outside, 0, unseen);
         inside
+    }
+
+    /// Sets the slots of a scope, from this one on, to the attributes of a `let` or recursive set.
+    #[inline]
+    pub(super) fn fill_scope(&self, code: &SetCode, inside: Scope, outside: Scope, from: u32, unseen: bool) {
+        let sources = self.sources_scope(code, inside);
+        for (number, (slot, entry)) in (from..).zip(code.entries.refs()).enumerate() {
+            let scope = seen(code.sees(number), inside, outside, sources);
+            inside.set(slot, if unseen { self.delay_unseen(entry, scope) } else { self.delay(entry, scope) });
+        }
     }
 
     #[inline(never)]
@@ -40,8 +45,7 @@ impl Evaluator {
         let (set, inside) = if !code.recursive {
             let sources = self.sources_scope(code, scope);
             let set = Set::new(code.keys, |index| {
-                let entry = code.entries.at(index);
-                self.delay(entry.map(|entry| &entry.code), sees(&entry, scope, scope, sources))
+                self.delay(code.entries.at(index), seen(code.sees(index), scope, scope, sources))
             });
             (set, scope)
         } else if let Some(number) = code.more.and_then(|more| more.overrides) {
@@ -59,9 +63,8 @@ impl Evaluator {
     fn overridden(&self, code: &SetCode, number: usize, inside: Scope, outside: Scope) -> Result<Vec<Attribute>> {
         let sources = self.sources_scope(code, inside);
         // Everything is a thunk, even a number, so that its work can still be exchanged.
-        let later =
-            |entry: Ref<EntryCode>| Thunk::code(entry.map(|entry| &entry.code), sees(&entry, inside, outside, sources));
-        let thunks: Vec<Thunk> = code.entries.refs().map(later).collect();
+        let later = |(number, entry)| Thunk::code(entry, seen(code.sees(number), inside, outside, sources));
+        let thunks: Vec<Thunk> = code.entries.refs().enumerate().map(later).collect();
         for (slot, thunk) in (0..).zip(&thunks) {
             inside.set(slot, Value::from(*thunk));
         }
@@ -118,8 +121,8 @@ impl Evaluator {
 
 /// The scope that an attribute's value sees.
 #[inline(always)]
-fn sees(entry: &EntryCode, inside: Scope, outside: Scope, sources: Option<Scope>) -> Scope {
-    match (entry.sees, sources) {
+fn seen(sees: Where, inside: Scope, outside: Scope, sources: Option<Scope>) -> Scope {
+    match (sees, sources) {
         (Where::Inside, _) => inside,
         (Where::Sources, Some(sources)) => sources,
         _ => outside,

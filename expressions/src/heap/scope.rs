@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ptr::NonNull;
 
-use super::{Value, allocate, region};
+use super::{Value, allocate};
 
 /// One level of names: a word for the level around it, then a word for each name.
 ///
@@ -37,6 +37,16 @@ impl Scope {
             }
             Self(head)
         }
+    }
+
+    /// A scope with more slots than another one, whose first values it shares.
+    #[inline]
+    pub fn longer(self, before: u32, count: usize) -> Self {
+        let scope = Self::new(count, self.outer());
+        for slot in 0..before {
+            scope.slot(slot).set(self.slot(slot).get());
+        }
+        scope
     }
 
     /// A scope with one value.
@@ -100,11 +110,4 @@ impl Scope {
     pub fn set(self, slot: u32, value: Value) {
         self.slot(slot).set(value.word());
     }
-}
-
-/// Makes a scope for one call, and a [`region`] that begins with it: the many calls that only compute with what they are given
-/// need no memory at all, however many there are.
-#[inline(always)]
-pub fn call<E>(count: usize, outer: Option<Scope>, body: impl FnOnce(Scope) -> Result<Value, E>) -> Result<Value, E> {
-    region(|| body(Scope::new(count, outer)))
 }

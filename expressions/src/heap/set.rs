@@ -16,16 +16,23 @@ use crate::value::Attribute;
 pub struct Keys {
     /// The names.
     pub names: Slice<Symbol>,
-    /// Where they were defined; none for nowhere, all of them.
-    pub places: Option<Slice<PlaceId>>,
+    /// Where they were defined, as many as there are names; none for nowhere, all of them.
+    places: Option<NonNull<PlaceId>>,
+    /// What few of them need.
+    more: Cell<Option<Ref<MoreKeys>>>,
     /// Where the sets are written.
     pub set_place: PlaceId,
-    /// The numbers of the names in order of their bytes, once somebody asked.
-    sorted: Cell<Option<Ref<Slice<u32>>>>,
-    /// By whose bytes.
-    sorted_by: Cell<u32>,
     /// A piece of code makes sets with them, so that they are met again and again.
     is_common: Cell<bool>,
+}
+
+/// What is known of keys once somebody asked.
+#[derive(Default)]
+struct MoreKeys {
+    /// The numbers of the names in order of their bytes.
+    sorted: Cell<Option<Slice<u32>>>,
+    /// By whose bytes.
+    sorted_by: Cell<u32>,
     /// The same for sets that are not written anywhere.
     unwritten: Cell<Option<Ref<Keys>>>,
 }
@@ -104,15 +111,8 @@ impl Keys {
         debug_assert!(names.is_sorted_by(|left, right| left < right));
         debug_assert!(places.is_none_or(|places| places.len() == names.len()));
         permanently(|| {
-            place(Self {
-                names,
-                places,
-                set_place,
-                sorted: Cell::new(None),
-                sorted_by: Cell::new(0),
-                is_common: Cell::new(is_common),
-                unwritten: Cell::new(None),
-            })
+            let places = places.map(|places| places.pointer);
+            place(Self { names, places, more: Cell::new(None), set_place, is_common: Cell::new(is_common) })
         })
     }
 
@@ -144,7 +144,7 @@ impl Keys {
         let is_it = |known: &Ref<Self>| {
             known.set_place == set_place
                 && known.names.iter().copied().eq(names.clone())
-                && match (known.places, places.clone()) {
+                && match (known.places(), places.clone()) {
                     (None, None) => true,
                     (Some(known), Some(places)) => known.iter().copied().eq(places),
                     _ => false,
@@ -179,9 +179,10 @@ impl Keys {
         if !keys.set_place.is_some() {
             return keys;
         }
-        keys.unwritten.get().unwrap_or_else(|| {
-            let unwritten = Self::new(keys.names, keys.places, PlaceId::NONE, keys.is_common.get());
-            keys.unwritten.set(Some(unwritten));
+        let more = keys.more();
+        more.unwritten.get().unwrap_or_else(|| {
+            let unwritten = Self::new(keys.names, keys.places(), PlaceId::NONE, keys.is_common.get());
+            more.unwritten.set(Some(unwritten));
             unwritten
         })
     }
@@ -207,24 +208,39 @@ impl Keys {
 
     /// The numbers of the names in order of their bytes.
     pub fn in_order(&self, symbols: &Symbols) -> Slice<u32> {
-        if let Some(sorted) = self.sorted.get()
-            && self.sorted_by.get() == symbols.id()
+        let more = self.more();
+        if let Some(sorted) = more.sorted.get()
+            && more.sorted_by.get() == symbols.id()
         {
-            return *sorted;
+            return sorted;
         }
         let mut named: Vec<_> = (0u32..).zip(self.names.iter().map(|name| symbols.bytes(*name))).collect();
         named.sort_unstable_by_key(|left| left.1);
         let numbers = named.into_iter().map(|(number, _)| number);
-        let sorted = permanently(|| place(Slice::new(numbers)));
-        self.sorted.set(Some(sorted));
-        self.sorted_by.set(symbols.id());
-        *sorted
+        let sorted = permanently(|| Slice::new(numbers));
+        more.sorted.set(Some(sorted));
+        more.sorted_by.set(symbols.id());
+        sorted
+    }
+
+    fn more(&self) -> Ref<MoreKeys> {
+        self.more.get().unwrap_or_else(|| {
+            let more = permanently(|| place(MoreKeys::default()));
+            self.more.set(Some(more));
+            more
+        })
+    }
+
+    /// Where the names were defined; none for nowhere, all of them.
+    #[inline]
+    fn places(&self) -> Option<Slice<PlaceId>> {
+        self.places.map(|pointer| Slice { pointer, length: self.names.len() })
     }
 
     /// Where one was defined.
     #[inline]
     pub fn place(&self, index: usize) -> PlaceId {
-        self.places.map_or(PlaceId::NONE, |places| places[index])
+        self.places().map_or(PlaceId::NONE, |places| places[index])
     }
 }
 

@@ -60,7 +60,8 @@ fn scopes_nest_and_a_call_gives_its_scope_back() {
     let outer = Scope::one(Value::integer(1), None);
     let before = position();
     for round in 0..3 {
-        let sum = call(2, Some(outer), |scope| {
+        let sum = region(|| {
+            let scope = Scope::new(2, Some(outer));
             scope.set(0, Value::integer(round));
             assert!(scope.get(1).is_none());
             scope.set(1, Value::integer(2));
@@ -72,8 +73,17 @@ fn scopes_nest_and_a_call_gives_its_scope_back() {
         assert!(sum.is_ok_and(|sum| sum == Value::integer(10 + round)));
     }
     assert_eq!(position(), before + 8);
-    assert!(call(5, Some(outer), |_| Err(())) == Err(()));
+    let failed = region(|| {
+        Scope::new(5, Some(outer));
+        Err(())
+    });
+    assert!(failed == Err(()));
     assert_eq!(position(), before + 16);
+    let short = Scope::one(Value::integer(7), Some(outer));
+    let longer = short.longer(1, 3);
+    assert!(longer.get(0) == Some(Value::integer(7)) && longer.get(1).is_none() && longer.outer() == Some(outer));
+    longer.set(0, Value::NULL);
+    assert!(short.get(0) == Some(Value::integer(7)));
     let large = Scope::new(70_000, Some(outer));
     large.set(69_999, Value::TRUE);
     assert!(large.get(69_999) == Some(Value::TRUE) && large.get(0).is_none() && large.outer() == Some(outer));
@@ -96,7 +106,10 @@ fn a_thunk_becomes_its_value() {
     thunk.finish(Value::string("done"));
     let value = Value::from(thunk);
     assert!(matches!(value.known().view(), View::String(text) if text.bytes == b"done"));
-    let thunk = Thunk::call(Value::from(thunk), Value::NULL);
+    // A function that is known by now is called as such.
+    let call = Thunk::call(Value::from(thunk), Value::NULL);
+    assert!(matches!(call.state(), State::Call(function, _) if function == value.known()));
+    let thunk = Thunk::call(Thunk::call(Value::NULL, Value::NULL).into(), Value::NULL);
     assert!(matches!(thunk.state(), State::More(more) if matches!(*more, More::Call(..))));
     thunk.fail(3);
     assert!(matches!(thunk.state(), State::Failed(3)));
@@ -108,7 +121,7 @@ fn a_thunk_becomes_its_value() {
 fn calls_with_each_name_share_what_they_have_in_common() {
     let names: Vec<Symbol> = (0..70_000).map(Symbol::from_number).collect();
     let keys = Keys::of_names(names.into_iter());
-    let all = Thunk::all(Value::TRUE, keys);
+    let all = Thunk::all(Value::TRUE, keys, false);
     for index in [0, 1, 65_535, 65_536, 69_999] {
         let thunk = Thunk::each(all, index, Value::integer(index as i64));
         let State::Each(call, value) = thunk.state() else { panic!("it is such a call") };

@@ -68,8 +68,6 @@ pub struct EachCall {
 pub enum More {
     /// By a call of what is a thunk itself.
     Call(Value, Value),
-    /// By a call with two arguments.
-    CallTwo(Value, Value, Value),
     /// By a call of this function with the name of a number and another value: shared by many thunks.
     Each(Value, Ref<Keys>, Cell<bool>),
     /// It is another value.
@@ -92,6 +90,7 @@ impl Thunk {
     /// A call for later.
     #[inline]
     pub fn call(function: Value, argument: Value) -> Self {
+        let function = function.known();
         match function.tag() {
             Tag::Thunk | Tag::Integer | Tag::List => Self::more(More::Call(function, argument)),
             _ => Self::new(function.word(), argument.word()),
@@ -106,17 +105,17 @@ impl Thunk {
     }
 
     /// What calls of a function with each name of some keys, and a value, have in common; see [`Self::each`].
-    pub fn all(function: Value, keys: Ref<Keys>) -> Ref<More> {
-        place(More::Each(function, keys, Cell::new(false)))
+    pub fn all(function: Value, keys: Ref<Keys>, is_begun: bool) -> Ref<More> {
+        place(More::Each(function, keys, Cell::new(is_begun)))
     }
 
     /// One of these calls.
     #[inline]
     pub fn each(all: Ref<More>, index: usize, value: Value) -> Self {
-        if let (More::Each(function, keys, _), true) = (&*all, index >= MOST_EACH) {
+        if let (More::Each(function, keys, is_begun), true) = (&*all, index >= MOST_EACH) {
             // The number has no room, so there is a record for it alone.
             let keys = Keys::of_names([keys.names[index]].into_iter());
-            return Self::each(Self::all(*function, keys), 0, value);
+            return Self::each(Self::all(*function, keys, is_begun.get()), 0, value);
         }
         let head = all.0.as_ptr().cast::<u8>().cast_const();
         assert!(head.addr() >> INDEX_SHIFT == 0, "addresses have 48 bits");
