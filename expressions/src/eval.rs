@@ -6,6 +6,7 @@ mod call;
 mod coerce;
 mod compare;
 mod concatenate;
+mod copied;
 mod delay;
 mod force;
 mod import;
@@ -31,7 +32,8 @@ use crate::symbols::{Symbols, known};
 use crate::value::{Attribute, More, Scope, Thunk, Value};
 use crate::{Listener, builtins, heap, machine, stack};
 
-pub use coerce::{Coercion, FETCHURL_PATH, in_store};
+pub use coerce::Coercion;
+pub use copied::{FETCHURL_PATH, in_store};
 
 /// Something the evaluator does itself.
 pub type NativeWork = Rc<dyn Fn(&Evaluator) -> Result<Value>>;

@@ -189,8 +189,10 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
         let (prefix, path) = entry.split_once('=').unwrap_or(("", entry));
         // A path that is there is made absolute; others stay as they were written.
         let absolute = invocation.directory.join(path);
-        let absolute = OsString::from_vec(paths::normal(absolute.as_os_str().as_bytes()));
-        sources.search_path.push((prefix.to_owned(), PathBuf::from(absolute)));
+        let absolute = paths::normal(absolute.as_os_str().as_bytes());
+        let is_there = sources.exists(Path::new(OsStr::from_bytes(&absolute)));
+        let path = if is_there { PathBuf::from(OsString::from_vec(absolute)) } else { PathBuf::from(path) };
+        sources.search_path.push((prefix.to_owned(), path));
     }
     let system = options.setting("eval-system").filter(|system| !system.is_empty());
     let system = system.or(options.setting("system")).unwrap_or(&invocation.system).to_owned();
@@ -337,6 +339,9 @@ fn process(
 /// What a selection path leads to, functions on the way being called.
 fn select(evaluator: &Evaluator, path: &str, arguments: &[Attribute], root: &Value) -> Result<Value> {
     let mut value = *root;
+    if path.bytes().filter(|byte| *byte == b'"').count() % 2 == 1 {
+        return Err(Failure::new(format!("missing closing quote in selection path '{path}'")));
+    }
     for name in attribute_path(path) {
         value = evaluator.call_with_known(&value, arguments)?;
         let index = name.parse::<u32>().ok();
@@ -382,6 +387,11 @@ fn derivations(
     let _depth = evaluator.deeper(PlaceId::NONE)?;
     let value = evaluator.call_with_known(value, arguments)?;
     if evaluator.is_derivation(&value)? {
+        if let View::Set(set) = value.view()
+            && set.get(known::NAME).is_none()
+        {
+            return Err(Failure::new("derivation name missing"));
+        }
         let path = derivation_path(evaluator, &value)?;
         output.extend(path.as_str().bytes());
         if let View::Set(set) = value.view()

@@ -49,14 +49,21 @@ impl Registry {
         self.derivations.contains_key(path)
     }
 
+    /// The text of a derivation's file.
+    pub fn text(&self, path: &StorePath) -> Option<Vec<u8>> {
+        Some(match self.derivations.get(path)? {
+            Kept::Whole(derivation) => aterm::write(derivation),
+            Kept::Packed(packed) => unpack(packed),
+        })
+    }
+
     /// A derivation.
     pub fn derivation(&self, path: &StorePath) -> Option<Derivation> {
         match self.derivations.get(path)? {
             Kept::Whole(derivation) => Some((**derivation).clone()),
             Kept::Packed(packed) => {
                 let name = path.name();
-                let text = lz4_flex::decompress_size_prepended(packed).expect("what was packed here can be unpacked");
-                let read = aterm::read(name.strip_suffix(".drv").unwrap_or(name), &text);
+                let read = aterm::read(name.strip_suffix(".drv").unwrap_or(name), &unpack(packed));
                 debug_assert!(read.is_ok(), "what was written can be read: {read:?}");
                 read.ok()
             }
@@ -79,4 +86,8 @@ impl Registry {
         }
         closure
     }
+}
+
+fn unpack(packed: &[u8]) -> Vec<u8> {
+    lz4_flex::decompress_size_prepended(packed).expect("what was packed here can be unpacked")
 }

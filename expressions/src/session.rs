@@ -161,8 +161,8 @@ impl Session {
     }
 
     /// What kind of value an expression has: `an integer`.
-    pub fn kind(&mut self, text: &str) -> std::result::Result<&'static str, Trouble> {
-        self.attempt(|session| Ok(session.value(text)?.kind()))
+    pub fn kind(&mut self, text: &str) -> std::result::Result<String, Trouble> {
+        self.attempt(|session| Ok(session.value(text)?.kind().into_owned()))
     }
 
     /// Binds names: `a = 1`, `a.b = 1; inherit (a) b;`. What they stand for is evaluated when it is asked for.

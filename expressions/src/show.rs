@@ -58,6 +58,7 @@ impl Shower<'_> {
             View::Integer(integer) => self.push(&integer.to_string()),
             View::Float(float) => self.push(&text::float(float)),
             View::String(string) => self.push(&text::quoted_up_to(&string.bytes, self.bounds.bytes)),
+            View::Path(path) if *path == *crate::eval::FETCHURL_PATH => self.push("<nix/fetchurl.nix>"),
             View::Path(path) => self.push(&String::from_utf8_lossy(&path)),
             View::Set(set) => self.set(&set, depth),
             View::List(list) => self.list(&list, identity(value, slot), depth),

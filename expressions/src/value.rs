@@ -1,5 +1,6 @@
 //! Values, and what strings refer to. How they lie in memory is said in [`crate::heap`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -203,8 +204,8 @@ impl Value {
     }
 
     /// What kind of value it is, for messages.
-    pub fn kind(self) -> &'static str {
-        match self.known().view() {
+    pub fn kind(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self.known().view() {
             View::Null => "null",
             View::Boolean(_) => "a Boolean",
             View::Integer(_) => "an integer",
@@ -215,9 +216,11 @@ impl Value {
             View::Set(_) => "a set",
             View::List(_) => "a list",
             View::Lambda(_) => "a function",
-            View::Builtin(_) => "a built-in function",
-            View::Partial(_) => "a partially applied built-in function",
+            View::Builtin(builtin) => return format!("the built-in function '{}'", builtin.name).into(),
+            View::Partial(partial) => {
+                return format!("the partially applied built-in function '{}'", partial.builtin.name).into();
+            }
             View::Thunk(_) => "a thunk",
-        }
+        })
     }
 }

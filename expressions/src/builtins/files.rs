@@ -55,6 +55,9 @@ fn path_exists(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result
     if evaluator.made_text(&path).is_some() || path == store::derivation::STORE_DIRECTORY.as_bytes() {
         return Ok(Value::TRUE);
     }
+    if evaluator.is_left_out(&path) {
+        return Ok(Value::FALSE);
+    }
     let real = evaluator.real_path(&path)?;
     // A string that ends in a slash asks for a directory.
     let wants_directory =
@@ -82,8 +85,11 @@ fn read_file(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<V
 fn read_dir(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Value> {
     let path = evaluator.coerce_to_readable(&arguments[0], NOWHERE)?;
     let entries = evaluator.sources.entries(&evaluator.real_path(&path)?)?;
+    let selection = evaluator.selection(&path);
+    let is_left = |name: &[u8]| selection.as_ref().is_none_or(|selection| selection.has(name));
     let entries = entries
         .into_iter()
+        .filter(|(name, _)| is_left(name))
         .map(|(name, kind)| Attribute::new(evaluator.symbols.intern(&name), Value::string(kind.as_str())));
     Ok(Value::set(entries.collect()))
 }

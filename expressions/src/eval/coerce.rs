@@ -1,22 +1,11 @@
 //! What counts as a string or path, and what a string then refers to.
 
-use std::path::Path;
-
-use store::StorePath;
-use store::derivation::Source;
-
 use super::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::places::PlaceId;
 use crate::symbols::known;
 use crate::value::{Context, Reference, Value, View};
-use crate::{heap, paths, show, store_path, text};
-
-/// `<nix/fetchurl.nix>`, which is in no directory.
-pub const FETCHURL_PATH: &[u8] = b"/<nix/fetchurl.nix>";
-
-/// A download as a derivation, with the attributes that Nix gives it, so that its name is the same.
-const FETCHURL: &[u8] = include_bytes!("../builtins/fetchurl.nix");
+use crate::{heap, paths, show, text};
 
 /// How generous a coercion is.
 #[derive(Clone, Copy)]
@@ -213,98 +202,4 @@ impl Evaluator {
             }
         }
     }
-
-    /// The store path of a file or directory as it is now; it becomes a source of the plan.
-    pub fn copy_to_store(&self, path: &[u8], context: &mut Context) -> Result<StorePath> {
-        let path = paths::normal(path);
-        let known = self.registry.borrow().copied.get(&path).cloned();
-        let store_path = match known {
-            Some(store_path) => store_path,
-            None => {
-                if path.ends_with(b".drv") {
-                    return Err(Failure::new("file names are not allowed to end in '.drv'"));
-                }
-                let store_path = self.hash_source(&path, paths::base_name(&path), None)?;
-                self.registry.borrow_mut().copied.insert(path, store_path.clone());
-                store_path
-            }
-        };
-        context.insert(Reference::Path(store_path.clone()));
-        Ok(store_path)
-    }
-
-    /// Hashes a tree, whole or filtered, and notes it as a source.
-    pub fn hash_source(&self, path: &[u8], name: &[u8], filter: Option<&Value>) -> Result<StorePath> {
-        let mut selected = filter.map(|_| std::collections::BTreeSet::new());
-        let real = self.real_path(path)?;
-        let mut keep = |relative: &[u8], kind: crate::nar::FileKind| -> Result<bool> {
-            let Some(filter) = filter else { return Ok(true) };
-            let mut whole = path.to_vec();
-            whole.push(b'/');
-            whole.extend_from_slice(relative);
-            let arguments = [Value::string(whole), Value::string(kind.as_str())];
-            let kept = self.call(filter, &arguments, PlaceId::NONE)?;
-            let what = "while evaluating the return value of the path filter function";
-            let kept = self.force_boolean(&kept, PlaceId::NONE, what)?;
-            if let (true, Some(selected)) = (kept, &mut selected) {
-                selected.insert(relative.to_vec());
-            }
-            Ok(kept)
-        };
-        let algorithm = crate::nix_hash::HashAlgorithm::Sha256;
-        let hash = crate::nar::hash_archive(&crate::sources::Reader(self), &real, algorithm, &mut keep)?;
-        let store_path =
-            store_path::fixed_output_path(name, true, &hash).map_err(|error| Failure::new(error.to_string()))?;
-        let source = Source::Path { path: real, selected };
-        self.registry.borrow_mut().sources.insert(store_path.clone(), source);
-        Ok(store_path)
-    }
-
-    /// The path on disk: one in the store stands for the source that it was made from.
-    pub fn real_path(&self, path: &[u8]) -> Result<std::path::PathBuf> {
-        use std::os::unix::ffi::OsStrExt as _;
-        let as_path = |bytes: &[u8]| Path::new(std::ffi::OsStr::from_bytes(bytes)).to_owned();
-        if let Some((store_path, rest)) = in_store(path) {
-            let registry = self.registry.borrow();
-            match registry.sources.get(&store_path) {
-                Some(Source::Path { path, .. }) => {
-                    return Ok(if rest.is_empty() { path.clone() } else { path.join(as_path(rest)) });
-                }
-                Some(Source::Text(_)) => {
-                    return Err(Failure::new(format!("'{store_path}' is a text that the expression made, not a file")));
-                }
-                Some(Source::Fetched(fetched)) => {
-                    if let Some(place) = self.sources.shown(&store_path) {
-                        return Ok(if rest.is_empty() { place.to_owned() } else { place.join(as_path(rest)) });
-                    }
-                    // Whoever evaluates hears of it, fetches it, and evaluates again.
-                    self.locking.borrow_mut().wanted.insert(store_path.clone(), fetched.clone());
-                    return Err(Failure::new(format!("'{store_path}' has not been fetched yet")));
-                }
-                None => {}
-            }
-        }
-        Ok(as_path(path))
-    }
-
-    /// The text that a store path stands for, if the expression made it.
-    pub fn made_text(&self, path: &[u8]) -> Option<Vec<u8>> {
-        if path == FETCHURL_PATH {
-            return Some(FETCHURL.to_vec());
-        }
-        let (store_path, rest) = in_store(path)?;
-        match self.registry.borrow().sources.get(&store_path) {
-            Some(Source::Text(text)) if rest.is_empty() => Some(text.clone()),
-            _ => None,
-        }
-    }
-}
-
-/// The store path that a path is or lies below, and what follows.
-pub fn in_store(path: &[u8]) -> Option<(StorePath, &[u8])> {
-    let rest = path.strip_prefix(b"/nix/store/")?;
-    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
-    let top = std::str::from_utf8(&path[..path.len() - rest.len() + end]).ok()?;
-    let below = rest[end..].strip_prefix(b"/").unwrap_or_default();
-    Some((StorePath::parse(top)?, below))
 }

@@ -80,7 +80,9 @@ impl Evaluator {
         let show = |value: &Value| show::for_error(self, value);
         let number = |value: &Value| matches!(value.view(), View::Integer(_) | View::Float(_));
         let (kinds, shown) = ((left.kind(), right.kind()), (show(&left), show(&right)));
-        let plain_kind = |kind: &'static str| if kind == "a string with context" { "a string" } else { kind };
+        fn plain_kind(kind: &str) -> &str {
+            if kind == "a string with context" { "a string" } else { kind }
+        }
         match (left.view(), right.view()) {
             (View::Integer(left), View::Integer(right)) if left == right => Ok(()),
             _ if number(&left) && number(&right) => {
@@ -174,9 +176,9 @@ impl Evaluator {
             (View::Path(_), View::Path(_)) => differ(format!("path '{}' is not equal to path '{}'", shown.0, shown.1)),
             _ => differ(format!(
                 "{} of value '{}' is not equal to {} of value '{}'",
-                plain_kind(kinds.0),
+                plain_kind(&kinds.0),
                 shown.0,
-                plain_kind(kinds.1),
+                plain_kind(&kinds.1),
                 shown.1
             )),
         }

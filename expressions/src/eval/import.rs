@@ -149,6 +149,9 @@ impl Evaluator {
 
     /// `import path`
     pub fn import(&self, path: &[u8]) -> Result<Value> {
+        if let Some(value) = self.import_derivation(path)? {
+            return Ok(value);
+        }
         let known = self.imports.borrow().get(path).cloned();
         let value = match known {
             Some(value) => value,
@@ -177,6 +180,9 @@ impl Evaluator {
 
     /// `scopedImport set path`
     pub fn scoped_import(&self, set: &Set, path: &[u8]) -> Result<Value> {
+        if let Some(value) = self.import_derivation(path)? {
+            return Ok(value);
+        }
         let resolved = self.resolve_expression(path)?;
         let names: Vec<Symbol> = set.iter().map(|entry| entry.name).collect();
         let code = self.read_expression(&resolved, Some(&names))?;
