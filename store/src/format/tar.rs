@@ -22,6 +22,8 @@ pub struct Tar;
 
 /// What the comment of our archives begins with; the formation's encoding in hexadecimal follows.
 const COMMENT: &str = "forge formation ";
+/// How much of a content is read at a time: it is hashed and passed on while it is in the processor's cache.
+const PART: usize = 128 * 1024;
 
 impl Format for Tar {
     fn name(&self) -> &'static str {
@@ -34,7 +36,7 @@ impl Format for Tar {
 
     fn pack(&self, store: &Store, formation: FormationId, _: &Options, output: &mut dyn Write) -> Result<()> {
         let formation = store.formation(formation)?;
-        let mut packer = Packer { store, output };
+        let mut packer = Packer::new(store, output);
         let comment = format!("{COMMENT}{}", to_hex(&formation.encode()));
         let records = record(b"comment", comment.as_bytes());
         packer.extended(b'g', &records)?;
@@ -96,6 +98,8 @@ fn formation(comment: Option<&[u8]>, from: &str) -> Result<Option<Formation>> {
 pub(in crate::format) struct Packer<'a> {
     pub store: &'a Store,
     pub output: &'a mut dyn Write,
+    /// For contents on their way.
+    buffer: Vec<u8>,
 }
 
 /// One entry's header.
@@ -108,7 +112,11 @@ struct Entry<'a> {
     device: (u32, u32),
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    pub fn new(store: &'a Store, output: &'a mut dyn Write) -> Self {
+        Self { store, output, buffer: vec![0; PART] }
+    }
+
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.output.write_all(bytes).map_err(write_failed)
     }
@@ -154,18 +162,16 @@ impl Packer<'_> {
                 };
                 let blob = self.store.open_blob_of(file.blob, metadata.mode & 0o111 != 0)?;
                 let mut hasher = blake3::Hasher::new();
-                // What is read is hashed and written while it is still in the processor's cache.
-                let mut buffer = vec![0; usize::try_from(file.size).unwrap_or(usize::MAX).min(128 * 1024)];
                 let mut position = 0;
                 while position < file.size {
-                    let wanted = usize::try_from(file.size - position).unwrap_or(usize::MAX).min(buffer.len());
-                    let part = &mut buffer[..wanted];
+                    let wanted = usize::try_from(file.size - position).unwrap_or(usize::MAX).min(PART);
+                    let part = &mut self.buffer[..wanted];
                     blob.read_exact_at(part, position).map_err(|error| match error.kind() {
                         std::io::ErrorKind::UnexpectedEof => wrong("a shorter content".to_owned()),
                         _ => Error::File { action: "read", path: format!("blob {}", file.blob).into(), source: error },
                     })?;
                     hasher.update(part);
-                    self.write(part)?;
+                    self.output.write_all(part).map_err(write_failed)?;
                     position += wanted as u64;
                 }
                 // Too late for whoever reads the pipe; but he learns that it failed, and a file gets no name.

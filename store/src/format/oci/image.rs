@@ -4,6 +4,7 @@
 //! to before what refers), and an index over them. A directory, a tar and a registry are filled from the same list.
 
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
@@ -36,6 +37,8 @@ pub enum Source {
     Bytes(Vec<u8>),
     /// In the store, compressed.
     Blob(BlobId),
+    /// The same, compressed a moment ago and hashed on the way there.
+    Made(BlobId),
 }
 
 impl Content {
@@ -47,16 +50,17 @@ impl Content {
     pub fn reader(&self, store: &Store) -> Result<Box<dyn Read>> {
         match &self.source {
             Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
-            Source::Blob(blob) => Ok(Box::new(store.open_blob(*blob)?)),
+            Source::Blob(blob) | Source::Made(blob) => Ok(Box::new(store.open_blob(*blob)?)),
         }
     }
 
     /// Gives its bytes to `take`; fails if they are not what the descriptor says (a damaged store). What is read is hashed
-    /// while `take` has what came before.
+    /// while `take` has what came before; what was hashed a moment ago is not hashed again.
     pub fn each(&self, store: &Store, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let written = crate::format::write_failed;
         let blob = match &self.source {
             Source::Bytes(bytes) => return take(bytes).map_err(written),
+            Source::Made(blob) => return self.again(store, *blob, take),
             Source::Blob(blob) => *blob,
         };
         let mut file = store.open_blob(blob)?;
@@ -99,6 +103,21 @@ impl Content {
             }),
         }
     }
+
+    /// Gives what was made a moment ago as it lies there; it is only looked at whether it is as long.
+    fn again(&self, store: &Store, blob: BlobId, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        let file = store.open_blob(blob)?;
+        let mut buffer = vec![0; PART];
+        let mut position = 0;
+        while position < self.descriptor.size {
+            let left = usize::try_from(self.descriptor.size - position).unwrap_or(usize::MAX);
+            let part = &mut buffer[..left.min(PART)];
+            file.read_exact_at(part, position).map_err(Error::file("read", store.path()))?;
+            take(part).map_err(crate::format::write_failed)?;
+            position += part.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 /// One formation as an image.
@@ -120,14 +139,15 @@ pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image>
     let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
     let layers = layers(store, id, &formation)?;
     let squeezed = all_compressed(store, &layers, options)?;
-    for (squeezed, (_, label)) in squeezed.into_iter().zip(layers) {
+    for ((squeezed, known), (_, label)) in squeezed.into_iter().zip(layers) {
         let suffix = match options.compression {
             Compression::Zstd(_) => "+zstd",
             Compression::Gzip(_) => "+gzip",
         };
         let descriptor = Descriptor::new(&format!("{}{suffix}", media::LAYER), squeezed.digest, squeezed.size);
         if contents.iter().all(|content| content.descriptor.digest != descriptor.digest) {
-            contents.push(Content { descriptor: descriptor.clone(), source: Source::Blob(squeezed.blob) });
+            let source = if known { Source::Blob(squeezed.blob) } else { Source::Made(squeezed.blob) };
+            contents.push(Content { descriptor: descriptor.clone(), source });
         }
         descriptors.push(descriptor);
         diff_ids.push((squeezed.diff_id, label));
@@ -191,7 +211,7 @@ fn layers(store: &Store, id: FormationId, formation: &Formation) -> Result<Vec<(
 }
 
 /// All layers compressed. At the end of one, less and less is left to do for its threads: so the next is begun meanwhile.
-fn all_compressed(store: &Store, layers: &[(Layer, String)], options: &Options) -> Result<Vec<Squeezed>> {
+fn all_compressed(store: &Store, layers: &[(Layer, String)], options: &Options) -> Result<Vec<(Squeezed, bool)>> {
     let next = AtomicUsize::new(0);
     let some = || {
         let mut made = Vec::new();
@@ -213,8 +233,8 @@ fn all_compressed(store: &Store, layers: &[(Layer, String)], options: &Options) 
     made.into_iter().map(|(_, squeezed)| squeezed).collect()
 }
 
-/// A layer compressed: as it was kept in the store, if that may be used, or made now.
-fn compressed(store: &Store, layer: &Layer, options: &Options) -> Result<Squeezed> {
+/// A layer compressed, and whether it was known: as it was kept in the store, if that may be used, or made now.
+fn compressed(store: &Store, layer: &Layer, options: &Options) -> Result<(Squeezed, bool)> {
     let compression = options.compression;
     let key = format!("{} {compression} {}", crate::digest::to_hex(&layer.key()), compression.version());
     let key = blake3::derive_key("forge 2026-11-21 compressed OCI layer v1", key.as_bytes());
@@ -223,12 +243,12 @@ fn compressed(store: &Store, layer: &Layer, options: &Options) -> Result<Squeeze
         && let Some(squeezed) = from_note(blob, &note)
         && store.open_blob(blob)?.metadata().is_ok_and(|metadata| metadata.len() == squeezed.size)
     {
-        return Ok(squeezed);
+        return Ok((squeezed, true));
     }
     let squeezed = squeeze(store, compression, |output| layer.write(store, output))?;
     let Squeezed { blob, size, digest, diff_id } = squeezed;
     store.put_claim_of_layer(&key, blob, &format!("{digest} {size} {diff_id}"))?;
-    Ok(squeezed)
+    Ok((squeezed, false))
 }
 
 fn from_note(blob: BlobId, note: &str) -> Option<Squeezed> {

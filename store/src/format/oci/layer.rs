@@ -118,7 +118,7 @@ impl Layer {
 
     /// Writes the tar.
     pub fn write(&self, store: &Store, output: &mut dyn Write) -> Result<()> {
-        let mut packer = Packer { store, output };
+        let mut packer = Packer::new(store, output);
         self.root.write(&mut packer, &mut Vec::new(), 0)?;
         packer.write(&[0; 1024])
     }

@@ -40,7 +40,7 @@ pub fn write_directory(store: &Store, collection: &Collection, path: &Path) -> R
 
 /// Writes a layout as a tar: what says what it is comes first, so that a reader of a stream knows what to do with the rest.
 pub fn write_archive(store: &Store, collection: &Collection, output: &mut dyn Write) -> Result<()> {
-    let mut packer = Packer { store, output };
+    let mut packer = Packer::new(store, output);
     packer.file(b"oci-layout", MARKER.len() as u64)?;
     packer.write(MARKER)?;
     packer.pad(MARKER.len() as u64)?;

@@ -51,24 +51,27 @@ pub fn squeeze(
     produce: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
 ) -> Result<Squeezed> {
     let workers = rayon::current_num_threads().clamp(1, MOST_WORKERS);
+    let (raw, packed) = (Spare::default(), Spare::default());
+    let (raw, packed) = (&raw, &packed);
     thread::scope(|scope| {
         let (order, ordered) = sync_channel::<Receiver<Piece>>(workers + 1);
         let (jobs, waiting) = sync_channel::<Job>(1);
         let waiting = std::sync::Arc::new(Mutex::new(waiting));
         for _ in 0..workers {
             let waiting = std::sync::Arc::clone(&waiting);
-            scope.spawn(move || work(compression, &waiting));
+            scope.spawn(move || work(compression, &waiting, raw, packed));
         }
         drop(waiting);
         let producer = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
             // Only gzip has a check sum of its own.
             let crc = matches!(compression, Compression::Gzip(_)).then(Crc::new);
-            let mut cutter = Cutter { order, jobs, piece: Vec::new(), sent: false, hasher: Sha256::new(), crc };
+            let mut cutter =
+                Cutter { order, jobs, piece: Vec::new(), spare: raw, sent: false, hasher: Sha256::new(), crc };
             produce(&mut cutter)?;
             cutter.finish().map_err(write_failed)
         });
         let producer = producer.map_err(write_failed)?;
-        let mut pieces = Pieces { ordered, piece: Vec::new(), at: 0, hasher: Sha256::new() };
+        let mut pieces = Pieces { ordered, piece: Vec::new(), at: 0, spare: packed, hasher: Sha256::new() };
         if let Compression::Gzip(_) = compression {
             // RFC 1952: deflate, no name, no time, no hint, an unknown system.
             pieces.piece = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -87,23 +90,42 @@ pub fn squeeze(
     })
 }
 
+/// Buffers that are used again: pages that the system would have to clear first.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// An empty one with this much room.
+    fn take(&self, room: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve_exact(room);
+        buffer
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
 struct Job {
     piece: Vec<u8>,
     result: SyncSender<Piece>,
 }
 
 /// Takes the stream and cuts it.
-struct Cutter {
+struct Cutter<'a> {
     order: SyncSender<Receiver<Piece>>,
     jobs: SyncSender<Job>,
     piece: Vec<u8>,
+    spare: &'a Spare,
     /// Whether a piece has been sent.
     sent: bool,
     hasher: Sha256,
     crc: Option<Crc>,
 }
 
-impl Cutter {
+impl Cutter<'_> {
     fn send(&mut self) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let piece = std::mem::take(&mut self.piece);
@@ -135,10 +157,10 @@ impl Cutter {
     }
 }
 
-impl Write for Cutter {
+impl Write for Cutter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.piece.capacity() == 0 {
-            self.piece.reserve_exact(PIECE);
+            self.piece = self.spare.take(PIECE);
         }
         let taken = bytes.len().min(PIECE - self.piece.len());
         self.piece.extend_from_slice(&bytes[..taken]);
@@ -153,7 +175,7 @@ impl Write for Cutter {
     }
 }
 
-fn work(compression: Compression, waiting: &Mutex<Receiver<Job>>) {
+fn work(compression: Compression, waiting: &Mutex<Receiver<Job>>, raw: &Spare, packed: &Spare) {
     let mut compressor = match PieceCompressor::new(compression) {
         Ok(compressor) => compressor,
         Err(error) => {
@@ -167,7 +189,9 @@ fn work(compression: Compression, waiting: &Mutex<Receiver<Job>>) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { piece, result }) = job else { return };
-        let _ = result.send(compressor.pack(&piece));
+        let made = compressor.pack(&piece, packed);
+        raw.give(piece);
+        let _ = result.send(made);
     }
 }
 
@@ -188,12 +212,17 @@ impl PieceCompressor {
         })
     }
 
-    fn pack(&mut self, piece: &[u8]) -> Piece {
+    fn pack(&mut self, piece: &[u8], spare: &Spare) -> Piece {
         match self {
-            Self::Zstd(compressor) => compressor.compress(piece),
+            Self::Zstd(compressor) => {
+                let mut packed = spare.take(zstd::zstd_safe::compress_bound(piece.len()));
+                compressor.compress_to_buffer(piece, &mut packed)?;
+                Ok(packed)
+            }
             Self::Gzip(state) => {
                 state.reset();
-                let mut packed = vec![0; piece.len() / 2 + 4096];
+                let mut packed = spare.take(piece.len() / 2 + 4096);
+                packed.resize(packed.capacity(), 0);
                 let (mut read, mut written) = (0, 0);
                 loop {
                     let (status, taken, given) =
@@ -216,19 +245,20 @@ impl PieceCompressor {
 }
 
 /// The compressed pieces in order.
-struct Pieces {
+struct Pieces<'a> {
     ordered: Receiver<Receiver<Piece>>,
     piece: Vec<u8>,
     at: usize,
+    spare: &'a Spare,
     hasher: Sha256,
 }
 
-impl Read for Pieces {
+impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             let Ok(next) = self.ordered.recv() else { return Ok(0) };
             let gone = |_| io::Error::other("the compressor has stopped");
-            self.piece = next.recv().map_err(gone)??;
+            self.spare.give(std::mem::replace(&mut self.piece, next.recv().map_err(gone)??));
             self.at = 0;
         }
         let length = buffer.len().min(self.piece.len() - self.at);

@@ -171,7 +171,7 @@ fn a_damaged_layer_is_not_told_as_the_registrys_fault() {
     let world = World::new();
     let id = world.formation(b"hello", "linux/amd64");
     let image = crate::format::oci::image(&world.store, id, &Options::default()).unwrap();
-    let Some(crate::format::oci::Source::Blob(blob)) = image.contents.first().map(|content| &content.source) else {
+    let Some(crate::format::oci::Source::Made(blob)) = image.contents.first().map(|content| &content.source) else {
         panic!("a layer")
     };
     let hex = blob.to_string();
