@@ -29,17 +29,18 @@ fn imported(world: &World) -> String {
 }
 
 #[test]
-fn the_same_bytes_in_another_store_zone_language_place_and_number_of_threads() {
-    let (first, second) = (World::new(), World::new());
+fn the_same_bytes_in_another_store_zone_language_place_by_another_user_and_number_of_threads() {
+    let (first, second) = (World::new(), World::of_ordinary_user().unwrap_or_else(World::new));
     let (id, other) = (imported(&first), imported(&second));
     assert_eq!(id, other);
-    for format in ["squashfs", "sif", "tar"] {
+    for format in ["squashfs", "sif", "oci", "tar"] {
         let (one, two) = (first.path("out/one"), second.path("project/two"));
         let ran = first.forge(["export", &id, "--format", format, "--sha256", "-o", one.to_str().unwrap(), "-f"]);
         ran.ok();
         let mut command = second.wrapped(&["sh", "-c", "umask 077; exec \"$@\"", "sh"], ["export", &id, "-f"]);
         command.args(["--format", format, "--fresh", "-o", two.to_str().unwrap()]);
         command.env("TZ", "Pacific/Auckland").env("LC_ALL", "tr_TR.UTF-8").env("RAYON_NUM_THREADS", "1");
+        command.env("SOURCE_DATE_EPOCH", "86400");
         Ran::of(command.current_dir("/").output().unwrap()).ok();
         assert!(fs::read(&one).unwrap() == fs::read(&two).unwrap(), "{format} differs");
         assert_eq!(fs::metadata(&two).unwrap().permissions().mode() & 0o7777, 0o644);
