@@ -21,12 +21,29 @@ const LINES: usize = 40;
 /// One side.
 struct Side {
     root: TreeId,
-    formation: Option<Formation>,
+    /// None of a directory or a tar of others: these are compared by their files alone.
+    settings: Option<Value>,
     id: Option<FormationId>,
+}
+
+impl Side {
+    fn of(formation: &Formation) -> Self {
+        Self { root: formation.root, settings: Some(settings::of(formation)), id: Some(formation.id()) }
+    }
 }
 
 /// `forge diff`
 pub fn run(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
+    // That something cannot be read is no answer, and the code of "they differ" would be one.
+    compare(arguments, context).map_err(|mut failure| {
+        if failure.code == code::NEGATIVE {
+            failure.code = code::USAGE;
+        }
+        failure
+    })
+}
+
+fn compare(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let (before, after) = (side(&store, &arguments.before, context)?, side(&store, &arguments.after, context)?);
     let changed_settings = compare_settings(&before, &after);
@@ -67,29 +84,36 @@ pub fn run(arguments: &DiffArguments, context: &Context) -> Result<ExitCode> {
 fn side(store: &Store, given: &str, context: &Context) -> Result<Side> {
     if crate::registries::is_meant(given) {
         let id = crate::registries::formation(store, given, None, context)?;
-        let formation = store.formation(id)?;
-        return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
+        return Ok(Side::of(&store.formation(id)?));
     }
     let path = Path::new(given);
     if !given.contains('/') && !path.exists() {
         let id = store.find(given)?;
-        let formation = store.formation(id)?;
-        return Ok(Side { root: formation.root, formation: Some(formation), id: Some(id) });
+        return Ok(Side::of(&store.formation(id)?));
     }
     let artifact = importing::open(path)?;
     let imported = match artifact.is_directory() && store::format::of(&artifact).is_err() {
         true => Imported::bare(store.ingest_exact(path)?.0),
         false => store::format::read(store, &artifact, &store::format::Bounds::for_size(artifact.size()))?,
     };
-    let id = imported.formation.as_ref().map(Formation::id);
-    Ok(Side { root: imported.root, formation: imported.formation, id })
+    Ok(match (&imported.formation, &imported.platform) {
+        (Some(formation), _) => Side::of(formation),
+        // What others made has no name that would belong to it, but a way to be run.
+        (None, Some(platform)) => {
+            let settings = json!({ "platform": platform, "launch": settings::launch(&imported.launch) });
+            Side { root: imported.root, settings: Some(settings), id: None }
+        }
+        (None, None) => Side { root: imported.root, settings: None, id: None },
+    })
 }
 
-/// Settings that differ: name, and the value of either side as JSON. A directory has none, and is compared by its files alone.
+/// Settings that differ: name, and the value of either side as JSON; as far as both sides have such.
 fn compare_settings(before: &Side, after: &Side) -> Vec<(String, Option<String>, Option<String>)> {
-    let (Some(before), Some(after)) = (&before.formation, &after.formation) else { return Vec::new() };
-    let (before, after) = (settings::flat(&settings::of(before)), settings::flat(&settings::of(after)));
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let (Some(before), Some(after)) = (&before.settings, &after.settings) else { return Vec::new() };
+    let both = |name: &str| before.get(name).is_some() && after.get(name).is_some();
+    let (before, after) = (settings::flat(before), settings::flat(after));
+    let names: BTreeSet<&String> =
+        before.keys().chain(after.keys()).filter(|name| both(name.split('.').next().unwrap_or_default())).collect();
     let differing = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
     differing.map(|name| (name.clone(), before.get(name).cloned(), after.get(name).cloned())).collect()
 }
