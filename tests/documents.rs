@@ -55,6 +55,33 @@ fn a_difference_is_shown_setting_by_setting_and_line_by_line() {
 }
 
 #[test]
+fn images_of_others_are_compared_by_how_they_are_run_too_and_what_cannot_be_read_is_no_difference() {
+    let world = World::new();
+    for (name, colour) in [("one", "blue"), ("two", "red")] {
+        world.write(&format!("{name}/manifest.json"), r#"[{"Config":"c.json","RepoTags":null,"Layers":[]}]"#);
+        let config = r#"{"architecture":"amd64","os":"linux","config":{"Env":["COLOR=?"],"Cmd":["/bin/true"]}}"#;
+        world.write(&format!("{name}/c.json"), &config.replace('?', colour));
+        let mut tar = Command::new("tar");
+        tar.arg("-cf").arg(world.path(format!("project/{name}.tar")));
+        tar.arg("-C").arg(world.path(format!("project/{name}"))).args(["manifest.json", "c.json"]);
+        assert!(tar.status().unwrap().success());
+    }
+    let ran = world.forge(["diff", "./one.tar", "./two.tar"]);
+    let expected = "- launch.environment.COLOR = \"blue\"\n+ launch.environment.COLOR = \"red\"\n";
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), expected), "{}", ran.stderr);
+    world.forge(["diff", "./one.tar", "./one.tar"]).ok();
+    // A formation has a name as well, which is not held against what has none.
+    world.write("first.expr", FIRST);
+    let first = world.build("first.expr");
+    let ran = world.forge(["diff", "--json", &first, "./one.tar"]).json();
+    let names: Vec<_> = ran["settings"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert!(names.iter().all(|name| name.starts_with("launch.")) && !names.contains(&"launch.command"), "{names:?}");
+    // The code of a difference is not that of a failure.
+    world.write("noise", "neither this nor that");
+    assert_eq!(world.forge(["diff", "./noise", &first]).code, Some(2));
+}
+
+#[test]
 fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
     let (world, id) = small();
     let document = world.forge(["sbom", id]).json();
@@ -103,6 +130,13 @@ fn what_a_formation_is_made_of_is_written_down_and_the_same_every_time() {
     assert_eq!(world.forge(["import", "image"]).ok().stdout.trim(), id);
     assert_eq!(world.forge(["export", id, "--format", "sif", "--attach", "sbom"]).code, Some(2));
     assert_eq!(world.forge(["sbom", "nobody-built-this"]).code, Some(10));
+    // Whoever has only an artifact has its packages, and not how it was built.
+    let other = World::new();
+    world.forge(["export", id, "--format", "sif", "-o", other.path("small.sif").to_str().unwrap()]).ok();
+    other.forge(["import", other.path("small.sif").to_str().unwrap()]).ok();
+    assert_eq!(other.forge(["sbom", id]).json()["packages"].as_array().unwrap().len(), packages.len());
+    let unknown = other.forge(["provenance", id]);
+    assert!(unknown.code == Some(10) && unknown.stderr.contains("not built in this store"), "{}", unknown.stderr);
 }
 
 /// in-toto's own types take the statement and SLSA's predicate in, and refuse what is not of them.

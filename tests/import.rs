@@ -34,6 +34,38 @@ fn what_forge_exported_is_imported_to_the_same_id_and_runs() {
 }
 
 #[test]
+fn an_artifact_says_how_it_is_run_and_the_terminal_only_shows_it() {
+    let world = World::new();
+    world.write(
+        "said.expr",
+        r#"{ forge }: forge.formation {
+          name = "said"; layers = [ (forge.files { "/a" = "a"; }) ]; entrypoint = [ "/entry" ]; command = [ "a b" ];
+          environment.COLOR = "blue"; user = "web:7"; directory = "/srv"; ports = [ 80 "53/udp" ]; stopSignal = "SIGINT";
+          labels."org.example" = builtins.fromJSON "\"red \\u001b[31m\"";
+        }"#,
+    );
+    let id = world.build("said.expr");
+    for format in ["squashfs", "sif", "oci"] {
+        world.forge(["export", &id, "--format", format, "-o", "artifact", "-f"]).ok();
+        for command in [["inspect", "./artifact"], ["info", &id]] {
+            let text = world.forge(command).ok().stdout.clone();
+            for line in [
+                "entrypoint   /entry",
+                "command      'a b'",
+                "directory    /srv",
+                "user         web:7",
+                "ports        53/udp, 80/tcp",
+                "stop signal  SIGINT",
+                "environment  COLOR=blue",
+                "label        org.example=red \u{fffd}[31m",
+            ] {
+                assert!(text.lines().any(|said| said == line), "{format}: {line}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_artifact_is_run_in_place_and_read_once() {
     let (world, id, path) = exported("squashfs");
     let given = path.to_str().unwrap();

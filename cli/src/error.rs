@@ -245,6 +245,8 @@ impl From<store::Error> for Failure {
                     ),
                 }
             }
+            NotFound { kind: store::provenance::RECORD, .. } => plain(code::NOT_FOUND, &error)
+                .hint("it was not built in this store: where it was, `forge provenance` tells how"),
             NotFound { .. } => plain(code::DAMAGED, &error).hint("`forge verify` says what is missing"),
             Ambiguous { given, candidates } => {
                 let mut failure = Failure::new(code::USAGE, format!("`{given}` fits {} formations", candidates.len()));

@@ -1,6 +1,7 @@
 //! What artifacts become: formations of the store. Import, run, inspect, diff and registries all come here.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use store::directory::Record;
@@ -27,8 +28,13 @@ pub struct Wishes<'a> {
 /// Opens what the command line names.
 pub fn open(path: &Path) -> Result<Artifact> {
     match Artifact::open(path) {
-        Err(store::Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+        Err(store::Error::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
             Err(Failure::new(code::NOT_FOUND, format!("there is no `{}`", path.display())))
+        }
+        // It has nothing to do with the store.
+        Err(store::Error::File { source, .. }) => {
+            let code = if source.kind() == ErrorKind::PermissionDenied { code::REFUSED } else { code::USAGE };
+            Err(Failure::new(code, format!("cannot open `{}`", path.display())).cause(source.to_string()))
         }
         artifact => Ok(artifact?),
     }

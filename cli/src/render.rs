@@ -167,6 +167,11 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// One line that a terminal only shows: what an artifact says of itself is not for it to obey.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// A command as it would be typed.
 pub fn shell_words(command: &[String]) -> String {
     let plain = |word: &str| {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use store::{Formation, Launch, Port, User};
+use store::{Formation, Launch, Limits, Port, User};
+
+use crate::render;
 
 /// Name, version, variant, platform and launch settings.
 pub fn of(formation: &Formation) -> Value {
@@ -39,6 +41,35 @@ pub fn launch(launch: &Launch) -> Value {
         "capabilities": launch.capabilities.names(),
         "labels": launch.labels,
     })
+}
+
+/// Launch settings for people, a line each: what it is called, and its value. What is not set has an empty value, or no line.
+pub fn lines(launch: &Launch) -> Vec<(&'static str, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let words = |words: &[Vec<u8>]| render::shell_words(&words.iter().map(|word| text(word)).collect::<Vec<String>>());
+    let mut lines = vec![
+        ("entrypoint", words(&launch.entrypoint)),
+        ("command", words(&launch.command)),
+        ("directory", launch.directory.as_deref().map(text).unwrap_or_default()),
+        ("user", launch.user.as_ref().map(User::to_string).unwrap_or_default()),
+        ("limits", limits(&launch.limits)),
+        ("ports", launch.ports.iter().map(Port::to_string).collect::<Vec<_>>().join(", ")),
+        ("capabilities", launch.capabilities.names().join(" ")),
+        ("stop signal", launch.stop_signal.map(|signal| signal.to_string()).unwrap_or_default()),
+    ];
+    let environment = launch.environment.iter();
+    lines.extend(environment.map(|(name, value)| ("environment", format!("{}={}", text(name), text(value)))));
+    lines.extend(launch.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
+    lines
+}
+
+fn limits(limits: &Limits) -> String {
+    let mut words = Vec::new();
+    words.extend(limits.memory.map(|bytes| format!("memory {}", render::size(bytes))));
+    words.extend(limits.cpu_millis.map(|millis| format!("{} processors", millis as f64 / 1000.0)));
+    words.extend(limits.pids.map(|pids| format!("{pids} processes")));
+    words.extend(limits.timeout_millis.map(|millis| format!("{} s", millis as f64 / 1000.0)));
+    words.join(", ")
 }
 
 /// The settings that are set, each under its path: `launch.limits.memory`, with its value as JSON.

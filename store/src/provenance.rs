@@ -10,11 +10,14 @@ use crate::{Error, FormationId, Result, Store};
 /// The media type of what [`provenance`] gives, for attaching it to an artifact.
 pub const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 
+/// What is not found where a formation was not built.
+pub const RECORD: &str = "record of how it was built for formation";
+
 /// The statement of a formation that was built here, or that came with a record of how it was.
 pub fn provenance(store: &Store, id: FormationId) -> Result<Value> {
     let (formation, record) = (store.formation(id)?, store.record(id)?);
     if record.steps.is_empty() {
-        return Err(Error::NotFound { kind: "record of how it was built for formation", id: id.to_string() });
+        return Err(Error::NotFound { kind: RECORD, id: id.to_string() });
     }
     let fetched = record.fetched.iter().map(|fetch| {
         json!({ "name": fetch.name, "uri": uri(&fetch.url, &fetch.name), "digest": { fetch.algorithm.as_str(): fetch.digest } })

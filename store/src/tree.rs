@@ -37,6 +37,14 @@ pub fn keeps_attribute(name: &[u8]) -> bool {
         && !name.starts_with(b"user.overlay.")
 }
 
+/// Whether Linux has room for an extended attribute (`xattr(7)`): a tree with a longer one could never be laid out.
+pub fn fits_attribute(name: &[u8], value: &[u8]) -> bool {
+    name.len() <= 255 && value.len() <= 65_536
+}
+
+/// What a symbolic link leads to is a path, and no path is longer (`PATH_MAX` without its NUL).
+pub const LONGEST_TARGET: usize = 4095;
+
 /// A regular file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct File {

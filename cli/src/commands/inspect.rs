@@ -135,9 +135,7 @@ fn to_text(inspection: &Inspection) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            // What an artifact says is not for the terminal to obey.
-            let shown: String = value.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-            let _ = writeln!(text, "{name:<12} {shown}");
+            let _ = writeln!(text, "{name:<12} {}", render::plain(value));
         }
     };
     let compressed = match inspection.compression.as_str() {
@@ -162,11 +160,9 @@ fn to_text(inspection: &Inspection) -> String {
         }
     }
     let launch = inspection.formation.as_ref().map_or(&inspection.launch, |formation| &formation.launch);
-    let words = |words: &[Vec<u8>]| {
-        words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<String>>()
-    };
-    line("entrypoint", &render::shell_words(&words(&launch.entrypoint)));
-    line("command", &render::shell_words(&words(&launch.command)));
+    for (name, value) in settings::lines(launch) {
+        line(name, &value);
+    }
     for part in &inspection.parts {
         let offset = part.offset.map(|offset| format!(" at {offset}")).unwrap_or_default();
         let detail = if part.detail.is_empty() { String::new() } else { format!(", {}", part.detail) };

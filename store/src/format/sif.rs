@@ -190,8 +190,8 @@ fn formation(artifact: &Artifact, image: &Image) -> Result<Option<Formation>> {
     let Some(encoded) = image.content(artifact, descriptor, MOST_METADATA)? else {
         return Err(artifact.bad(FORMAT, "the formation that it names is too large to be one"));
     };
-    let from = artifact.path().display().to_string();
-    Formation::decode(&encoded).map(Some).map_err(|source| Error::Decode { from, kind: "formation", source })
+    let bad = |error| artifact.bad(FORMAT, format!("what it says of its formation is damaged: {error}"));
+    Formation::decode(&encoded).map(Some).map_err(bad)
 }
 
 /// The squashfs of a partition.

@@ -157,13 +157,23 @@ impl ImageConfig {
         let mut launch = Launch::default();
         let words = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect::<Vec<_>>();
         (launch.entrypoint, launch.command) = (words(&run.entrypoint), words(&run.cmd));
+        // No program can be given one (`execve(2)`), and half a command is another command.
+        for words in [&mut launch.entrypoint, &mut launch.command] {
+            if let Some(word) = words.iter().find(|word| word.contains(&0)).cloned() {
+                dropped.add("command with a NUL", &word);
+                words.clear();
+            }
+        }
         for variable in &run.env {
             match variable.split_once('=') {
+                _ if variable.contains('\0') => dropped.add("variable with a NUL", variable.as_bytes()),
                 Some((name, value)) if !name.is_empty() => _ = launch.environment.insert(name.into(), value.into()),
                 _ => dropped.add("variable without a value", variable.as_bytes()),
             }
         }
-        if !run.working_dir.is_empty() {
+        if run.working_dir.contains('\0') {
+            dropped.add("working directory with a NUL", run.working_dir.as_bytes());
+        } else if !run.working_dir.is_empty() {
             let slash = if run.working_dir.starts_with('/') { "" } else { "/" };
             launch.directory = Some(format!("{slash}{}", run.working_dir).into_bytes());
         }
@@ -296,6 +306,20 @@ mod tests {
             "volume",
         ];
         assert_eq!(kinds, expected);
+    }
+
+    /// A program can be given no NUL: what has one could be imported, but never run.
+    #[test]
+    fn settings_that_no_program_can_be_given_are_left_out() {
+        let text =
+            r#"{"config":{"Env":["A=\u0000","B=1"],"Cmd":["x","y\u0000"],"Entrypoint":["x"],"WorkingDir":"a\u0000b"}}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        let mut dropped = Dropped::default();
+        let launch = config.launch(&mut dropped);
+        assert_eq!((launch.entrypoint, launch.command), (vec![b"x".to_vec()], Vec::new()));
+        assert_eq!((launch.environment.len(), launch.directory), (1, None));
+        let kinds: Vec<&str> = dropped.0.keys().map(String::as_str).collect();
+        assert_eq!(kinds, ["command with a NUL", "variable with a NUL", "working directory with a NUL"]);
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Parts<'_> {
     }
 
     fn unknown(&self, image: &str, names: &[String]) -> Error {
-        let names = if names.is_empty() { "none with a name".to_owned() } else { names.join(", ") };
+        let names = if names.is_empty() { "none with a name".to_owned() } else { listed(names) };
         self.bad(format!("it has no image `{image}`, but {names}"))
     }
 
@@ -254,7 +254,7 @@ impl Parts<'_> {
             }
         }
         let [image] = images.as_slice() else {
-            return Err(self.bad(format!("it has {} images ({}): name one of them", images.len(), names.join(", "))));
+            return Err(self.bad(format!("it has {} images ({}): name one of them", images.len(), listed(&names))));
         };
         let bytes = self.whole_file(&image.config)?;
         let bytes = bytes.ok_or_else(|| self.bad(format!("it has no `{}`", image.config)))?;
@@ -533,6 +533,13 @@ fn split(reference: &str) -> (String, Option<String>) {
         Some((name, tag)) => (name.to_owned(), Some(tag.to_owned())),
         None => (last.to_owned(), None),
     }
+}
+
+/// Names for a message, which is to stay one that people read.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let first = names.iter().take(MOST).map(|name| shortened(name)).collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{first}, …") } else { first }
 }
 
 /// What people call a layer, in one line; ours begin with a word that says whose they are.

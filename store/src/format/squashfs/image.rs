@@ -8,12 +8,11 @@ use super::table::{Attributes, METADATA_BLOCK, MetadataWriter};
 use super::walk::{Step, walk};
 use super::{NONE_32, unpackable};
 use crate::format::{Compression, TIME};
+use crate::tree::LONGEST_TARGET;
 use crate::{Metadata, Name, Node, Result, Store, Tree};
 
 /// Most entries that one header of a listing may stand for (the kernel's SQUASHFS_DIR_COUNT).
 const MOST_LISTED: usize = 256;
-/// Linux follows no longer symlink, and refuses an image that has one.
-const LONGEST_TARGET: usize = 4095;
 
 /// A reference to an inode: where its metadata block starts and where in it the inode does.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::read::{Archive, Entry, Kind, Problem};
 use crate::format::{Bounds, Dropped, Growing};
-use crate::tree::keeps_attribute;
+use crate::tree::{LONGEST_TARGET, fits_attribute, keeps_attribute};
 use crate::{BlobId, Error, File, Metadata, Node, RelativePath, Result, Store};
 
 /// Files up to this size are hashed first, and written only if the store lacks them.
@@ -56,6 +56,13 @@ pub struct Unpacker<'a, G = Growing> {
     waiting_bytes: usize,
 }
 
+/// A path for a message, which is to stay one that people read.
+fn shown(path: &[u8]) -> String {
+    const MOST: usize = 200;
+    let rest = if path.len() > MOST { "…" } else { "" };
+    format!("{}{rest}", path[..path.len().min(MOST)].escape_ascii())
+}
+
 impl<'a, G: Growth> Unpacker<'a, G> {
     /// Begins with a tree that is there already, or an empty one. `bounds` hold for all archives together.
     pub fn new(store: &'a Store, from: impl Into<String>, bounds: &Bounds, growing: G) -> Self {
@@ -76,7 +83,7 @@ impl<'a, G: Growth> Unpacker<'a, G> {
         let path = self.path(&entry.path)?;
         self.bounds.entries = self.within(self.bounds.entries.checked_sub(1), "entries")?;
         if path.0.len() > self.bounds.depth {
-            return Err(self.bad(format!("`{}` is too deep", entry.path.escape_ascii())));
+            return Err(self.bad(format!("`{}` is too deep", shown(&entry.path))));
         }
         let text = entry.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let bytes = entry.size.saturating_add((text + entry.target.len()) as u64);
@@ -92,10 +99,11 @@ impl<'a, G: Growth> Unpacker<'a, G> {
                 let target = self.path(&entry.target)?;
                 match self.growing.get(&target) {
                     Some(node) => self.growing.put(&path, node),
-                    None => Err("it is a link to what is not there"),
+                    None => Err("it is a link to a directory or to what is not there"),
                 }
             }
             Kind::Symlink if entry.target.is_empty() || entry.target.contains(&0) => Err("it leads to no path"),
+            Kind::Symlink if entry.target.len() > LONGEST_TARGET => Err("it leads to a path longer than Linux has"),
             Kind::Symlink => {
                 if !metadata.attributes.is_empty() {
                     self.dropped.add("attribute of a symbolic link", &entry.path);
@@ -119,7 +127,7 @@ impl<'a, G: Growth> Unpacker<'a, G> {
                 Ok(())
             }
         };
-        put.map_err(|reason| self.bad(format!("`{}`: {reason}", entry.path.escape_ascii())))
+        put.map_err(|reason| self.bad(format!("`{}`: {reason}", shown(&entry.path))))
     }
 
     /// The tree and what was left out; everything is in the store now but the directories.
@@ -136,7 +144,7 @@ impl<'a, G: Growth> Unpacker<'a, G> {
     /// Reads a path as an archive has it: `a/b`, `./a/b`, `/a/b`, `a/b/`.
     pub fn path(&self, path: &[u8]) -> Result<RelativePath> {
         let parsed = RelativePath::parse(path);
-        parsed.map_err(|_| self.bad(format!("`{}` is no path below a root", path.escape_ascii())))
+        parsed.map_err(|_| self.bad(format!("`{}` is no path below a root", shown(path))))
     }
 
     /// The error for a problem of the archive.
@@ -159,7 +167,9 @@ impl<'a, G: Growth> Unpacker<'a, G> {
     fn metadata(&mut self, entry: &Entry) -> Metadata {
         let mut attributes = BTreeMap::new();
         for (name, value) in &entry.attributes {
-            if keeps_attribute(name) && !name.contains(&0) {
+            if !fits_attribute(name, value) {
+                self.dropped.add("attribute that is longer than Linux has", &entry.path);
+            } else if keeps_attribute(name) && !name.contains(&0) {
                 attributes.insert(name.clone(), value.clone());
             } else {
                 self.dropped.add(format!("attribute {}", name.escape_ascii()), &entry.path);

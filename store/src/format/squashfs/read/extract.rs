@@ -13,7 +13,7 @@ use super::content::ContentKey;
 use super::inode::FileInode;
 use super::{Image, Inode, Kind};
 use crate::format::{Bounds, Dropped, Growing, Imported, Links};
-use crate::tree::keeps_attribute;
+use crate::tree::{fits_attribute, keeps_attribute};
 use crate::{BlobId, File, Metadata, Name, Node, Result, Store};
 
 /// Files from this size on are unpacked on all cores.
@@ -247,7 +247,9 @@ impl<'a> Walk<'a> {
             let mut dropped = Vec::new();
             for (name, value) in &self.attributes[&number] {
                 let name = full_name(name);
-                if keeps_attribute(&name) {
+                if !fits_attribute(&name, value) {
+                    dropped.push("attribute that is longer than Linux has".to_owned());
+                } else if keeps_attribute(&name) {
                     attributes.insert(name, value.clone());
                 } else if !name.starts_with(b"user.forge.") {
                     dropped.push(format!("attribute {}", name.escape_ascii()));

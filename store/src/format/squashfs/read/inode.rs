@@ -2,6 +2,7 @@
 
 use super::Image;
 use crate::Result;
+use crate::tree::LONGEST_TARGET;
 
 /// Where an inode or a listing begins: a metadata block, from the table's start, and how far in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +76,6 @@ pub struct FileInode {
 }
 
 const NONE: u32 = u32::MAX;
-/// The longest target of a symbolic link: a page, of the largest that Linux has.
-const LONGEST_TARGET: u32 = 65_536;
 
 pub(super) fn read(image: &Image, reference: Reference) -> Result<Inode> {
     let mut cursor = image.cursor(image.superblock.inode_table, reference)?;
@@ -116,7 +115,7 @@ pub(super) fn read(image: &Image, reference: Reference) -> Result<Inode> {
         }
         3 | 10 => {
             let (_links, length) = (cursor.u32()?, cursor.u32()?);
-            if length > LONGEST_TARGET {
+            if length as usize > LONGEST_TARGET {
                 return Err(bad(format!("a symbolic link's target has {length} bytes")));
             }
             let target = cursor.bytes(length as usize)?;

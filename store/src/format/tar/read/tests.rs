@@ -9,7 +9,7 @@ use std::process::Command;
 use super::*;
 use crate::format::testing::World;
 use crate::format::{Bounds, Imported};
-use crate::{BlobId, Error, Metadata, Node, Tree};
+use crate::{BlobId, Error, Metadata, Name, Node, Tree};
 
 /// A header with a right checksum.
 fn header(path: &str, kind: u8, size: u64, target: &str) -> Vec<u8> {
@@ -147,11 +147,28 @@ fn what_no_tree_can_hold_is_left_out_and_said() {
         whiteout,
         header("volume", b'V', 0, ""),
         with_content(header("odd", b'Z', 3, ""), b"abc"),
+        // A byte more than a name and a value of an attribute may have.
+        [
+            pax(b'x', &[(&format!("SCHILY.xattr.user.{}", "a".repeat(251)), b"x"), ("SCHILY.xattr.user.ok", b"x")]),
+            file("b", b""),
+        ]
+        .concat(),
+        [pax(b'x', &[("SCHILY.xattr.user.long", &[b'v'; 65_537])]), file("c", b"")].concat(),
     ]);
-    assert_eq!(root.entries.len(), 1);
+    assert_eq!(root.entries.len(), 3);
+    let kept = |name: &str| {
+        let Node::File(file) = &root.entries[&Name::new(name.as_bytes()).unwrap()] else { panic!("{name}") };
+        file.metadata.attributes.len()
+    };
+    assert_eq!((kept("b"), kept("c")), (1, 0));
     let kinds: Vec<&str> = imported.dropped.0.keys().map(String::as_str).collect();
-    let expected =
-        ["ACL that is written as text", "attribute security.selinux", "device 0:0 (a whiteout)", "entry of kind `Z`"];
+    let expected = [
+        "ACL that is written as text",
+        "attribute security.selinux",
+        "attribute that is longer than Linux has",
+        "device 0:0 (a whiteout)",
+        "entry of kind `Z`",
+    ];
     assert_eq!(kinds, expected);
 }
 
@@ -165,7 +182,13 @@ fn hostile_archives_are_refused() {
     refused(&[header("h", b'1', 0, "not/there")], "what is not there");
     refused(&[header("h", b'1', 0, "../../etc/passwd")], "no path below a root");
     refused(&[header("l", b'2', 0, "")], "leads to no path");
+    let target = "d/".repeat(2048);
+    refused(&[pax(b'x', &[("linkpath", target.as_bytes())]), header("l", b'2', 0, "x")], "longer than Linux has");
     refused(&[deep()], "too deep");
+    // What is said of an absurd path is still one line.
+    let absurd = [pax(b'x', &[("path", "d/".repeat(200_000).as_bytes())]), header("x", b'5', 0, "")].concat();
+    let error = read_in(&World::new(), &archive(&[absurd])).unwrap_err().to_string();
+    assert!(error.len() < 500 && error.contains("too deep"), "{error}");
     refused(&(0..1001).map(|number| file(&number.to_string(), b"")).collect::<Vec<_>>(), "more entries");
     refused(&[header("big", b'0', 1 << 30, "")], "more bytes");
     refused(&[header("long", b'L', 1 << 30, "")], "headers have no end");
