@@ -201,7 +201,7 @@ fn evaluator(invocation: &Invocation, options: &Options, listener: Listener) -> 
         settings.set(name, value);
     }
     settings.overridden_flakes.clone_from(&options.overridden_flakes);
-    let evaluator = Evaluator::new(sources, settings, Some(system), Some(listener));
+    let evaluator = Evaluator::new(sources, settings, (!options.pure).then_some(system), Some(listener));
     evaluator.locking.borrow_mut().lock.clone_from(&invocation.lock);
     evaluator.is_unseen.set(!options.evaluate && !options.parse);
     evaluator
@@ -235,7 +235,8 @@ fn given(evaluator: &Evaluator, invocation: &Invocation, options: &Options) -> R
         };
         Ok(Attribute::new(evaluator.symbols.intern(name.as_bytes()), value))
     });
-    arguments.collect()
+    // Of two with one name the later one counts, which here is the first that is found.
+    arguments.rev().collect()
 }
 
 fn run(evaluator: &Evaluator, invocation: &Invocation, options: &Options, output: &mut Vec<u8>) -> Result<()> {

@@ -300,6 +300,9 @@ impl<'a> Parser<'a> {
             _ => {
                 let expression = self.operators(0)?;
                 if let Token::PipeLeft | Token::PipeRight = self.token {
+                    if self.lints.pipes {
+                        return self.pipe(expression);
+                    }
                     let message = "experimental Nix feature 'pipe-operators' is disabled; add '--extra-experimental-features pipe-operators' to enable it";
                     return Err(self.error(self.span, message));
                 }

@@ -16,9 +16,11 @@ pub enum Lint {
     Fatal,
 }
 
-/// What may not be liked.
+/// What may not be liked, and what may be written only if it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lints {
+    /// `|>` and `<|` are operators.
+    pub pipes: bool,
     /// `http://…` without quotes.
     pub urls: Lint,
     /// `a/b` without `./`.
@@ -29,7 +31,7 @@ pub struct Lints {
 
 /// What Nix calls experimental, by its names, and forge knows: on or off.
 pub const FEATURES: &[&str] =
-    &["dynamic-derivations", "fetch-closure", "fetch-tree", "flakes", "parse-toml-timestamps"];
+    &["dynamic-derivations", "fetch-closure", "fetch-tree", "flakes", "parse-toml-timestamps", "pipe-operators"];
 
 /// What is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,7 @@ impl Settings {
     fn allow(&mut self, names: &str) {
         let known = |name: &str| FEATURES.iter().find(|known| **known == name);
         self.features.extend(names.split_whitespace().filter_map(known));
+        self.lints.pipes = self.has("pipe-operators");
     }
 
     /// Sets something by Nix's name for it; what is not known here is as in Nix a thing of the store, and ignored.

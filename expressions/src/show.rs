@@ -172,6 +172,7 @@ fn plain_onto(
         View::Integer(integer) => output.extend(integer.to_string().bytes()),
         View::Float(float) => output.extend(text::float(float).bytes()),
         View::String(string) => output.extend(text::quoted_bytes(&string.bytes)),
+        View::Path(path) if *path == *crate::eval::FETCHURL_PATH => output.extend(b"<nix/fetchurl.nix>"),
         View::Path(path) => output.extend_from_slice(&path),
         View::Set(set) => {
             if !set.is_empty() && !seen.insert(set.address()) {

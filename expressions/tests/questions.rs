@@ -18,7 +18,7 @@ fn questions(name: &str) -> Vec<(String, String)> {
 }
 
 fn arguments(question: &str) -> Vec<OsString> {
-    let features = ["flakes", "fetch-tree", "parse-toml-timestamps"];
+    let features = ["flakes", "fetch-tree", "parse-toml-timestamps", "pipe-operators"];
     let features = features.iter().flat_map(|feature| ["--extra-experimental-features", feature]);
     ["--eval", "--strict", "--json"].into_iter().chain(features).chain(["-E", question]).map(OsString::from).collect()
 }
@@ -47,4 +47,9 @@ fn flake_references_are_read_and_written_as_nix_does() {
 #[test]
 fn dates_of_toml_are_read_as_nix_reads_them() {
     check("toml-timestamps.txt");
+}
+
+#[test]
+fn pipes_call_what_they_lead_to() {
+    check("pipes.txt");
 }

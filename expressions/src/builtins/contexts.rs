@@ -111,7 +111,7 @@ fn append_context(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Res
     for entry in set.iter() {
         let name = evaluator.symbols.text(entry.name);
         let Some(path) = StorePath::parse(&name) else {
-            return Err(Failure::new(format!("context key '{name}' is not a store path")).at(entry.place));
+            return Err(Failure::new(format!("context key '\"{name}\"' is not a store path")).at(entry.place));
         };
         let is_derivation = name.ends_with(".drv");
         let kinds = evaluator.force_set(&entry.value, entry.place, "while evaluating the value of a string context")?;

@@ -93,6 +93,33 @@ impl Parser<'_> {
         Ok(left)
     }
 
+    /// `a |> f |> g` and `g <| f <| a`; one cannot stand beside the other.
+    pub(super) fn pipe(&mut self, first: Node) -> Result<Node> {
+        let (sign, mut operands) = (self.token, vec![(self.span, first)]);
+        while self.token == sign {
+            self.late += usize::from(operands.len() > LONG_ROW);
+            if self.late > MOST_LATE {
+                return Err(self.error(self.span, "too many operators in a row"));
+            }
+            let operator = self.span;
+            self.advance();
+            operands.push((operator, self.operators(0)?));
+        }
+        let mut called = |span: Span, function: Node, argument: Node| {
+            let arguments = self.tree.add_items(&[argument]);
+            self.add(Kind::Call { function, arguments }, span)
+        };
+        if sign == Token::PipeRight {
+            return Ok(operands[1..]
+                .iter()
+                .fold(first, |argument, (span, function)| called(*span, *function, argument)));
+        }
+        // Each is called with what comes of those behind it; the sign between lies with the later one.
+        let last = operands.len() - 1;
+        let from_behind = operands.windows(2).rev();
+        Ok(from_behind.fold(operands[last].1, |argument, pair| called(pair[1].0, pair[0].1, argument)))
+    }
+
     pub(super) fn not(&mut self, operand: Node) -> Node {
         let span = self.tree.span(operand);
         self.add(Kind::Not(operand), span)
