@@ -207,7 +207,7 @@ pub struct BuildArguments {
 }
 
 /// What is run, and how: the same for `run` and `shell`.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub struct Target {
     /// A digest, a prefix of 6 digits or more, a name, an expression's file (./runtime.expr), an artifact's (./x.sif), or an image of a registry (oci://…)
     #[arg(value_name = "FORMATION")]
@@ -224,7 +224,7 @@ pub struct Target {
 }
 
 /// `forge run`
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunArguments {
     /// What is run, and how.
     #[command(flatten)]

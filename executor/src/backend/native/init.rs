@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 use super::message::{Channel, Doing, Order, Report};
+use super::run::REST;
 use super::supervisor::Supervisor;
 use super::sys;
 
@@ -29,8 +30,9 @@ pub struct Init<'a> {
 /// Waits for the command's end, then ends everything else and reports. Does not return: when this process ends, so does whatever is
 /// left in its pid namespace.
 pub fn run(mut init: Init<'_>) -> ! {
+    let mut rests = false;
     let status = loop {
-        if let Some(status) = init.wait() {
+        if let Some(status) = init.wait(&mut rests) {
             break status;
         }
     };
@@ -46,7 +48,7 @@ pub fn run(mut init: Init<'_>) -> ! {
 
 impl Init<'_> {
     /// Waits until something has happened, and answers it. Gives the command's status when it has ended.
-    fn wait(&mut self) -> Option<i32> {
+    fn wait(&mut self, rests: &mut bool) -> Option<i32> {
         let mut waited = vec![
             PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.children.as_fd(), PollFlags::IN),
@@ -54,8 +56,15 @@ impl Init<'_> {
         waited.extend(
             self.supervisor.as_ref().map(|supervisor| PollFd::from_borrowed_fd(supervisor.fd(), PollFlags::IN)),
         );
-        if rustix::event::poll(&mut waited, None).is_err() {
-            return None;
+        let look = Timespec { tv_sec: 0, tv_nsec: i64::from(REST.subsec_nanos()) };
+        match rustix::event::poll(&mut waited, (!*rests).then_some(&look)) {
+            Ok(0) => {
+                sys::let_code_go();
+                *rests = true;
+                return None;
+            }
+            Ok(_) => {}
+            Err(_) => return None,
         }
         let events: Vec<PollFlags> = waited.iter().map(PollFd::revents).collect();
         if let (Some(supervisor), Some(event)) = (&mut self.supervisor, events.get(2))

@@ -27,9 +27,10 @@ mod overlay;
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Files of the host that a root is put together from, each a mount that is not attached anywhere yet.
+/// Files of the host that a root is put together from. All but the layers are mounts that are attached nowhere yet.
 #[derive(Debug)]
 pub struct Sources {
+    /// Directories; such mounts, too, where they are the launcher's.
     layers: Vec<OwnedFd>,
     kept: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -87,7 +88,10 @@ const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// Opens everything of the host. Must happen in a mount namespace in which the caller has power: process 1, or the launcher for it.
 pub fn open(sandbox: &Sandbox, is_launchers: bool) -> Result<Sources> {
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let layer = |path: &PathBuf| copy_tree(path, false).doing(format!("open layer `{}`", path.display()));
+    let layer = |path: &PathBuf| {
+        let layer = if is_launchers { copy_tree(CWD, path, false) } else { open_directory(CWD, path) };
+        layer.doing(format!("open layer `{}`", path.display()))
+    };
     let layers = sandbox.root.layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
     let kept = match &sandbox.root.writable {
         Writable::Kept(path) => {
@@ -129,20 +133,26 @@ impl Sources {
 
 /// A copy of a mount, or of a part of one, that is attached nowhere.
 pub fn clone_tree(path: &Path, flags: MountAttrFlags, recursive: bool) -> io::Result<OwnedFd> {
-    let tree = copy_tree(path, recursive)?;
+    let tree = copy_tree(CWD, path, recursive)?;
     sys::mount_setattr(tree.as_fd(), u64::from(flags.bits()), libc::MS_PRIVATE, true)?;
     Ok(tree)
 }
 
-/// The same, with the attributes that it has.
-fn copy_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+/// The same, with the attributes that it has; of the directory itself if the path is empty.
+fn copy_tree(directory: impl AsFd, path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let directory = directory.as_fd();
+    let clone = COPY | OpenTreeFlags::AT_EMPTY_PATH;
     let whole = clone | OpenTreeFlags::AT_RECURSIVE;
-    match rustix::mount::open_tree(CWD, path, if recursive { whole } else { clone }) {
+    match rustix::mount::open_tree(directory, path, if recursive { whole } else { clone }) {
         // Something is mounted below that an ordinary user may not uncover.
-        Err(Errno::INVAL) if !recursive => Ok(rustix::mount::open_tree(CWD, path, whole)?),
+        Err(Errno::INVAL) if !recursive => Ok(rustix::mount::open_tree(directory, path, whole)?),
         result => Ok(result?),
     }
+}
+
+fn open_directory(directory: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, path, flags, Mode::empty())?)
 }
 
 /// Builds the root and makes it the process's own.
@@ -177,6 +187,7 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
         sys::mount_setattr(builder.root.as_fd(), read_only, 0, false).doing("make the root read-only")?;
     }
 
+    scratch.go_with(&host, &sources);
     rustix::process::fchdir(&builder.root).doing("enter the root")?;
     // pivot_root(".", ".") stacks the old root over the new one, and needs no directory for it: pivot_root(2), NOTES.
     rustix::process::pivot_root(".", ".").doing("pivot_root")?;
@@ -261,17 +272,11 @@ impl Builder {
         let put = |mask: &OwnedFd, name: &str| {
             rustix::mount::move_mount(mask, "", &proc, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         };
-        let mut masks = [None, None];
         for (name, directory) in MASKED {
-            let mask = match masks[usize::from(directory)].take() {
-                Some(mask) => mask,
-                None => scratch.mask(directory).doing(format!("mask `/proc/{name}`"))?,
-            };
-            match put(&mask, name) {
-                Ok(()) => {}
-                // Not in this kernel: the next one has it.
-                Err(Errno::NOENT | Errno::ACCESS) => masks[usize::from(directory)] = Some(mask),
-                Err(error) => return Err(error).doing(format!("mask `/proc/{name}`")),
+            // A mask that found nothing to cover would have to be unmounted by itself, which waits: see `Scratch::go_with`.
+            if below(&proc, name)?.is_some() {
+                let mask = scratch.mask(directory).doing(format!("mask `/proc/{name}`"))?;
+                put(&mask, name).doing(format!("mask `/proc/{name}`"))?;
             }
         }
         for name in READ_ONLY {
@@ -353,9 +358,8 @@ impl Builder {
         self.attach(&sys, "/sys", FileType::Directory)?;
         if is_real {
             for name in ["firmware", "devices/virtual/powercap"] {
-                match rustix::mount::move_mount(&empty()?, "", &sys, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
-                    Ok(()) | Err(Errno::NOENT | Errno::ACCESS) => {}
-                    Err(error) => return Err(error).doing(format!("mask `/sys/{name}`")),
+                if let Some(target) = below(&sys, name)? {
+                    move_mount(&empty()?, &target).doing(format!("mask `/sys/{name}`"))?;
                 }
             }
         }
@@ -475,6 +479,19 @@ impl Scratch {
     fn node(&self, name: &str, major: u32, minor: u32) -> io::Result<()> {
         let (mode, device) = (Mode::from_raw_mode(0o666), rustix::fs::makedev(major, minor));
         Ok(rustix::fs::mknodat(&self.mount, format!("dev/{name}"), FileType::CharacterDevice, mode, device)?)
+    }
+
+    /// Attaches it, if it is attached nowhere, to what goes away with the host's tree. Else it would go when it is closed, and the kernel
+    /// waits for a grace period of the whole machine for each mount that goes by itself: 0.1 ms, more than all that is mounted takes.
+    fn go_with(&self, host: &OwnedFd, sources: &Sources) {
+        // The root is over the host's by now: what is attached there would lie over it.
+        let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|status| (status.st_dev, status.st_ino));
+        if let Some(layer) = sources.layers.first()
+            && !self.attached
+            && identity(layer) != identity(host)
+        {
+            let _ = move_mount(&self.mount, layer);
+        }
     }
 
     /// A part of it as a mount.

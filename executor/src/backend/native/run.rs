@@ -26,6 +26,8 @@ use crate::{Ending, Error, Network, Outcome, Result, Sandbox, Writable};
 const GRACE_AFTER_TIME: Duration = Duration::from_secs(2);
 /// How long a command may take to end after an interrupt.
 const GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(10);
+/// After so long without anything to do, a process that waits keeps only what it needs for that in memory.
+pub(super) const REST: Duration = Duration::from_millis(200);
 /// How often the interrupt is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -133,11 +135,13 @@ impl<'a> Run<'a> {
         self.map_first();
         // Told of the first process, which says who the next one is: if it is killed in between, nobody else would be heard of again.
         let first = self.outer.and_then(|outer| rustix::process::pidfd_open(outer, PidfdFlags::empty()).ok());
+        let mut rests = false;
         loop {
             self.watch_clock();
-            let timeout = self
-                .next_look()
-                .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+            let rest = (!rests).then(|| REST.saturating_sub(self.start.elapsed()));
+            let look = [self.next_look(), rest].into_iter().flatten().min();
+            let timeout =
+                look.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
             let mut waited = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
             let forwarding = self.forwarding.as_ref().map(AsFd::as_fd);
             let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
@@ -146,6 +150,13 @@ impl<'a> Run<'a> {
             let first = first.as_ref().filter(|_| self.outer.is_some());
             waited.extend(first.map(|first| PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN)));
             match rustix::event::poll(&mut waited, timeout.as_ref()) {
+                Ok(0) if !rests && self.start.elapsed() >= REST => {
+                    // Other threads are at work with it.
+                    if sys::has_one_thread() {
+                        sys::let_code_go();
+                    }
+                    rests = true;
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     self.kill();

@@ -6,12 +6,13 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
 
-use super::{Result, Scratch, Sources, attach_new, move_mount};
+use super::{Result, Scratch, Sources, attach_new, copy_tree, move_mount, open_directory};
 use crate::Sandbox;
 use crate::backend::native::message::Doing;
 use crate::backend::native::sys;
@@ -78,9 +79,8 @@ fn by_descriptors(sources: &Sources, scratch: &Scratch, marks_for_users: bool) -
         rustix::mount::fsconfig_set_fd(&context, "lowerdir+", layer.as_fd())?;
     }
     let directory = sources.kept.as_ref().unwrap_or(&scratch.mount);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
-        let part = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+        let part = open_directory(directory, Path::new(name))?;
         rustix::mount::fsconfig_set_fd(&context, key, part.as_fd())?;
     }
     for (key, value) in SETTINGS {
@@ -106,6 +106,11 @@ fn by_paths(sandbox: &Sandbox, sources: &Sources, scratch: &Scratch, marks_for_u
     for (index, layer) in sources.layers.iter().enumerate() {
         let name = index.to_string();
         let what = || format!("mount layer `{}`", sandbox.root.layers[index].display());
+        let copy = match sources.is_launchers {
+            true => None,
+            false => Some(copy_tree(layer, Path::new(""), false).doing(what())?),
+        };
+        let layer = copy.as_ref().unwrap_or(layer);
         sys::mount_setattr(layer.as_fd(), u64::from(closed.bits()), libc::MS_PRIVATE, true).doing(what())?;
         attach_new(scratch, &name, layer).doing(what())?;
         // overlayfs wants the topmost first.
@@ -125,6 +130,5 @@ fn by_paths(sandbox: &Sandbox, sources: &Sources, scratch: &Scratch, marks_for_u
     let options = CString::new(options).map_err(io::Error::from).doing("name the layers")?;
     rustix::mount::mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
         .doing("mount the layers as an overlay")?;
-    rustix::fs::openat(scratch, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .doing("open the root")
+    open_directory(scratch, Path::new("root")).doing("open the root")
 }
