@@ -40,7 +40,7 @@ mod userns;
 pub use seccomp::allowed_calls;
 pub use userns::has_every_user;
 
-pub(super) use cgroup::Cgroups;
+pub(super) use cgroup::{Cgroups, Counts};
 pub(super) use limits::{check_required, judge};
 
 use child::Prepared;

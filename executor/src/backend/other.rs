@@ -18,7 +18,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::Backend;
-use super::native::{Cgroups, check_required, image::MountedRoot, judge, setup, sys, terminal};
+use super::native::{Cgroups, Counts, check_required, image::MountedRoot, judge, setup, sys, terminal};
 use crate::{Bind, Ending, Error, Network, Outcome, Result, Sandbox, Streams, Writable, oci};
 
 /// How long a program may take to end after it was asked to.
@@ -119,7 +119,7 @@ impl Other {
     ) -> Outcome {
         use std::os::unix::process::ExitStatusExt;
         let usage = sys::children_usage();
-        let memory_kills = cgroups.memory_kills();
+        let Counts { memory_kills, refused_processes, peak_memory } = cgroups.counts();
         let ending = match (status.code(), status.signal()) {
             _ if timed_out => Ending::TimedOut,
             (Some(0), _) => Ending::Exited(0),
@@ -127,7 +127,7 @@ impl Other {
             (Some(code), _) => Ending::Exited(code),
             (None, signal) => Ending::Signalled(signal.unwrap_or(libc::SIGKILL)),
         };
-        let met = [("time", timed_out), ("memory", memory_kills > 0), ("pids", cgroups.refused_processes() > 0)];
+        let met = [("time", timed_out), ("memory", memory_kills > 0), ("pids", refused_processes > 0)];
         let mut isolation: BTreeMap<&'static str, String> =
             cgroups.given().map(|(what, how)| (what, how.to_owned())).collect();
         isolation.insert("runtime", self.program.display().to_string());
@@ -136,7 +136,7 @@ impl Other {
             ending,
             wall: start.elapsed(),
             cpu: usage.user + usage.system,
-            peak_memory: cgroups.peak_memory().unwrap_or(usage.largest_process),
+            peak_memory: peak_memory.unwrap_or(usage.largest_process),
             missing,
             isolation,
             met: met.into_iter().filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),

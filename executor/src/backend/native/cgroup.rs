@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,6 +76,17 @@ impl Joins {
     pub fn files(&self) -> impl Iterator<Item = &File> {
         self.files.iter()
     }
+}
+
+/// What the kernel has counted for a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// How many of its processes were killed for want of memory.
+    pub memory_kills: u64,
+    /// How often a process was not started, as there were enough.
+    pub refused_processes: u64,
+    /// The most bytes of memory that were in use at a time, files that were read and written included.
+    pub peak_memory: Option<u64>,
 }
 
 /// Process 1 is not the command's.
@@ -152,18 +164,27 @@ impl Cgroups {
         self.counted.iter().map(|(what, _, second)| (*what, if *second { "cgroup v2" } else { "cgroup v1" }))
     }
 
+    /// What was counted.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            memory_kills: self.memory_kills(),
+            refused_processes: self.refused_processes(),
+            peak_memory: self.peak_memory(),
+        }
+    }
+
     /// How many processes of the run the kernel killed for want of memory.
-    pub fn memory_kills(&self) -> u64 {
+    fn memory_kills(&self) -> u64 {
         self.number("memory", "memory.oom_control", "memory.events", "oom_kill").unwrap_or(0)
     }
 
     /// How often a process was not started, as there were enough.
-    pub fn refused_processes(&self) -> u64 {
+    fn refused_processes(&self) -> u64 {
         self.number("pids", "pids.events", "pids.events", "max").unwrap_or(0)
     }
 
     /// The most bytes of memory that were in use at a time, files that were read and written included.
-    pub fn peak_memory(&self) -> Option<u64> {
+    fn peak_memory(&self) -> Option<u64> {
         self.number("memory", "memory.max_usage_in_bytes", "memory.peak", "")
     }
 
@@ -263,6 +284,10 @@ fn start_of(pid: u32) -> Option<String> {
 
 /// Removes the cgroups of launchers that were killed. Their processes died with them.
 fn remove_stale(parent: &Path) {
+    // A directory has two links, and one for each below it: there is none, as nearly always.
+    if fs::metadata(parent).is_ok_and(|found| found.nlink() == 2) {
+        return;
+    }
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let owner = entry.file_name().to_str().and_then(Owner::parse);
         if owner.is_some_and(|owner| owner.is_gone()) {

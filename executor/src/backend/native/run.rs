@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use super::cgroup::Cgroups;
+use super::cgroup::{Cgroups, Counts};
 use super::message::{Channel, Failure, Kind, Order, Report};
 use super::publish::{Forwarder, Listeners};
 use super::relay::Relay;
@@ -121,13 +121,16 @@ impl<'a> Run<'a> {
     pub fn end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
         self.missing = missing;
         let result = self.wait();
+        // Here rather than later: process 1, the last that is left, waits for the kernel while it ends.
+        let early = self.ended.is_some().then(|| cgroups.counts());
         let inner_status = self.collect();
         if let Some(relay) = &mut self.relay {
             relay.finish();
         }
         self.tidy();
         result.map_err(setup("wait for the sandbox"))?;
-        self.conclude(inner_status, cgroups)
+        let counts = early.unwrap_or_else(|| cgroups.counts());
+        self.conclude(inner_status, cgroups, counts)
     }
 
     /// Answers and passes on until every process of the sandbox has gone.
@@ -367,13 +370,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn conclude(mut self, inner_status: Option<i32>, cgroups: &Cgroups) -> Result<Outcome> {
+    fn conclude(mut self, inner_status: Option<i32>, cgroups: &Cgroups, counts: Counts) -> Result<Outcome> {
         let usage = self.ended.map(|(_, usage)| usage).unwrap_or_default();
         // A command that was killed before it began has ended too; else a failure to begin is what the caller wants to know.
         if let (false, Some(error)) = (self.was_ended(), self.failure.take()) {
             return Err(error);
         }
-        let memory_kills = cgroups.memory_kills();
+        let Counts { memory_kills, refused_processes, peak_memory } = counts;
         let status = self.ended.map(|(status, _)| status).or(inner_status);
         let ending = match status {
             _ if self.too_much_output => Ending::TooMuchOutput,
@@ -388,13 +391,13 @@ impl<'a> Run<'a> {
             ("time", self.timed_out),
             ("output", self.too_much_output),
             ("memory", memory_kills > 0),
-            ("pids", cgroups.refused_processes() > 0),
+            ("pids", refused_processes > 0),
         ];
         Ok(Outcome {
             ending,
             wall: self.start.elapsed(),
             cpu: usage.user + usage.system,
-            peak_memory: cgroups.peak_memory().unwrap_or(usage.largest_process),
+            peak_memory: peak_memory.unwrap_or(usage.largest_process),
             isolation: self.isolation(cgroups),
             missing: self.missing,
             met: met.into_iter().filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),

@@ -86,8 +86,10 @@ fn by_descriptors(sources: &Sources, scratch: &Scratch, marks_for_users: bool) -
     for (key, value) in SETTINGS {
         rustix::mount::fsconfig_set_string(&context, key, value)?;
     }
-    // Nothing is ever synced. What is kept is read back at once, and thrown away if the machine falls over.
-    rustix::mount::fsconfig_set_flag(&context, "volatile")?;
+    // What is kept is never synced: it is read back at once, and thrown away if the machine falls over. Memory needs no flag for that.
+    if sources.kept.is_some() {
+        rustix::mount::fsconfig_set_flag(&context, "volatile")?;
+    }
     match marks_for_users {
         true => rustix::mount::fsconfig_set_flag(&context, "userxattr")?,
         false => rustix::mount::fsconfig_set_string(&context, "redirect_dir", "off")?,
