@@ -69,9 +69,12 @@ pub fn part(script: &str) -> Parted {
         }
         rest.push(line);
     }
-    // `set -e` alone does nothing.
-    let does = |line: &String| {
-        !line.trim().is_empty() && !matches!(line.split_whitespace().next(), Some("set" | "echo" | "export"))
+    // `set -e` alone does nothing, and what a script tells its reader neither; what it tells a file, or another program, stays.
+    let only_tells = |line: &String| !line.contains(['>', '|', '`', ';', '&']) && !line.contains("$(");
+    let does = |line: &String| match line.split_whitespace().next() {
+        Some("set" | "export") => line.contains([';', '&', '|', '`']) || line.contains("$("),
+        Some("echo") => !only_tells(line),
+        first => first.is_some(),
     };
     if rest.iter().any(does) {
         parted.rest = rest.join("\n") + "\n";
@@ -212,6 +215,23 @@ mod tests {
         assert_eq!(parted.debian, ["build-essential", "libgomp1=12.2.0-14", "git"]);
         assert_eq!(parted.pip, ["numpy>=1.24", "pandas"]);
         assert_eq!((parted.rest.as_str(), parted.notes.len()), ("", 0));
+    }
+
+    #[test]
+    fn a_line_that_only_speaks_goes_and_one_that_writes_stays() {
+        for speaks in ["set -e", "echo 'installing'", "export A=1", "echo start\nset -eu\nexport B=2"] {
+            assert_eq!(part(speaks).rest, "", "{speaks}");
+        }
+        for writes in [
+            "echo done > /etc/done",
+            "echo a >> /f",
+            "echo a | tee /f",
+            "echo $(touch /f)",
+            "set -e; touch /f",
+            "export A=1 && touch /f",
+        ] {
+            assert_eq!(part(writes).rest, format!("{writes}\n"), "{writes}");
+        }
     }
 
     #[test]
