@@ -300,6 +300,7 @@ impl Prepared<'_> {
             let sets = sys::Sets { effective: kept, permitted: kept, inheritable: kept };
             sys::hold_capabilities(sets, kept).doing("drop the capabilities")?;
         }
+        sys::forget_arguments();
         // The command may be the same user: it shall not trace us, nor reach our executable through /proc/1/exe (CVE-2019-5736).
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide process 1")
     }

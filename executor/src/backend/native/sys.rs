@@ -241,6 +241,27 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Takes this process's command line away from those who can see the process (`/proc/PID/cmdline`): it names paths and
+/// variables of the caller. Its program's name stays. Where the kernel does not say where it lies, it stays as it is.
+pub fn forget_arguments() {
+    let Ok(status) = std::fs::read_to_string("/proc/self/stat") else { return };
+    // After the name, which may hold anything, fields from the third on: see proc(5), arg_start and arg_end.
+    let fields: Vec<&str> = status.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (address(48), address(49)) else { return };
+    const NAME: &[u8] = b"forge\0";
+    if start == 0 || end.saturating_sub(start) < NAME.len() {
+        return;
+    }
+    // SAFETY: the kernel put the arguments of this process there when it began, in memory that can be written and that lives as
+    // long as the process. Only whoever asks for the process's arguments reads them, and of this one, a copy of the launcher that
+    // has one thread, nobody does any more.
+    unsafe {
+        std::ptr::write_bytes(start as *mut u8, 0, end - start);
+        std::ptr::copy_nonoverlapping(NAME.as_ptr(), start as *mut u8, NAME.len());
+    }
+}
+
 /// Strings as `exec` takes them.
 pub struct Strings {
     _owned: Vec<CString>,
