@@ -222,6 +222,13 @@ fn docker_is_told_the_same_as_podman_in_its_own_words() {
         assert!(last.contains(word), "{word} in {last}");
     }
     assert!(!last.contains("hidden") && !last.contains("privileged") && last.ends_with("-- x y"), "{last}");
+    // An engine that starts and runs nothing has measured nothing either; and that is one difference, not a hundred.
+    let mut command = world.command(["parity", "--on", "native,runner:docker", "box", "--", "x"]);
+    command.env("PATH", &path).env("ARCH", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+    let parity = Ran::of(command.output().unwrap());
+    assert_eq!(parity.code, Some(1), "{}\n{}", parity.stdout, parity.stderr);
+    assert!(parity.stdout.contains("runner:docker  nothing ran: status 9"), "{}", parity.stdout);
+    assert_eq!(parity.stdout.matches("differs:").count(), 1, "{}", parity.stdout);
 }
 
 #[test]

@@ -55,6 +55,8 @@ struct Case {
     name: &'static str,
     /// What was seen, flat: `limits.Max open files` and so on.
     seen: BTreeMap<String, String>,
+    /// Whether anything ran there at all. Of a backend that ran nothing only that is a difference.
+    has_run: bool,
 }
 
 /// `forge parity`
@@ -214,15 +216,20 @@ fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context
     let probed = start(&[bind, entrypoint, id_word.clone(), "--".into(), probe::WORD.into()])?;
     let mut seen = BTreeMap::new();
     seen.insert("digest.asked".to_owned(), id.to_string());
-    let measured = |ran: &Ran| match ran.status {
-        // Whatever else happened, it was hashed before, and a difference would have been refused.
-        status if status != i32::from(code::RUN_FAILED) => id.to_string(),
-        _ => format!("refused: {}", ran.last_error()),
-    };
-    seen.insert("digest.measured".to_owned(), measured(&probed));
     match serde_json::from_slice::<BTreeMap<String, String>>(&probed.stdout) {
-        Ok(facts) => seen.extend(facts),
-        Err(_) => _ = seen.insert("probe".to_owned(), format!("status {}: {}", probed.status, probed.last_error())),
+        Ok(facts) => {
+            // The probe ran, so everything was hashed before: a difference would have been refused.
+            seen.insert("digest.measured".to_owned(), id.to_string());
+            seen.extend(facts);
+        }
+        Err(_) => {
+            let why = match probed.status {
+                status if status == i32::from(code::RUN_FAILED) => format!("refused: {}", probed.last_error()),
+                status => format!("nothing ran: status {status}: {}", probed.last_error()),
+            };
+            seen.insert("digest.measured".to_owned(), why);
+            return Ok(Case { name: way.name, seen, has_run: false });
+        }
     }
     let mut words = vec![id_word];
     if !command.is_empty() {
@@ -233,7 +240,7 @@ fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context
     seen.insert("output.status".to_owned(), output.status.to_string());
     seen.insert("output.stdout".to_owned(), output.digest());
     seen.insert("output.bytes".to_owned(), output.length.to_string());
-    Ok(Case { name: way.name, seen })
+    Ok(Case { name: way.name, seen, has_run: true })
 }
 
 /// What a process gave.
@@ -304,11 +311,12 @@ fn differences(cases: &[Case]) -> Vec<Value> {
     names.dedup();
     let mut found = Vec::new();
     for name in names {
-        let values: Vec<Option<&String>> = cases.iter().map(|case| case.seen.get(name)).collect();
-        let measured_wrong =
-            name == "digest.measured" && cases.iter().any(|case| case.seen[name] != case.seen["digest.asked"]);
+        let is_measured = name == "digest.measured";
+        let compared = || cases.iter().filter(|case| case.has_run || is_measured);
+        let values: Vec<Option<&String>> = compared().map(|case| case.seen.get(name)).collect();
+        let measured_wrong = is_measured && cases.iter().any(|case| case.seen[name] != case.seen["digest.asked"]);
         if measured_wrong || values.windows(2).any(|pair| pair[0] != pair[1]) {
-            let values: BTreeMap<&str, Option<&String>> = cases.iter().map(|case| case.name).zip(values).collect();
+            let values: BTreeMap<&str, Option<&String>> = compared().map(|case| case.name).zip(values).collect();
             found.push(json!({ "what": name, "values": values }));
         }
     }
@@ -324,6 +332,10 @@ fn table(id: FormationId, cases: &[Case], skipped: &[(&str, String)], report: &V
         } else {
             value("digest.measured")
         };
+        if !case.has_run {
+            text.push_str(&format!("{:<14} {measured}\n", case.name));
+            continue;
+        }
         let output = value("output.stdout");
         text.push_str(&format!(
             "{:<14} {measured}; exit status {}, output {}\n",
