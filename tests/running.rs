@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, free_port, is_root, small};
+use crate::world::{Ran, World, free_port, is_root, small};
 
 /// The JSON record of a run, which is the last line on stderr that looks like one.
 fn record(stderr: &str) -> serde_json::Value {
@@ -59,6 +59,70 @@ fn dockers_and_apptainers_letters_mean_what_they_mean_there() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn joblets_letters_mean_what_they_mean_there() {
+    let (world, id) = small();
+    let data = world.path("out/data of joblet");
+    fs::create_dir_all(data.join("more")).expect("a directory");
+    fs::write(data.join("more/inner"), "inner\n").expect("a file");
+    fs::write(data.join("table"), "rows\n").expect("a file");
+    let upload = format!("--upload={}", world.write("uploaded.sh", "echo uploaded\n").display());
+    let directory = format!("--upload-dir={}", data.display());
+    let script = "pwd; sh uploaded.sh; cat table more/inner; touch new && ls; echo $KEY; echo x 2>/dev/null > table || echo read-only";
+    let mut command = world.command(["run", id, &upload, &directory]);
+    command.args(["--max-memory=64", "--max-cpu=150", "--cpu-cores=0", "--secret-env", "KEY", "--json"]);
+    command.args(["--", "sh", "-c", script]).env("KEY", "hidden");
+    let ran = Ran::of(command.output().expect("forge starts"));
+    assert_eq!(
+        ran.ok().stdout,
+        "/work\nuploaded\nrows\ninner\nmore\nnew\ntable\nuploaded.sh\nhidden\nread-only\n",
+        "{}",
+        ran.stderr
+    );
+    assert!(!ran.stderr.contains("hidden"), "{}", ran.stderr);
+    for (arguments, words) in [
+        (&["--max-memory=0"][..], "--max-memory"),
+        (&["--max-memory=64", "--memory=1G"], "cannot be used with"),
+        (&["--max-cpu=half"], "--max-cpu"),
+        (&["--upload=/no/such/file"], "/no/such/file"),
+        (&["--upload-dir=/no/such"], "/no/such"),
+        (&["--runtime=small"], "forge run small -- CMD"),
+    ] {
+        let ran = world.forge([&["run", id][..], arguments, &["--", "true"]].concat());
+        assert_eq!(ran.code, Some(125), "{arguments:?}");
+        assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
+    }
+    let ran = world.forge(["run", id, "echo", "hi"]);
+    assert_eq!(ran.code, Some(125), "{}", ran.stderr);
+    assert!(ran.stderr.contains("then comes the command: -- echo"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_was_typed_outside_is_not_seen_inside() {
+    let (world, id) = small();
+    for options in [&[][..], &["--user", "12:34"], &["--tty"]] {
+        let arguments =
+            [&["run", id, "-e", "TOLD=to-the-program"], options, &["--", "sh", "-c", "cat /proc/1/cmdline"]];
+        let ran = world.forge(arguments.concat());
+        assert_eq!(ran.ok().stdout.trim_end_matches(['\0', '\r', '\n']), "forge", "{options:?}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_is_told_where_containers_are_created() {
+    let Some(world) = World::of_ordinary_user() else { return };
+    let tree = world.path("out/tree");
+    fs::create_dir_all(tree.join("bin")).expect("a directory");
+    world.forge(["import", "--name", "box", tree.to_str().expect("text")]).id();
+    let bundle = world.path("out/bundle");
+    let bundle = bundle.to_str().expect("text");
+    world.forge(["bundle", "box", bundle, "--", "/bin/x"]).ok();
+    let state = world.path("out/state");
+    let create = ["runtime", "--root", state.to_str().expect("text"), "create", "--bundle", bundle, "one"];
+    let ran = world.forge(create);
+    assert!(ran.code != Some(0) && ran.stderr.contains("unshare -rm"), "{ran:?}");
 }
 
 #[test]

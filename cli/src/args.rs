@@ -6,11 +6,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 mod commit;
+mod hint;
+mod joblet;
 pub mod quick;
 mod run;
 mod runtime;
 
 pub use commit::CommitArguments;
+pub use hint::hint;
 pub use run::{BoundOptions, HabitOptions, NetworkChoice, RunOptions};
 pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments};
 

@@ -48,9 +48,12 @@ fn main() -> ExitCode {
         None => args::Arguments::try_parse_from(commands::runtime::arguments(words.into_iter())),
     };
     let arguments = match parsed {
-        Ok(arguments) => arguments,
+        Ok(arguments) => arguments.settled(),
         Err(error) => {
             let _ = error.print();
+            if let Some(hint) = args::hint(&error) {
+                eprintln!("\nhint: {hint}");
+            }
             // A typing error in `forge run` must not look like the program's own exit status.
             let run = std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "shell");
             let code =

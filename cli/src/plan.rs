@@ -42,6 +42,9 @@ pub struct Expression {
 /// The names that are looked for where a directory is given, first one first.
 const DEFAULT_FILES: [&str; 3] = ["runtime.expr", "runtime.yaml", "runtime.yml"];
 
+/// What names a file and no runtime.
+const SUFFIXES: [&str; 4] = ["expr", "nix", "yaml", "yml"];
+
 impl Expression {
     /// Finds the file and reads its lock.
     pub fn open(arguments: &ExpressionArguments, context: &Context) -> Result<Self> {
@@ -177,7 +180,13 @@ pub fn expression_file(given: &Path) -> Result<PathBuf> {
         return Ok(file.file_name().map_or(directory.clone(), |name| directory.join(name)));
     }
     let failure = Failure::new(code::NOT_FOUND, format!("no expression `{}`", file.display()));
-    Err(failure.hint("give the path of a runtime expression, for instance ./runtime.expr"))
+    let failure = failure.hint("give the path of a runtime expression, for instance ./runtime.expr");
+    let is_name = given.components().count() == 1
+        && !file.extension().is_some_and(|suffix| SUFFIXES.iter().any(|known| suffix == *known));
+    Err(match is_name {
+        true => failure.hint(format!("runtimes that come with forge: {}", crate::runtimes::NAMES.join(", "))),
+        false => failure,
+    })
 }
 
 /// The request for an expression's formation.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::joblet::JobletOptions;
 use super::runner::WhereOptions;
 
 /// How a run differs from what the formation says.
@@ -161,6 +162,9 @@ pub struct HabitOptions {
     /// Docker: a name of the run.
     #[arg(long, hide = true, value_name = "NAME")]
     pub name: Option<String>,
+    /// Joblet's.
+    #[command(flatten)]
+    pub joblet: JobletOptions,
 }
 
 /// What of the network a program sees.

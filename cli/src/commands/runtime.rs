@@ -34,7 +34,13 @@ pub fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// `forge runtime`
 pub fn run(arguments: &RuntimeArguments, context: &Context) -> Result<ExitCode> {
-    let result = operate(arguments, context);
+    let begins = matches!(arguments.operation, Operation::Create(_) | Operation::Run(_));
+    let result = operate(arguments, context).map_err(|failure| match begins && !rustix::process::geteuid().is_root() {
+        true => failure.hint(
+            "an ordinary user makes bundle and container in a user namespace, as rootless engines do: unshare -rm sh",
+        ),
+        false => failure,
+    });
     if let Err(failure) = &result {
         let words = failure.render(false, false);
         log("error", words.trim_end().trim_start_matches("error: "), arguments);

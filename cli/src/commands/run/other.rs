@@ -16,6 +16,8 @@ pub fn find(options: &WhereOptions, context: &Context) -> Result<Option<PathBuf>
     let path = if given.components().count() > 1 { absolute(given).ok() } else { context.program(given) };
     path.filter(|path| path.is_file()).map(Some).ok_or_else(|| {
         let failure = Failure::new(code::NOT_FOUND, format!("--runtime: there is no `{}` here", given.display()));
-        failure.hint("crun, runc and youki come with most distributions; without --runtime forge needs none of them")
+        failure
+            .hint("crun, runc and youki come with most distributions; without --runtime forge needs none of them")
+            .hint(format!("a formation is named without it: forge run {} -- CMD", given.display()))
     })
 }
