@@ -517,3 +517,14 @@ fn an_ordinary_user_builds_the_same() {
         assert_eq!(ids[0], ids[1], "{attribute}");
     }
 }
+
+#[test]
+fn a_command_that_is_not_there_is_a_failed_build_and_not_the_runs_own() {
+    let world = world_with_shell!();
+    world.write("runtime.expr", &formation("lost", r#"(forge.run { layers = [ base ]; command = [ "/no/such" ]; })"#));
+    for (verb, code) in [("build", 100), ("run", 125)] {
+        let ran = world.forge([verb, "./runtime.expr"]);
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        assert!(ran.stderr.contains("`/no/such` not found") && ran.stderr.contains("`essential`"), "{}", ran.stderr);
+    }
+}

@@ -140,6 +140,14 @@ fn a_runtime_that_joblet_installed_is_imported_with_what_it_says_of_itself() {
         assert!(info.to_string().contains("PYTHONUNBUFFERED"), "{info}");
         let shown = world.forge(["export", "tool", "--format", "tar", "-o", "-"]).ok().stdout.clone();
         assert!(shown.contains("usr/bin/tool") && !shown.contains("isolated"));
+        let same =
+            "schema_version: \"1.0\"\nname: tool\nversion: 1.2.0\nbase:\n  language: python\n  version: \"3.11\"\n";
+        let validated = world.forge(["validate", world.write("runtime.yaml", same).to_str().unwrap()]);
+        assert_eq!(validated.code, Some(0), "{}", validated.stderr);
+        assert!(validated.stderr.contains("`tool@1.2.0` is in the store already"), "{}", validated.stderr);
+        let other = world.write("other/runtime.yaml", &same.replace("1.2.0", "1.2.1"));
+        let validated = world.forge(["validate", other.to_str().unwrap()]);
+        assert!(!validated.stderr.contains("already"), "{}", validated.stderr);
         fs::write(directory.join("runtime.yml"), "name: [\n").unwrap();
         assert_eq!(world.forge(["import", directory.to_str().unwrap()]).code, Some(1));
     }

@@ -322,7 +322,11 @@ impl From<store::peer::Error> for Failure {
             error @ Lie { .. } => plain(code::DAMAGED, &error)
                 .hint("nothing of it was kept; `forge verify` on the peer's machine says what is damaged there"),
             error @ Refused { .. } => {
-                plain(code::REFUSED, &error).hint("a token lets in: forge remote add NAME ADDRESS --token-file FILE")
+                let failure = plain(code::REFUSED, &error);
+                match failure.headline.contains("`file://") {
+                    true => failure.hint("whose directory is that? `ls -ld` says who may write there"),
+                    false => failure.hint("a token lets in: forge remote add NAME ADDRESS --token-file FILE"),
+                }
             }
             error @ Protocol { .. } => plain(code::UNREACHABLE, &error)
                 .hint("is it a peer of forge, and not much older or newer than this one?"),
@@ -415,6 +419,11 @@ impl From<builder::Error> for Failure {
             Store(error) => error.into(),
             Peer(error) => error.into(),
             // Inside a build, a command that is not there is a failed build.
+            Executor(error @ (executor::Error::CommandNotFound { .. } | executor::Error::CannotExecute { .. })) => {
+                plain(code::BUILD_FAILED, &error).hint(
+                    "a step has what its layers hold: without `essential` a Debian layer has no shell, which packages with scripts want",
+                )
+            }
             Executor(error) => Self { own_code_in_run: false, ..Self::from(error) },
             Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),
             Step { step, ending, log, kept } => {

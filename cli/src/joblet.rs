@@ -17,8 +17,31 @@ pub fn is_description(path: &Path) -> bool {
 }
 
 /// Everything that is wrong with a file, or doubtful.
-pub fn findings(path: &Path) -> Result<Vec<Finding>> {
-    Ok(read(path)?.map_or_else(|findings| findings, |(_, findings)| findings))
+pub fn findings(path: &Path, context: &Context) -> Result<Vec<Finding>> {
+    Ok(match read(path)? {
+        Err(findings) => findings,
+        Ok((_, mut findings)) => {
+            if let Ok((description, _)) = described(path)?.1 {
+                findings.extend(here_already(&description, context)?);
+            }
+            findings
+        }
+    })
+}
+
+/// A warning where a runtime of that name and version is in the store. A store that is not there yet is not made for that.
+fn here_already(description: &Description, context: &Context) -> Result<Option<Finding>> {
+    if !context.store_path()?.value.is_dir() {
+        return Ok(None);
+    }
+    let name = format!("{}@{}", description.name, description.version);
+    Ok(context.store()?.find(&name).ok().map(|id| Finding {
+        severity: Severity::Warning,
+        message: format!("`{name}` is in the store already: {id}"),
+        place: None,
+        trace: Vec::new(),
+        hint: Some("another version number keeps both".to_owned()),
+    }))
 }
 
 /// The expression that a file stands for; what could not be turned is said on stderr.

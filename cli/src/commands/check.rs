@@ -30,7 +30,7 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
         }
         let path = plan::expression_file(file)?;
         if crate::joblet::is_description(&path) {
-            findings.extend(crate::joblet::findings(&path)?);
+            findings.extend(crate::joblet::findings(&path, context)?);
             continue;
         }
         let project = plan::project_of(&path);
