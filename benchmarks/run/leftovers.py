@@ -17,9 +17,10 @@ parser.add_argument("--seed", type=int, default=1)
 arguments = parser.parse_args()
 
 mark = f"leftover{os.getpid()}"
-environment = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "FORGE_STORE": arguments.store, "TMPDIR": tempfile.gettempdir()}
+environment = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "FORGE_STORE": arguments.store, "TMPDIR": tempfile.gettempdir(), "LEFTOVER": mark}
 chance = random.Random(arguments.seed)
-# The program's own name is in its command line: that is how it is found from outside.
+# It is in the program's command line, and in the environment of forge's own processes, of which some hide their command line: that
+# is how they are found from outside.
 script = f": {mark}; sleep 0.0$$ 2>/dev/null; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done"
 way = [arguments.forge, "-q", "run", arguments.formation, "--memory", "64M", "--pids", "16", "--", "sh", "-c", script]
 
@@ -53,12 +54,13 @@ def cgroups():
 
 def processes():
     found = []
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
+    for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
         try:
             if mark.encode() in open(path, "rb").read():
-                found.append(path)
+                found.append(os.path.dirname(path))
         except OSError:
             pass
+    found = [path for path in set(found) if path != f"/proc/{os.getpid()}"]
     return found
 
 
