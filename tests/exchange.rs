@@ -183,6 +183,18 @@ fn another_runtime_runs_the_same_formation() {
     let Some(world) = boxed(World::new()) else { return };
     let missing = world.forge(["run", "--runtime", "no-such-runtime", "box", "--", "true"]);
     assert!(missing.code == Some(125) && missing.stderr.contains("hint:"), "{}", missing.stderr);
+    if cfg!(feature = "libcontainer") && rustix_is_root() {
+        let words =
+            ["run", "--runtime", "libcontainer", "--memory", "64M", "box", "--", "sh", "-c", "id -u; hostname; exit 3"];
+        let theirs = world.forge(words);
+        let name = world.forge(["run", "box", "--", "hostname"]).stdout;
+        assert_eq!((theirs.code, theirs.stdout), (Some(3), format!("0\n{name}")), "{}", theirs.stderr);
+        let timed = world.forge(["run", "--runtime", "libcontainer", "--timeout", "1s", "box", "--", "sleep", "50"]);
+        assert_eq!(timed.code, Some(124), "{}", timed.stderr);
+    } else if !cfg!(feature = "libcontainer") {
+        let without = world.forge(["run", "--runtime", "libcontainer", "box", "--", "true"]);
+        assert!(without.code == Some(125) && without.stderr.contains("--features"), "{}", without.stderr);
+    }
     if !crate::world::have("crun") {
         return;
     }

@@ -351,3 +351,32 @@ fn a_bundle_is_a_container_for_the_operations_of_the_specification() {
     assert_eq!(fs::read_dir(state).expect("a directory").count(), 0, "nothing stays");
     assert_eq!(operate(&["features"]).json()["linux"]["seccomp"]["enabled"], true);
 }
+
+/// The kB of a process that are in memory.
+fn resident(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next()?.parse().ok())
+}
+
+#[test]
+fn beside_a_program_that_waits_forge_takes_little_memory() {
+    let (world, id) = small();
+    let mut command = world.command(["run", id, "--", "cat"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("forge starts");
+    let launcher = child.id();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut least = u64::MAX;
+    // The launcher and process 1 give back what they do not need once nothing has happened for a while.
+    while least > 5000 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+        let below = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap_or_default();
+        let both = below.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([launcher]);
+        let sizes: Vec<u64> = both.filter_map(resident).collect();
+        if sizes.len() == 2 {
+            least = least.min(sizes.iter().sum());
+        }
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().expect("forge ends").success());
+    assert!(least <= 5000, "{least} kB");
+}

@@ -105,6 +105,16 @@ def main():
         row("two trivial Nix steps, forge", ours)
         if theirs:
             row("two trivial Nix steps, nix-build", theirs)
+        # What a step adds to a command that makes steps anyway: of 51 in a command, one at a time, less the two of a command with two.
+        ours, theirs = [], []
+        for run in range(max(arguments.runs // 2, 1)):
+            for build_with, times in ((build, ours), *([(nix, theirs)] if arguments.nix else [])):
+                few, many = (build_with("chain.nix", "-j", "1", "--arg", "count", str(count), "--argstr", "salt", f"e{run}-{count}")
+                             for count in (1, 50))
+                times.append(tuple((after - before) / 49 for before, after in zip(few, many)))
+        row("a sandboxed Nix step more, forge", ours)
+        if theirs:
+            row("a sandboxed Nix step more, nix-build", theirs)
         row("one trivial forge.run", [build("runtime.expr", "--argstr", "salt", f"b{run}") for run in range(arguments.runs)])
 
         # A graph of which everything is known but the top, which changes each time.

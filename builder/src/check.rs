@@ -163,6 +163,7 @@ impl Again<'_> {
             plan: self.plan,
             journal: Journal::new(self.builder.store, &self.plan.goal.name),
             pending: Mutex::default(),
+            sources: Mutex::default(),
         };
         std::thread::scope(|scope| {
             for _ in 0..self.builder.jobs.clamp(1, steps.len().max(1)) {

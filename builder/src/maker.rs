@@ -31,6 +31,8 @@ pub(crate) struct Maker<'a> {
     pub journal: Journal,
     /// What is done and not yet written down.
     pub pending: Mutex<Pending>,
+    /// The sources that were taken in, each once.
+    pub sources: Mutex<BTreeMap<StorePath, Node>>,
 }
 
 /// Steps that are done and not yet written down: many are, at the price of one.
@@ -310,6 +312,16 @@ impl Maker<'_> {
 
     /// What a source of the plan is.
     pub fn source(&self, path: &StorePath) -> Result<Node> {
+        let known = self.sources.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if let Some(node) = known {
+            return Ok(node);
+        }
+        let node = self.take_in(path)?;
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), node.clone());
+        Ok(node)
+    }
+
+    fn take_in(&self, path: &StorePath) -> Result<Node> {
         match self.plan.sources.get(path) {
             Some(Source::Path { path, selected }) => Ok(self.builder.store.ingest_source(path, selected.as_ref())?),
             Some(Source::Fetched(fetched)) => crate::fetch::tree::obtain(&self.builder, fetched),

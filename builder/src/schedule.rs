@@ -138,7 +138,7 @@ impl<'a> Schedule<'a> {
         let builder = Builder { interrupt: Arc::default(), ..builder.clone() };
         let memory = Memory::new(builder.store, waiting.len())?;
         let journal = Journal::new(builder.store, &plan.goal.name);
-        let maker = Maker { builder, plan, journal, pending: Mutex::default() };
+        let maker = Maker { builder, plan, journal, pending: Mutex::default(), sources: Mutex::default() };
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
         Ok(Self { maker, interrupt, plan, known, waiting, users, memory, state, changed })
     }

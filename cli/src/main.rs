@@ -43,6 +43,12 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let words: Vec<_> = std::env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == executor::backend::libcontainer::WORD) {
+        return executor::backend::libcontainer::main(&words[2..]).map(ExitCode::from).unwrap_or_else(|why| {
+            eprintln!("libcontainer: {why}");
+            ExitCode::FAILURE
+        });
+    }
     let parsed = match args::quick::parse(&words) {
         Some(arguments) => Ok(arguments),
         None => args::Arguments::try_parse_from(commands::runtime::arguments(words.into_iter())),

@@ -2,6 +2,7 @@
 
 use crate::{Outcome, Result, Sandbox};
 
+pub mod libcontainer;
 pub mod native;
 pub mod other;
 pub mod runner;

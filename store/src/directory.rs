@@ -22,6 +22,7 @@
 //! place only after the file system has been told to write them out: once for thousands of objects, not once for each.
 //! The whole directory is mode 0700. More in `docs/formats/store.md`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -106,7 +107,16 @@ pub struct Store {
     packs: packs::Packs,
     /// What is to become a pack.
     pending: packs::Pending,
+    /// Claims about store paths that are not written down yet: where, what, and a note.
+    store_paths: Mutex<BTreeMap<String, (DeltaId, String)>>,
     cleaned: AtomicBool,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What was not written down is looked for, or made, again.
+        let _ = self.put_claims(&[]);
+    }
 }
 
 /// What one output of a derivation or step turned out to be.
@@ -231,6 +241,7 @@ impl Store {
             trees: objects::Recent::default(),
             packs: packs::Packs::default(),
             pending: packs::Pending::default(),
+            store_paths: Mutex::default(),
             cleaned: AtomicBool::new(false),
         })
     }

@@ -188,7 +188,9 @@ pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, con
     // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
     let _lease = elsewhere::close(store, formation.root)?;
     let outcome = match (runtime, &place) {
-        (Some(program), Some(place)) => Other { program, directory: place.path().to_owned() }.run(&sandbox)?,
+        (Some((program, words)), Some(place)) => {
+            Other { program, words, directory: place.path().to_owned() }.run(&sandbox)?
+        }
         _ if whereabouts.contained => elsewhere::run_contained(&mut sandbox, &context.backend)?,
         _ => context.backend.run(&sandbox)?,
     };

@@ -5,6 +5,7 @@
 //! be told (published ports, a bound on output) is refused.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -17,8 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::Backend;
 use super::native::{Cgroups, Counts, check_required, image::MountedRoot, judge, setup, sys, terminal};
+use super::{Backend, libcontainer};
 use crate::{Bind, Ending, Error, Network, Outcome, Result, Sandbox, Streams, Writable, oci};
 
 /// How long a program may take to end after it was asked to.
@@ -31,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Other {
     /// The runtime's program.
     pub program: PathBuf,
+    /// Words before those that every runtime takes.
+    pub words: Vec<OsString>,
     /// An empty directory for this run: bundle, state and root.
     pub directory: PathBuf,
 }
@@ -54,6 +57,9 @@ impl Backend for Other {
                 return Err(Error::Required { what: "pids".to_owned(), why });
             }
             missing.push("pids: no limit, as no cgroup can hold it and another runtime runs it".to_owned());
+        }
+        if self.is_libcontainer() {
+            missing.push("seccomp: none, which this build of libcontainer cannot".to_owned());
         }
         let size = sandbox.bounds.memory_files.or(sandbox.limits.memory);
         let mounted = MountedRoot::new(&sandbox.root, &self.directory, size)?;
@@ -98,9 +104,13 @@ impl Backend for Other {
 }
 
 impl Other {
+    fn is_libcontainer(&self) -> bool {
+        self.words.iter().any(|word| word == libcontainer::WORD)
+    }
+
     fn command(&self, bundle: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--root").arg(bundle.join("state"));
+        command.args(&self.words).arg("--root").arg(bundle.join("state"));
         // The limits are held already. Of others it is known under no such word.
         if self.program.file_name().is_some_and(|name| name.to_string_lossy().contains("crun")) {
             command.arg("--cgroup-manager=disabled");
@@ -130,7 +140,8 @@ impl Other {
         let met = [("time", timed_out), ("memory", memory_kills > 0), ("pids", refused_processes > 0)];
         let mut isolation: BTreeMap<&'static str, String> =
             cgroups.given().map(|(what, how)| (what, how.to_owned())).collect();
-        isolation.insert("runtime", self.program.display().to_string());
+        let runtime = if self.is_libcontainer() { Path::new(libcontainer::NAME) } else { &self.program };
+        isolation.insert("runtime", runtime.display().to_string());
         isolation.insert("network", if sandbox.network == Network::Host { "host" } else { "own" }.to_owned());
         Outcome {
             ending,
@@ -185,16 +196,36 @@ fn redirect(command: &mut Command, streams: &Streams) -> Result<()> {
 }
 
 /// Signals that come to this process while the other runtime runs, which hands them on.
-struct Signals {
+pub(super) struct Signals {
     pipe: std::os::fd::OwnedFd,
     _watch: Option<sys::SignalWatch>,
 }
 
 impl Signals {
-    fn begin() -> io::Result<Self> {
+    pub(super) fn begin() -> io::Result<Self> {
         use rustix::pipe::{PipeFlags, pipe_with};
         let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok(Self { pipe, _watch: sys::SignalWatch::new(writer) })
+    }
+
+    /// Hands them to a process until it has ended.
+    #[cfg(feature = "libcontainer")]
+    pub(super) fn pass_on_until(&self, ended: &impl AsFd, pid: Pid) -> io::Result<()> {
+        loop {
+            let fds = [ended.as_fd(), self.pipe.as_fd()];
+            let mut waited = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            match rustix::event::poll(&mut waited, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !waited[0].revents().is_empty() {
+                return Ok(());
+            }
+            let mut bytes = [0; 2];
+            while let Ok(2) = rustix::io::read(&self.pipe, &mut bytes) {
+                let _ = sys::kill(pid.as_raw_nonzero().get(), i32::from(bytes[0]));
+            }
+        }
     }
 }
 

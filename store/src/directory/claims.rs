@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::sync::PoisonError;
 
 use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 
@@ -28,6 +29,9 @@ const CONTEXT: &str = "forge 2026-11-21 claim v1";
 
 /// Up to so many claims are open at a time, and their directories written out one by one; of more, the disk writes out all that it has.
 const FEW: usize = 4;
+
+/// So many claims about store paths are kept in memory before they are written down, at most.
+const MOST_LATER: usize = 512;
 
 impl Claimed<'_> {
     fn relative(&self) -> String {
@@ -72,16 +76,30 @@ impl Store {
                 new.push((relative, result, about));
             }
         }
+        // Of store paths first: what a step came out as counts for nothing without them.
+        let later = self.store_paths.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let paths =
+            later.iter().map(|(relative, (delta, note))| (relative.clone(), format!("delta {delta}"), note.clone()));
+        new.splice(0..0, paths);
         if new.is_empty() {
             return Ok(());
         }
+        self.write_durably(&new)?;
+        // Not before they are written: another thread may ask for one.
+        let mut left = self.store_paths.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|relative, known| later.get(relative) != Some(known));
+        Ok(())
+    }
+
+    /// Writes claims and what they name: the disk has them all afterwards.
+    fn write_durably(&self, new: &[(String, String, String)]) -> Result<()> {
         if new.len() > FEW {
             self.sync()?;
             new.iter().try_for_each(|(relative, result, about)| self.write_synced(relative, result, about))?;
             return rustix::fs::syncfs(&self.directory).map_err(failed("sync", self.path()));
         }
         let mut staged = Vec::new();
-        for (relative, result, about) in &new {
+        for (relative, result, about) in new {
             let mut temporary = self.temporary()?;
             temporary.write(format!("{result}\n{about}\n").as_bytes())?;
             staged.push((temporary, relative));
@@ -152,14 +170,28 @@ impl Store {
     /// The same, by the 32 digits of the path alone: that is what binary caches are asked by.
     pub(crate) fn claim_of_digits(&self, digits: &str) -> Result<Option<(DeltaId, String)>> {
         let relative = digits_path(digits);
+        let later = self.store_paths.lock().unwrap_or_else(PoisonError::into_inner).get(&relative).cloned();
+        if let Some(known) = later {
+            return Ok(Some(known));
+        }
         let Some(text) = self.read_if_there(&relative)? else { return Ok(None) };
         let note = String::from_utf8_lossy(&text).lines().nth(1).unwrap_or_default().to_owned();
         let Some(result) = self.read_result(&relative)? else { return Ok(None) };
         Ok(result.strip_prefix("delta ").and_then(|id| id.parse().ok()).map(|delta| (delta, note)))
     }
 
+    /// Known to this process at once; written down with the next claim of an output or step, which waits for the disk anyway.
     pub(crate) fn put_claim_of_path(&self, path: &StorePath, delta: DeltaId, note: &str) -> Result<()> {
-        self.write_result(&store_path(path), &format!("delta {delta}"), note)
+        let relative = store_path(path);
+        if self.says(&relative, &format!("delta {delta}"), note)? {
+            return Ok(());
+        }
+        let many = {
+            let mut later = self.store_paths.lock().unwrap_or_else(PoisonError::into_inner);
+            later.insert(relative, (delta, note.to_owned()));
+            later.len() > MOST_LATER
+        };
+        if many { self.put_claims(&[]) } else { Ok(()) }
     }
 
     fn read_claim(&self, relative: &str) -> Result<Option<Claim>> {

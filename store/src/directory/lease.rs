@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// The same for whoever is done with the store: what was noted until now stays the lease, if it is little.
-    pub fn close_and_hold(self, trees: &[TreeId]) -> Result<Lease> {
+    pub fn close_and_hold(mut self, trees: &[TreeId]) -> Result<Lease> {
         const LITTLE: usize = 64;
         let is_enough = match &*self.notes.0.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Open { noted, .. } => {
@@ -128,7 +128,7 @@ impl Store {
             State::None | State::Staying => false,
         };
         match is_enough {
-            true => Ok(Lease { locked: None, _notes: Some(self.notes) }),
+            true => Ok(Lease { locked: None, _notes: Some(std::mem::take(&mut self.notes)) }),
             false => self.hold(trees),
         }
     }
