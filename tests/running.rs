@@ -366,8 +366,10 @@ fn beside_a_program_that_waits_forge_takes_little_memory() {
     let launcher = child.id();
     let until = Instant::now() + Duration::from_secs(60);
     let mut least = u64::MAX;
+    // Of the code of an unoptimised forge, more is needed to wait.
+    let most = if cfg!(debug_assertions) { 15_000 } else { 5_000 };
     // The launcher and process 1 give back what they do not need once nothing has happened for a while.
-    while least > 5000 && Instant::now() < until {
+    while least > most && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(20));
         let below = fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children")).unwrap_or_default();
         let both = below.split_whitespace().filter_map(|pid| pid.parse().ok()).chain([launcher]);
@@ -378,5 +380,5 @@ fn beside_a_program_that_waits_forge_takes_little_memory() {
     }
     drop(child.stdin.take());
     assert!(child.wait().expect("forge ends").success());
-    assert!(least <= 5000, "{least} kB");
+    assert!(least <= most, "{least} kB");
 }
