@@ -42,6 +42,12 @@ impl Place {
         let mut start = 0;
         let mut line = 1;
         let before = &self.text.bytes[..self.start.min(self.text.bytes.len())];
+        // Nearly always, and many bytes at a time: a file may have thousands of findings.
+        if !before.contains(&b'\r') {
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let ends = before.iter().filter(|byte| **byte == b'\n').count();
+            return (ends + 1, before.len() - start + 1);
+        }
         for (offset, byte) in before.iter().enumerate() {
             // A carriage return ends a line, too, unless a line feed follows.
             if *byte == b'\n' || *byte == b'\r' && self.text.bytes.get(offset + 1) != Some(&b'\n') {

@@ -88,8 +88,8 @@ pub(super) struct Packs(Mutex<Known>);
 #[derive(Debug, Default, Clone)]
 struct Known {
     packs: Arc<Vec<Arc<Pack>>>,
-    /// When the directory was last changed, as far as that is known for good.
-    changed: Option<(i64, u64)>,
+    /// When the directory was last changed, as far as that is known for good. The system gives nanoseconds in types that differ.
+    changed: Option<(i64, u32)>,
 }
 
 pub(super) fn pack_path(name: &str) -> String {
@@ -119,7 +119,7 @@ impl Store {
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(failed("look at", self.full("packs"))(errno)),
             };
-            if known.changed == Some((stat.st_mtime, stat.st_mtime_nsec)) {
+            if known.changed == Some((stat.st_mtime, stat.st_mtime_nsec as u32)) {
                 return Ok(None);
             }
             self.list_packs()?;
@@ -183,7 +183,7 @@ impl Store {
             let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + time);
             age.is_ok_and(|age| age > SETTLED)
         });
-        let stamp = settled.map(|stat| (stat.st_mtime, stat.st_mtime_nsec));
+        let stamp = settled.map(|stat| (stat.st_mtime, stat.st_mtime_nsec as u32));
         let packs = if changed { Arc::new(packs) } else { Arc::clone(&known.packs) };
         *known = Known { packs, changed: stamp };
         Ok(())
