@@ -249,7 +249,8 @@ fn serve(shared: &Arc<Shared>, listeners: &[TcpListener], names: &UdpSocket, end
             answer(shared, names);
         }
         for (listener, is_ready) in listeners.iter().zip(&ready[2..]) {
-            if let (true, Ok((inside, _))) = (is_ready, listener.accept()) {
+            // Not asked before: who came since the poll would be taken and dropped.
+            if *is_ready && let Ok((inside, _)) = listener.accept() {
                 shared.state().count += 1;
                 let passing = Arc::clone(shared);
                 std::thread::spawn(move || {
