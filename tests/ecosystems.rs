@@ -41,6 +41,16 @@ fn runtimes_are_found_by_name_version_and_constraint() {
     assert!(list.stdout.starts_with("RUNTIME"), "{}", list.stdout);
     assert!(list.stdout.contains("Version 1.10.3") && list.stdout.ends_with("Total runtimes: 3\n"), "{}", list.stdout);
 
+    // A version that is not here: those that are.
+    let other = world.forge(["run", "app@3"]);
+    let here = "no version of `app` is `3`\nhint: here are: 1.2.0, 1.10.3, 2.0.0\n";
+    assert!(other.code == Some(125) && other.stderr.contains(here), "{}", other.stderr);
+    // Names as they were written once.
+    world.forge(["tag", "app@1.2.0", "java:17"]).ok();
+    assert_eq!((found("java:17"), found("java@17")), (ids[0].clone(), ids[0].clone()));
+    world.forge(["rm", "java:17"]).ok();
+    assert_eq!(world.forge(["info", "java:17"]).code, Some(10));
+
     // The name goes on to the version before; the whole name goes with its versions.
     world.forge(["rm", "app@2.0.0"]).ok();
     assert_eq!(found("app"), ids[1]);
@@ -59,6 +69,11 @@ fn a_runtime_that_is_not_there_names_the_command_that_makes_it() {
         assert_eq!(ran.code, Some(125));
         let wanted = format!("hint: `forge build {name}` makes it");
         assert!(ran.stderr.contains(&format!("not found: {given}")) && ran.stderr.contains(&wanted), "{}", ran.stderr);
+    }
+    for words in [["run", "python-3.11@3"], ["build", "python-3.11@3"]] {
+        let ran = world.forge(words);
+        let hint = "hint: `forge build python-3.11` makes version 1.0.0";
+        assert!(ran.code != Some(0) && ran.stderr.contains(hint), "{}", ran.stderr);
     }
     // Every name is one of the library's, and the library has no other.
     let names = world.forge(["eval", "--json", "-E", "{ forge }: builtins.attrNames forge.runtimes"]);

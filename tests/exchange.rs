@@ -1,8 +1,9 @@
 //! Files go into a run and come back; an artifact runs where it lies; what has not passed everywhere is refused.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::world::World;
 
@@ -26,6 +27,45 @@ fn boxed(world: World) -> Option<World> {
 
 fn worlds() -> Vec<World> {
     [Some(World::new()), World::of_ordinary_user()].into_iter().flatten().filter_map(boxed).collect()
+}
+
+#[test]
+fn volumes_outlive_runs_and_have_names() {
+    for world in worlds() {
+        let run = |words: &[&str], script: &str| {
+            world.forge([&["run"], words, &["box", "--", "sh", "-c", script]].concat())
+        };
+        let made = run(&["-v", "data:/srv"], "echo one > /srv/x");
+        assert!(made.ok().stderr.contains("volume data made"), "{}", made.stderr);
+        assert_eq!(run(&["--volume=data"], "cat /volumes/data/x").ok().stdout, "one\n");
+        let read_only = run(&["-v", "data:/srv:ro"], "cat /srv/x; echo two > /srv/x");
+        assert!(read_only.code != Some(0) && read_only.stdout == "one\n", "{read_only:?}");
+        let path = world.forge(["volume", "create", "other"]).ok().stdout.trim().to_owned();
+        assert!(Path::new(&path).is_dir() && path.starts_with(world.path("home").to_str().unwrap()), "{path}");
+        assert_eq!(world.forge(["volume", "create", "other"]).code, Some(1));
+        let list = world.forge(["volume", "list"]).ok().stdout.clone();
+        assert!(list.contains("\ndata ") && list.contains("\nother ") && list.contains(&path), "{list}");
+        // One that a run shows stays.
+        let mut run = world.command(["run", "-v", "data:/srv", "box", "--", "sh", "-c", "echo begun; cat"]);
+        let mut run = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("forge starts");
+        let mut begun = [0; 6];
+        run.stdout.as_mut().unwrap().read_exact(&mut begun).expect("the program begins");
+        let held = world.forge(["volume", "remove", "data"]);
+        assert!(held.code == Some(15) && held.stderr.contains("is in use"), "{held:?}");
+        drop(run.stdin.take());
+        assert!(run.wait().expect("it ends").success());
+        world.forge(["volume", "rm", "data", "other"]).ok();
+        assert!(!Path::new(&path).exists());
+        let gone = world.forge(["volume", "remove", "data"]);
+        assert!(gone.code == Some(10) && gone.stderr.contains("`forge volume list`"), "{gone:?}");
+        assert_eq!(world.forge(["volume", "list", "--json"]).json()["volumes"], serde_json::json!([]));
+        assert_eq!(world.forge(["volume", "create", "../x"]).code, Some(2));
+    }
+    // An empty one is given to the user that the run has, or that could write nothing.
+    let Some(world) = crate::world::is_root().then(World::new).and_then(boxed) else { return };
+    let script = "echo mine > /srv/x; ls -n /srv/x";
+    let mine = world.forge(["run", "-u", "55:66", "-v", "mine:/srv", "box", "--", "sh", "-c", script]);
+    assert!(mine.ok().stdout.contains(" 55 ") && mine.stdout.contains(" 66 "), "{mine:?}");
 }
 
 #[test]

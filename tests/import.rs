@@ -137,7 +137,7 @@ fn a_runtime_that_joblet_installed_is_imported_with_what_it_says_of_itself() {
         assert_eq!([&imported["name"], &imported["version"]], ["tool", "1.2.0"]);
         let info = world.forge(["info", "tool", "--json"]).json();
         assert_eq!((&info["description"], &info["files"]), (&"A tool".into(), &1.into()), "{info}");
-        assert!(info.to_string().contains("PYTHONUNBUFFERED"), "{info}");
+        assert!(info.to_string().contains("PYTHONUNBUFFERED") && info["type"] == "python", "{info}");
         let shown = world.forge(["export", "tool", "--format", "tar", "-o", "-"]).ok().stdout.clone();
         assert!(shown.contains("usr/bin/tool") && !shown.contains("isolated"));
         let same =

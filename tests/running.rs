@@ -94,6 +94,9 @@ fn joblets_letters_mean_what_they_mean_there() {
         assert_eq!(ran.code, Some(125), "{arguments:?}");
         assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
     }
+    let ran = world.forge(["run", id, "--network=bridge", "--", "true"]);
+    assert!(ran.code == Some(125) && ran.stderr.contains("-p HOST:CONTAINER"), "{}", ran.stderr);
+    world.forge(["run", id, "--network=isolated", "--", "true"]).ok();
     let ran = world.forge(["run", id, "echo", "hi"]);
     assert_eq!(ran.code, Some(125), "{}", ran.stderr);
     assert!(ran.stderr.contains("then comes the command: -- echo"), "{}", ran.stderr);
@@ -134,7 +137,10 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
         (&["--name", "x"], "--hostname"),
         (&["--network", "host", "-p", "80:81"], "--network none"),
         (&["--swap", "1G"], "--memory"),
-        (&["-v", "named:/data"], "--tmpfs"),
+        (&["-v", "/no-target"], "/volumes/NAME"),
+        (&["--schedule=1hour"], "systemd-run --user --on-active"),
+        (&["--gpu=900"], "--gpu 900: this machine shows"),
+        (&["--gpu-memory=8GB"], "--gpu COUNT"),
         (&["--cap-add", "MOON"], "MOON"),
         (&["--ulimit", "moon=1"], "nofile"),
         (&["--cpuset-cpus", "4095"], "this machine has none"),

@@ -1,6 +1,6 @@
 //! How a formation wants to be run, and what a run may replace of it.
 
-use crate::world::{World, small};
+use crate::world::{World, is_root, small};
 
 /// A formation over the same Debian root as the small one, with these settings.
 fn formation(name: &str, settings: &str) -> (&'static World, String) {
@@ -32,16 +32,32 @@ fn an_entrypoint_comes_first_and_both_can_be_replaced() {
 #[test]
 fn a_user_is_looked_up_in_the_formation_itself() {
     let (world, _) = formation("user", r#"user = "www-data"; command = [ "id" ];"#);
-    let id = |arguments: &[&str]| {
-        let ran = world.forge([&["run", "user"], arguments].concat());
-        ran.ok().stdout.split(" groups=").next().unwrap().trim().to_owned()
-    };
+    let run = |arguments: &[&str]| world.forge([&["run", "user"], arguments].concat()).ok().stdout.clone();
+    let id = |arguments: &[&str]| run(arguments).split(" groups=").next().unwrap().trim().to_owned();
     assert_eq!(id(&[]), "uid=33(www-data) gid=33(www-data)");
     assert_eq!(id(&["--user", "games"]), "uid=5(games) gid=60(games)");
     assert_eq!(id(&["--user", "5"]), "uid=5(games) gid=60(games)");
     assert_eq!(id(&["--user", "5:adm"]), "uid=5(games) gid=4(adm)");
     assert_eq!(id(&["--user", "games:7"]), "uid=5(games) gid=7(lp)");
     assert_eq!(id(&["--user", "1234"]), "uid=1234 gid=0(root)");
+    // At home where /etc/passwd says, unless somebody says something else.
+    let home = |arguments: &[&str]| run(&[arguments, &["--", "sh", "-c", "echo $HOME"]].concat());
+    assert_eq!(home(&[]), "/var/www\n");
+    assert_eq!(home(&["--user", "games"]), "/usr/games\n");
+    assert_eq!(home(&["--user", "1234"]), "/\n");
+    assert_eq!(home(&["--user", "root"]), "/root\n");
+    assert_eq!(home(&["--user", "games", "-e", "HOME=/tmp"]), "/tmp\n");
+    let (_, small) = small();
+    let root = world.forge(["run", small, "--user", "games", "--", "sh", "-c", "echo $HOME"]);
+    assert_eq!(root.ok().stdout, "/usr/games\n");
+    // The kernel knows a user's own group among the further ones, as under podman (CVE-2022-2989).
+    if is_root() {
+        let groups = |arguments: &[&str]| run(&[arguments, &["--", "grep", "^Groups:", "/proc/self/status"]].concat());
+        let numbers = |text: String| text.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(numbers(groups(&[])), ["33"]);
+        assert_eq!(numbers(groups(&["--user", "1234:99"])), ["99"]);
+        assert_eq!(numbers(groups(&["--user", "root"])), ["0"]);
+    }
     let unknown = world.forge(["run", "user", "--user", "nobody-here"]);
     assert_eq!(unknown.code, Some(125));
     assert!(unknown.stderr.contains("the formation has no user `nobody-here`"), "{}", unknown.stderr);

@@ -23,6 +23,7 @@ pub mod building;
 mod keeping;
 pub mod parity;
 pub mod runner;
+pub mod volume;
 
 pub use building::BuildOptions;
 pub use keeping::{GcArguments, PinArguments, VerifyArguments};
@@ -155,6 +156,8 @@ pub enum Command {
     Remote(RemoteArguments),
     /// Makes and lists keys that sign claims, and those that are trusted
     Key(KeyArguments),
+    /// Directories that outlive runs, by name: makes, lists and removes them
+    Volume(volume::VolumeArguments),
     /// Frees what no name, no pin and no running command needs
     Gc(GcArguments),
     /// Keeps a formation from `forge gc`, whatever its names stand for; lists what is kept so

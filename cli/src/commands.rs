@@ -45,6 +45,7 @@ mod sign;
 mod tag;
 mod test;
 mod verify;
+mod volume;
 mod why;
 
 /// Runs a command and turns what came of it into words and an exit code.
@@ -104,6 +105,7 @@ fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {
         Command::Serve(arguments) => serve::run(&arguments, context),
         Command::Remote(arguments) => remote::run(&arguments, context),
         Command::Key(arguments) => key::run(&arguments, context),
+        Command::Volume(arguments) => volume::run(&arguments, context),
         Command::Gc(arguments) => gc::run(&arguments, context),
         Command::Pin(arguments) => pin::run(&arguments, context),
         Command::Sign(arguments) => sign::run(&arguments, context),

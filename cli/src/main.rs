@@ -24,6 +24,7 @@ mod secrets;
 mod settings;
 mod transfer;
 mod units;
+mod volumes;
 mod workshop;
 
 use clap::Parser;

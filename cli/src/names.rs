@@ -13,11 +13,19 @@ pub fn check_name(name: &str) -> Result<()> {
     Err(failure.hint("letters, digits, `.`, `_`, `+` and `-`, starting with a letter or digit, and not like a digest; `NAME@VERSION` too"))
 }
 
+/// A name for a formation, as a store has it: `NAME`, `NAME@VERSION`, or, as people wrote that once, `NAME:VERSION`.
+pub fn root_name(given: &str) -> Result<String> {
+    let name = given.replacen(':', "@", 1);
+    check_name(&name).map(|()| name)
+}
+
 /// The derivations of a formation's steps, if that is what was meant.
 pub fn steps_of(store: &Store, given: &str) -> Result<Option<Vec<String>>> {
     match store.find(given) {
         Ok(id) => Ok(Some(store.record(id)?.steps.into_iter().map(|step| step.derivation).collect())),
-        Err(store::Error::NotFound { .. } | store::Error::Malformed { .. }) => Ok(None),
+        Err(store::Error::NotFound { .. } | store::Error::NoVersion { .. } | store::Error::Malformed { .. }) => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

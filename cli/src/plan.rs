@@ -157,6 +157,11 @@ fn own_runtime(given: &Path, context: &Context) -> Result<Option<PathBuf>> {
     let Some(name) = given.to_str().filter(|_| !given.exists()).and_then(crate::runtimes::named) else {
         return Ok(None);
     };
+    let shown = given.display();
+    if !crate::runtimes::has_version(&shown.to_string()) {
+        let failure = Failure::new(code::NOT_FOUND, format!("forge has no such version of `{name}`: `{shown}`"));
+        return Err(failure.hint(format!("`forge build {name}` makes version {}", crate::runtimes::VERSION)));
+    }
     let directory = context.state_path()?.join("runtimes").join(name);
     let file = directory.join(DEFAULT_FILES[0]);
     let text = crate::runtimes::expression(name);

@@ -21,8 +21,8 @@ const NAME: &str = "forge-runner";
 /// Directories that engines, or forge inside, mount onto: the root of the container is read-only.
 const DIRECTORIES: [&str; 8] = ["dev", "etc", "formation", "forge", "proc", "run", "sys", "tmp"];
 
-/// Makes the formation of a program: this one, or another architecture's.
-pub fn formation(store: &Store, binary: Option<&Path>) -> Result<FormationId> {
+/// Makes the formation of a program: this one, or another architecture's. If a platform is named, the program must be for it.
+pub fn formation(store: &Store, binary: Option<&Path>, platform: Option<&str>) -> Result<FormationId> {
     let path = match binary {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()
@@ -36,6 +36,14 @@ pub fn formation(store: &Store, binary: Option<&Path>) -> Result<FormationId> {
         failure
             .hint("--binary FILE names another `forge`; a setting `runner.image` names an image that somebody pushed")
     })?;
+    if let Some(wanted) = platform.filter(|wanted| wanted.trim_start_matches("linux/") != architecture) {
+        let headline = format!("`{}` is a program for linux/{architecture}, not for {wanted}", path.display());
+        return Err(Failure::new(code::USAGE, headline).hint(match wanted.trim_start_matches("linux/") {
+            "arm64" => "--binary FILE: a `forge` built with `cargo build --release --target aarch64-unknown-linux-gnu`",
+            "amd64" => "--binary FILE: a `forge` built with `cargo build --release --target x86_64-unknown-linux-gnu`",
+            _ => "platforms are linux/amd64 and linux/arm64",
+        }));
+    }
     let blob = store.put_blob(&bytes, true)?;
     let program = store::File { blob, size: bytes.len() as u64, metadata: Metadata::root(0o755) };
     let empty = |mode| -> Result<Node> {
@@ -110,7 +118,7 @@ pub fn ensure(store: &Store, engine: &Engine, platform: &str, context: &Context)
     {
         return Ok(image.to_owned());
     }
-    let id = formation(store, None)?;
+    let id = formation(store, None, None)?;
     let image = loaded(store, engine, id, platform, context)?;
     if let Some((path, identity)) = note
         && let Some(directory) = path.parent()

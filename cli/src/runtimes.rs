@@ -6,6 +6,17 @@ use store::directory::Record;
 /// The names of `forge.runtimes` (`expressions/lib/runtimes.nix`).
 pub const NAMES: &[&str] = &["nodejs-20", "openjdk-17", "openjdk-21", "python-3.11", "python-3.11-ml"];
 
+/// The version that they all have.
+pub const VERSION: &str = "1.0.0";
+
+/// Whether our runtimes have the version that is asked for in `NAME@CONSTRAINT`.
+pub fn has_version(given: &str) -> bool {
+    match store::directory::versioned::split(given) {
+        Some((name, constraint)) if NAMES.contains(&name) => store::directory::versioned::keeps(VERSION, constraint),
+        _ => true,
+    }
+}
+
 /// The name of a runtime of ours that somebody may mean: as it is, with a version, or as it was written once (`java:17`).
 pub fn named(given: &str) -> Option<&'static str> {
     let (name, version) = store::directory::versioned::split(given).unwrap_or((given, ""));
@@ -41,6 +52,14 @@ pub fn description(formation: &Formation) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_runtimes_have_the_version_that_is_said() {
+        let library = include_str!("../../expressions/lib/runtimes.nix");
+        assert!(library.contains(&format!("version = \"{VERSION}\";")));
+        assert!(has_version("python-3.11@1") && has_version("java:17") && has_version("python-3.11"));
+        assert!(!has_version("python-3.11@3"));
+    }
 
     #[test]
     fn old_names_stand_for_new_ones() {

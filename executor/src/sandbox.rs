@@ -155,6 +155,17 @@ pub struct Sandbox {
     pub bounds: Bounds,
 }
 
+impl Sandbox {
+    /// The groups that the kernel is told: the user's own is among them, for a program that changes its group (by a set-gid file) would
+    /// else be rid of it, and open what a file's mode denies to that group: CVE-2022-2989 of podman.
+    pub fn every_group(&self) -> Vec<u32> {
+        let mut groups: Vec<u32> = self.groups.iter().copied().chain([self.user.1]).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
 /// Nothing is seen, nothing is run: what a description begins with.
 impl Default for Sandbox {
     fn default() -> Self {

@@ -34,11 +34,14 @@ let
     "linux/arm64"
   ];
 
-  defaultEnvironment = {
-    PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    HOME = "/root";
-    LANG = "C.UTF-8";
-  };
+  # Another user's home is what /etc/passwd says when it is run.
+  defaultEnvironment =
+    user:
+    {
+      PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+      LANG = "C.UTF-8";
+    }
+    // (if user == null then { HOME = "/root"; } else { });
 
   formation =
     specification@{
@@ -101,7 +104,7 @@ let
           ) "a list of numbers and texts, for instance [ 8080 \"53/udp\" ]" ports
         );
         environment =
-          defaultEnvironment
+          defaultEnvironment user
           // mapAttrs (name: value: within environment name (toString value)) (
             setting "environment" (isAttrs environment) "an attribute set, for instance { LANG = \"C\"; }" environment
           );

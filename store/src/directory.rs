@@ -70,6 +70,7 @@ pub use lease::Lease;
 pub use measure::Measured;
 pub use objects::Extent;
 pub use packs::Batch;
+pub use place::remove_all;
 pub use scratch::Scratch;
 pub use verify::{Affected, Damage, Restore};
 

@@ -49,6 +49,16 @@ pub enum Error {
         /// Id, prefix or name as given.
         id: String,
     },
+    /// What is here of a name has other versions.
+    #[error("no version of `{name}` is `{constraint}`")]
+    NoVersion {
+        /// The name.
+        name: String,
+        /// What was asked for.
+        constraint: String,
+        /// The versions that are here, oldest first.
+        versions: Vec<String>,
+    },
     /// A prefix or name fits several formations.
     #[error("`{given}` fits {} formations", .candidates.len())]
     Ambiguous {

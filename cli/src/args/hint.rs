@@ -2,8 +2,14 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// For a command that stands without `--` before it, as other tools have it.
+/// For a network with a name, and for a command that stands without `--` before it, as other tools have it.
 pub fn hint(error: &clap::Error) -> Option<String> {
+    if error.kind() == ErrorKind::InvalidValue
+        && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        && argument.starts_with("--network")
+    {
+        return Some("networks have no names here: -p HOST:CONTAINER reaches a port of a closed one".to_owned());
+    }
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }

@@ -13,7 +13,7 @@ pub struct RunOptions {
     /// Shows a file or directory of the host inside, `SOURCE[:TARGET[:ro]]`
     #[arg(short = 'B', long, value_name = "BIND")]
     pub bind: Vec<String>,
-    /// The same, as Docker writes it: `SOURCE:TARGET[:ro]`
+    /// The same, as Docker writes it: `SOURCE:TARGET[:ro]`. A name without a slash is a volume, a directory of this user that outlives the run, and is made if it is not there; `NAME` alone is at /volumes/NAME
     #[arg(short = 'v', long, value_name = "BIND")]
     pub volume: Vec<String>,
     /// The same in words: `type=bind,source=DIR,target=DIR[,readonly]`, or `type=tmpfs,target=DIR[,tmpfs-size=BYTES]`
@@ -25,6 +25,9 @@ pub struct RunOptions {
     /// A device of the host, `SOURCE[:TARGET]`
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
+    /// Devices of so many graphics processors, or of `all`; their libraries are the formation's own
+    #[arg(long, visible_alias = "gpus", value_name = "COUNT", num_args = 0..=1, require_equals = false, default_missing_value = "all")]
+    pub gpu: Option<String>,
     /// Sets a variable, `NAME=VALUE`; `NAME` alone takes the caller's value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
@@ -159,6 +162,12 @@ pub struct HabitOptions {
     /// Docker: in the background.
     #[arg(short = 'd', long, hide = true)]
     pub detach: bool,
+    /// Joblet: when it begins.
+    #[arg(long, hide = true, value_name = "TIME")]
+    pub schedule: Option<String>,
+    /// Joblet: what a graphics processor must have.
+    #[arg(long, hide = true, value_name = "BYTES")]
+    pub gpu_memory: Option<String>,
     /// Docker: a name of the run.
     #[arg(long, hide = true, value_name = "NAME")]
     pub name: Option<String>,
@@ -171,6 +180,7 @@ pub struct HabitOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NetworkChoice {
     /// A loopback of its own.
+    #[value(alias = "isolated")]
     None,
     /// The host's.
     Host,

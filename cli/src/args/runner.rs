@@ -93,6 +93,9 @@ pub struct RunnerBuildArguments {
     /// A static `forge` for Linux, of the architecture that is wanted [default: this program]
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
+    /// What the image must be for, for instance linux/arm64: a program of another architecture is refused
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// Writes an archive that `docker load` and `podman load` read, and loads nothing
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -110,6 +113,9 @@ pub struct RunnerPushArguments {
     /// A static `forge` for Linux, of the architecture that is wanted [default: this program]
     #[arg(long, value_name = "FILE")]
     pub binary: Option<PathBuf>,
+    /// What the image must be for, for instance linux/arm64: a program of another architecture is refused
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
     /// The engine: runner, runner:docker, runner:podman
     #[arg(long, value_name = "BACKEND", default_value = "runner")]
     pub backend: BackendChoice,

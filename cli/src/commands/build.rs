@@ -15,7 +15,7 @@ use store::{FormationId, Node, Plan, Store};
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
-use crate::names::check_name;
+use crate::names::root_name;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 use crate::pushing::Pusher;
@@ -24,9 +24,7 @@ use crate::{interrupt, secrets};
 
 /// `forge build`
 pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
-    if let Some(tag) = &arguments.tag {
-        check_name(tag)?;
-    }
+    let tag = arguments.tag.as_deref().map(root_name).transpose()?;
     let store = context.store()?;
     let pusher = Pusher::of(&arguments.push, context)?;
     let build = |made: Option<&(dyn Fn(Realisation) + Sync)>| {
@@ -46,7 +44,7 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
         }
         Came::Derivation(plain) => return plain.show(context),
     };
-    if let Some(tag) = &arguments.tag {
+    if let Some(tag) = &tag {
         store.set_root(tag, done.id)?;
     }
     let receipt = match (&pusher, pushed) {

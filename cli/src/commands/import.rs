@@ -11,6 +11,7 @@ use crate::args::ImportArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::importing::{Wishes, dropped_text, keep, open};
+use crate::names::root_name;
 use crate::{registries, units};
 
 /// `forge import joblet FILE`: prints the expression that does what a runtime.yaml says.
@@ -33,6 +34,10 @@ fn described(imported: Imported, description: Description) -> Imported {
     let mut launch = imported.launch;
     launch.environment = description.environment.into_iter().map(bytes).collect();
     launch.labels = description.labels;
+    if !description.language.is_empty() {
+        // What the files themselves do not say.
+        launch.labels.insert("forge.type".to_owned(), description.language);
+    }
     if !description.description.is_empty() {
         launch.labels.insert("org.opencontainers.image.description".to_owned(), description.description);
     }
@@ -49,6 +54,7 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
         }
         None => {}
     }
+    let tag = arguments.tag.as_deref().map(root_name).transpose()?;
     let store = context.store()?;
     let mut wishes = Wishes {
         name: arguments.name.as_deref(),
@@ -122,7 +128,7 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
     let id = keep(&store, imported, path, &wishes)?;
     let formation = store.formation(id)?;
     store.set_root(&formation.name, id)?;
-    if let Some(tag) = &arguments.tag {
+    if let Some(tag) = &tag {
         store.set_root(tag, id)?;
     }
     if !context.global.quiet && reference.is_none() {

@@ -16,10 +16,11 @@ use crate::args::runner::BackendChoice;
 use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
-use crate::{importing, render, transfer};
+use crate::{importing, render, transfer, volumes};
 
 mod elsewhere;
 mod exchange;
+mod gpus;
 mod in_place;
 mod mounts;
 mod network;
@@ -153,15 +154,31 @@ pub fn described(
 ) -> Result<(FormationId, Sandbox)> {
     options::refuse_habits(&target.options.habits)?;
     let words = Words { entrypoint, arguments: arguments.to_vec() };
+    let settled = volumes::settled(&target.options, context)?;
+    let options = settled.as_ref().map_or(&target.options, |(options, _)| options);
     let store = context.store()?;
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
-    let sandbox = prepare(&store, id, &formation, &target.options, &|launch| words.command(launch), context)?;
+    let sandbox = prepare(&store, id, &formation, options, &|launch| words.command(launch), context)?;
     Ok((id, sandbox))
 }
 
 pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, context: &Context) -> Result<ExitCode> {
     options::refuse_habits(&target.options.habits)?;
+    match volumes::settled(&target.options, context)? {
+        Some((options, held)) => execute_settled(&Target { options, ..target.clone() }, &held, command, verb, context),
+        None => execute_settled(target, &volumes::Held::default(), command, verb, context),
+    }
+}
+
+/// The same, when no volume is named any more.
+fn execute_settled(
+    target: &Target,
+    volumes: &volumes::Held,
+    command: Choose<'_>,
+    verb: &Verb<'_>,
+    context: &Context,
+) -> Result<ExitCode> {
     let runtime = other::find(&target.options.whereabouts, context)?;
     let store = context.store()?;
     if let Some(code) = in_place::run(&store, target, command, context)? {
@@ -179,6 +196,9 @@ pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, con
         return elsewhere::run(&store, (id, &formation), &target.options, verb, choice, context);
     }
     let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
+    if executor::backend::native::has_every_user() {
+        volumes.give(sandbox.user)?;
+    }
     let exchange = exchange::Exchange::new(&store, &target.options)?;
     exchange.show(&mut sandbox);
     if whereabouts.measure {
@@ -250,7 +270,7 @@ fn describe(
         contents,
         published: network::published(formation, options, network)?,
         command,
-        environment: environment(formation, options, context)?,
+        environment: environment(formation, options, identity.home, context)?,
         directory: directory.unwrap_or_else(|| PathBuf::from("/")),
         user: (identity.uid, identity.gid),
         groups: identity.groups,
@@ -282,7 +302,9 @@ fn identity(store: &Store, formation: &Formation, options: &RunOptions) -> Resul
         Some(text) => Some(text.parse().map_err(|_| bad("--user", text, "USER or USER:GROUP, names or numbers,"))?),
         None => formation.launch.user.clone(),
     };
-    let Some(user): Option<store::User> = user else { return Ok(Identity::default()) };
+    let Some(user): Option<store::User> = user else {
+        return Ok(Identity { home: Some(b"/root".to_vec()), ..Identity::default() });
+    };
     // A file that is larger is none of users.
     let read =
         |path: &str| Ok::<_, Failure>(store.content_at(formation.root, path.as_bytes(), 16 << 20)?.unwrap_or_default());
@@ -295,10 +317,20 @@ fn bad(option: &str, text: &str, wanted: &str) -> Failure {
     Failure::new(code::USAGE, format!("{option} `{text}`: {wanted} is expected"))
 }
 
-fn environment(formation: &Formation, options: &RunOptions, context: &Context) -> Result<BTreeMap<OsString, OsString>> {
+fn environment(
+    formation: &Formation,
+    options: &RunOptions,
+    home: Option<Vec<u8>>,
+    context: &Context,
+) -> Result<BTreeMap<OsString, OsString>> {
     let own = formation.launch.environment.iter();
     let mut environment: BTreeMap<OsString, OsString> =
         own.map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))).collect();
+    // What every formation of root's has is root's home, and not that of whom the caller names.
+    let is_roots = |home: &OsString| home == "/root" && formation.launch.user.is_none() && options.user.is_some();
+    if !environment.get(OsStr::new("HOME")).is_some_and(|home| !is_roots(home)) {
+        environment.insert("HOME".into(), OsString::from_vec(home.unwrap_or_else(|| b"/".to_vec())));
+    }
     if let Some(term) = context.variable("TERM") {
         environment.entry("TERM".into()).or_insert_with(|| term.clone());
     }

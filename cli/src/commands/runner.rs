@@ -18,7 +18,7 @@ pub fn run(arguments: &RunnerArguments, context: &Context) -> Result<ExitCode> {
 
 fn build(arguments: &RunnerBuildArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
-    let id = runner_image::formation(&store, arguments.binary.as_deref())?;
+    let id = runner_image::formation(&store, arguments.binary.as_deref(), arguments.platform.as_deref())?;
     let platform = store.formation(id)?.platform;
     let reference = match &arguments.output {
         Some(path) => {
@@ -50,7 +50,7 @@ fn build(arguments: &RunnerBuildArguments, context: &Context) -> Result<ExitCode
 fn push(arguments: &RunnerPushArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let engine = engine(arguments.backend, context)?;
-    let id = runner_image::formation(&store, arguments.binary.as_deref())?;
+    let id = runner_image::formation(&store, arguments.binary.as_deref(), arguments.platform.as_deref())?;
     let platform = store.formation(id)?.platform;
     let image = runner_image::loaded(&store, &engine, id, &platform, context)?;
     let last = arguments.reference.rsplit('/').next().unwrap_or_default();

@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use crate::args::{RmArguments, TagArguments};
 use crate::context::Context;
 use crate::error::Result;
-use crate::names::check_name;
+use crate::names::root_name;
 
 /// `forge tag`
 pub fn tag(arguments: &TagArguments, context: &Context) -> Result<ExitCode> {
-    check_name(&arguments.name)?;
+    let name = root_name(&arguments.name)?;
     let store = context.store()?;
     let id = store.find(&arguments.formation)?;
-    store.set_root(&arguments.name, id)?;
+    store.set_root(&name, id)?;
     if context.global.json {
-        super::print_json(&serde_json::json!({ "schema": 1, "id": id.to_string(), "name": arguments.name }))?;
+        super::print_json(&serde_json::json!({ "schema": 1, "id": id.to_string(), "name": name }))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -25,6 +25,9 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
     let mut removed = Vec::new();
     for given in &arguments.formations {
         let roots = store.roots()?;
+        // `java:17` is what `java@17` was called once.
+        let written = given.replacen(':', "@", 1);
+        let given = if roots.contains_key(&written) { &written } else { given };
         if let Some(id) = roots.get(given) {
             store.remove_root(given)?;
             removed.push(given.clone());

@@ -58,8 +58,8 @@ pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) ->
     }
     linux["namespaces"] = Value::Array(namespaces);
     let mut user = json!({ "uid": uid, "gid": gid });
-    if own_user.is_none() && !sandbox.groups.is_empty() {
-        user["additionalGids"] = json!(sandbox.groups);
+    if own_user.is_none() {
+        user["additionalGids"] = json!(sandbox.every_group());
     }
     let value = json!({
         "ociVersion": "1.0.2",

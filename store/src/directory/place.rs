@@ -101,9 +101,9 @@ fn open_directory(base: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(base, path, flags, Mode::empty())
 }
 
-/// Removes a file or a directory with all below it, whatever its modes. Nothing there is fine. Only for what belongs to the
-/// store: a directory that somebody moves about meanwhile could lead elsewhere.
-pub(super) fn remove_all(path: &Path) -> Result<()> {
+/// Removes a file or a directory with all below it, whatever its modes. Nothing there is fine. Only for what nobody else changes
+/// meanwhile: a directory that somebody moves about could lead elsewhere.
+pub fn remove_all(path: &Path) -> Result<()> {
     match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}

@@ -120,7 +120,10 @@ impl Store {
             return Ok(id);
         }
         if is_name(given) || split(given).is_some() {
-            return self.find_version(given)?.ok_or_else(not_found);
+            return match self.find_version(given)? {
+                Some(id) => Ok(id),
+                None => Err(self.no_version(given)?.unwrap_or_else(not_found)),
+            };
         }
         if let Ok(id) = given.parse::<FormationId>() {
             return match self.has_formation(id) {

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::formation::is_name;
-use crate::{FormationId, Result, Store};
+use crate::{Error, FormationId, Result, Store};
 
 /// Whether a text may be a root: a name, or a name and a version.
 pub fn is_root(text: &str) -> bool {
@@ -94,6 +94,19 @@ impl Store {
         let mut found: Vec<(String, FormationId)> = roots.into_iter().filter_map(of).collect();
         found.sort_by(|one, other| compare(&one.0, &other.0));
         Ok(found)
+    }
+
+    /// What is here of the name in `NAME@CONSTRAINT`, where no version keeps the constraint; nothing if the name itself is unknown.
+    pub(super) fn no_version(&self, given: &str) -> Result<Option<Error>> {
+        let Some((name, constraint)) = split(given) else { return Ok(None) };
+        let mut versions: Vec<String> = self.versions(name)?.into_iter().map(|(version, _)| version).collect();
+        if versions.is_empty()
+            && let Some(id) = self.roots()?.get(name)
+        {
+            versions.push(self.formation(*id)?.version);
+        }
+        let constraint = constraint.to_owned();
+        Ok((!versions.is_empty()).then(|| Error::NoVersion { name: name.to_owned(), constraint, versions }))
     }
 
     /// The newest formation that `NAME`, `NAME@CONSTRAINT` or `NAME:CONSTRAINT` stands for.

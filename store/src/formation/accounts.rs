@@ -11,6 +11,8 @@ pub struct Identity {
     pub gid: u32,
     /// Further groups, ascending, without `gid`.
     pub groups: Vec<u32>,
+    /// Where the user is at home, if the formation says so.
+    pub home: Option<Vec<u8>>,
 }
 
 /// A name that the formation does not know.
@@ -36,13 +38,14 @@ impl User {
                 Account::Id(id) => *id == uid,
                 Account::Name(name) => fields[0] == name.as_bytes(),
             };
-            fits.then_some((fields[0], uid, gid))
+            fits.then_some((fields[0], uid, gid, fields.get(5).copied().unwrap_or_default()))
         });
-        let (name, uid, own_group) = match (&self.user, listed) {
-            (_, Some((name, uid, gid))) => (name, uid, gid),
-            (Account::Id(id), None) => (&b""[..], *id, 0),
+        let (name, uid, own_group, home) = match (&self.user, listed) {
+            (_, Some(listed)) => listed,
+            (Account::Id(id), None) => (&b""[..], *id, 0, &b""[..]),
             (Account::Name(name), None) => return Err(UnknownAccount { kind: "user", name: name.clone() }),
         };
+        let home = home.starts_with(b"/").then(|| home.to_vec());
         let gid = match &self.group {
             Some(Account::Id(id)) => *id,
             Some(Account::Name(wanted)) => {
@@ -62,10 +65,10 @@ impl User {
                 let mut groups: Vec<u32> = further.filter(|gid| *gid != own_group).collect();
                 groups.sort_unstable();
                 groups.dedup();
-                return Ok(Identity { uid, gid: own_group, groups });
+                return Ok(Identity { uid, gid: own_group, groups, home });
             }
         };
-        Ok(Identity { uid, gid, groups: Vec::new() })
+        Ok(Identity { uid, gid, groups: Vec::new(), home })
     }
 }
 
@@ -107,8 +110,18 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_at_home_where_its_line_says() {
+        let home = |text: &str| text.parse::<User>().unwrap().resolve(PASSWD, GROUP).unwrap().home;
+        assert_eq!(home("web").as_deref(), Some(&b"/srv"[..]));
+        assert_eq!(home("33:7").as_deref(), Some(&b"/srv"[..]));
+        assert_eq!(home("1234"), None);
+        let short = "9".parse::<User>().unwrap().resolve(b"a:x:9:9\nb:x:9:9::/b:\n", b"").unwrap();
+        assert_eq!(short.home, None, "the first line that fits counts, and has no home");
+    }
+
+    #[test]
     fn nothing_is_known_where_there_are_no_files() {
         let identity = "5".parse::<User>().unwrap().resolve(b"", b"\xff\n:::\n").unwrap();
-        assert_eq!(identity, Identity { uid: 5, gid: 0, groups: vec![] });
+        assert_eq!(identity, Identity { uid: 5, ..Identity::default() });
     }
 }

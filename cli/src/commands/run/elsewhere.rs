@@ -94,6 +94,7 @@ fn container(
         mount: _,
         tmpfs: _,
         device: _,
+        gpu: _,
         ports: _,
         publish_all: _,
         network: _,

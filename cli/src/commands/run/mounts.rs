@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use executor::{Bind, Device, MemoryMount, Network};
 
-use super::{bad, options};
+use super::{bad, gpus, options};
 use crate::args::RunOptions;
 use crate::context::absolute;
 use crate::error::{Failure, Result, code};
@@ -48,6 +48,9 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
     for text in &options.device {
         mounts.devices.push(device(text)?);
     }
+    if let Some(count) = &options.gpu {
+        mounts.devices.extend(gpus::devices(count, Path::new("/dev"))?);
+    }
     let mut seen = BTreeMap::new();
     let targets = mounts.binds.iter().map(|bind| &bind.target);
     let targets = targets.chain(mounts.memory.iter().map(|memory| &memory.target));
@@ -74,11 +77,9 @@ fn volume(text: &str) -> Result<Bind> {
             _ => return Err(bad("--volume", text, "SOURCE:TARGET[:ro]")),
         }
     }
-    let source = rest.split(':').next().unwrap_or_default();
-    let named = !source.is_empty() && !source.contains('/') && !source.starts_with('.');
-    if !rest.contains(':') || (named && !Path::new(source).exists()) {
-        let failure = bad("--volume", text, "SOURCE:TARGET[:ro] with a directory of the host as SOURCE");
-        return Err(failure.hint("forge has no named volumes; --tmpfs DIR gives an empty directory"));
+    if !rest.contains(':') {
+        let failure = bad("--volume", text, "SOURCE:TARGET[:ro]");
+        return Err(failure.hint("a directory of the host has a slash in it; NAME alone is a volume, at /volumes/NAME"));
     }
     Ok(Bind { read_only, ..bind("--volume", rest)? })
 }
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(bind("--bind", "/tmp").unwrap().target, Path::new("/tmp"));
         assert!(!volume("/tmp:/a:rw,z").unwrap().read_only);
         assert!(volume("/tmp:/a:ro,Z").unwrap().read_only);
-        for bad in ["/tmp", "cache:/a", "/tmp:/a:moon", "/tmp:a", "/tmp:/", ":/a", "/tmp:/a/..//.."] {
+        for bad in ["/tmp", "no-such-directory:/a", "/tmp:/a:moon", "/tmp:a", "/tmp:/", ":/a", "/tmp:/a/..//.."] {
             assert!(volume(bad).is_err(), "{bad}");
         }
         let mut mounts = Mounts::default();

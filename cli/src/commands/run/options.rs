@@ -25,6 +25,18 @@ pub fn refuse_habits(habits: &HabitOptions) -> Result<()> {
             "let the shell or a service manager keep it: systemd-run --user forge run …",
         );
     }
+    if let Some(time) = &habits.schedule {
+        return refuse(
+            &format!("--schedule {time}: forge has no daemon that would begin a run later"),
+            "the host's own begins it: systemd-run --user --on-active=1h forge run …; --on-calendar, `at` and cron too",
+        );
+    }
+    if habits.gpu_memory.is_some() {
+        return refuse(
+            "--gpu-memory: a graphics processor is not shared out, the run has all of its memory",
+            "--gpu COUNT says how many it has",
+        );
+    }
     if habits.name.is_some() {
         return refuse("--name: a run has no name, a formation has", "--hostname names the machine that it sees");
     }

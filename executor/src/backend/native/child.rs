@@ -285,7 +285,7 @@ impl Prepared<'_> {
         if self.namespace == UserNamespace::Last {
             let (uid, gid) = self.sandbox.user;
             let keeps_groups = userns::keeps_groups();
-            sys::set_user(uid, gid, (!keeps_groups).then_some(self.sandbox.groups.as_slice()))
+            sys::set_user(uid, gid, (!keeps_groups).then_some(self.sandbox.every_group().as_slice()))
                 .doing(format!("become user {uid}:{gid}"))?;
             self.report_missing_groups(keeps_groups);
         } else if self.namespace == UserNamespace::First {
