@@ -61,6 +61,41 @@ fn runtimes_are_found_by_name_version_and_constraint() {
 }
 
 #[test]
+fn what_a_build_would_do_is_said_and_not_done() {
+    let world = World::new();
+    let hash = "0".repeat(64);
+    world.write(
+        "runtime.expr",
+        &format!(
+            "{{ forge }}:\nforge.formation {{\n  name = \"app\";\n  version = \"1\";\n  layers = [ (forge.files {{ \"/own\" = \"own\"; }}) \
+             (forge.files {{ \"/far\" = forge.fetchurl {{ url = \"http://127.0.0.1:1/far.bin\"; sha256 = \"{hash}\"; }}; }}) ];\n}}\n"
+        ),
+    );
+    let would = world.forge(["build", "--dry-run"]);
+    let (first, last) = ("    fetch far.bin\n", "1 file to fetch, 2 steps to make, 0 results here\n");
+    assert!(would.ok().stdout.starts_with(first) && would.stdout.ends_with(last), "{}", would.stdout);
+    assert_eq!(world.forge(["list"]).ok().stdout.lines().last(), Some("Total runtimes: 0"));
+    let record = world.forge(["build", "-n", "--json"]).json();
+    assert_eq!(record["fetch"][0]["name"], "far.bin");
+    assert_eq!((&record["known"], record["make"].as_array().map(Vec::len)), (&0.into(), Some(2)));
+    assert_eq!(world.forge(["build", "--dry-run", "--check"]).code, Some(2));
+    world.write("runtime.expr", &tiny("1.0.0"));
+    world.build("runtime.expr");
+    let nothing = world.forge(["build", "--dry-run"]);
+    assert_eq!(nothing.ok().stdout, "0 files to fetch, 0 steps to make, 1 result here\n");
+    // What is not locked yet is asked for, and the lock stays as it is.
+    world.write(
+        "new/runtime.expr",
+        "{ forge }: forge.formation { name = \"new\"; layers = [ (forge.debian { packages = [ ]; }) ]; }\n",
+    );
+    let would = world.forge(["build", "--dry-run", "new"]);
+    assert!(would.ok().stdout.contains("    fetch base-files_") && would.stdout.contains("MiB)"), "{}", would.stdout);
+    assert!(would.stdout.ends_with("new/forge.lock would be written\n"), "{}", would.stdout);
+    assert!(!world.path("project/new/forge.lock").exists());
+    assert_eq!(world.forge(["build", "--dry-run", "--locked", "new"]).code, Some(15));
+}
+
+#[test]
 fn a_runtime_that_is_not_there_names_the_command_that_makes_it() {
     let world = World::new();
     for (given, name) in [("python-3.11-ml", "python-3.11-ml"), ("java:17", "openjdk-17"), ("nodejs-20@1", "nodejs-20")]

@@ -32,9 +32,8 @@ fn worlds() -> Vec<World> {
 #[test]
 fn volumes_outlive_runs_and_have_names() {
     for world in worlds() {
-        let run = |words: &[&str], script: &str| {
-            world.forge([&["run"], words, &["box", "--", "sh", "-c", script]].concat())
-        };
+        let run =
+            |words: &[&str], script: &str| world.forge([&["run"], words, &["box", "--", "sh", "-c", script]].concat());
         let made = run(&["-v", "data:/srv"], "echo one > /srv/x");
         assert!(made.ok().stderr.contains("volume data made"), "{}", made.stderr);
         assert_eq!(run(&["--volume=data"], "cat /volumes/data/x").ok().stdout, "one\n");

@@ -106,3 +106,64 @@ fn images_of_two_platforms_go_into_one_file_and_each_comes_back() {
     let missing = world.forge(["inspect", one, "--platform", "linux/s390x"]);
     assert!(missing.code == Some(13) && missing.stderr.contains("linux/arm64"), "{}", missing.stderr);
 }
+
+#[test]
+fn an_image_is_what_a_derivation_gives() {
+    let world = World::new();
+    world.write("app/page", "hello\n");
+    world.write(
+        "images.expr",
+        r#"{ forge }:
+let
+  base = forge.formation { name = "base"; layers = [ (forge.files { "/etc/passwd" = "web:x:7:7::/srv:\n"; }) ]; };
+  web = forge.extend base {
+    name = "web";
+    version = "1.2.0";
+    layers = [ (forge.files { "/srv" = ./app; }) ];
+    description = "A page";
+    entrypoint = [ "cat" ];
+    command = [ "/srv/page" ];
+    environment.COLOR = "blue";
+    directory = "/srv";
+    user = "web:7";
+    limits = { memory = "64M"; cpus = 0.5; pids = 9; timeout = "10s"; };
+    ports = [ 80 "53/udp" ];
+    stopSignal = "SIGINT";
+    capabilities = [ "NET_RAW" ];
+    labels."org.example.team" = "search";
+  };
+  packed = format: forge.image { formation = web; inherit format; };
+in
+{
+  inherit web;
+  oci = forge.image { formation = web; };
+  sif = packed "sif";
+  squashfs = packed "squashfs";
+  tar = packed "tar";
+  moon = packed "moon";
+  none = forge.image { formation = 3; };
+  shelf = forge.formation { name = "shelf"; layers = [ (forge.files { "/images/web.tar" = packed "oci"; }) ]; };
+}
+"#,
+    );
+    let built = world.forge(["build", "images.expr", "-A", "web"]).id();
+    for format in ["oci", "sif", "squashfs", "tar"] {
+        let (file, exported) = (world.path(format!("{format}.built")), world.path(format!("{format}.exported")));
+        let (file, exported) = (file.to_str().unwrap(), exported.to_str().unwrap());
+        let ran = world.forge(["build", "images.expr", "-A", format, "-o", file]);
+        assert!(ran.ok().stdout.contains("-web-1.2.0-linux-amd64."), "{}", ran.stdout);
+        world.forge(["export", &built, "--format", format, "-o", exported]).ok();
+        assert!(fs::read(file).unwrap() == fs::read(exported).unwrap(), "{format}");
+        assert_eq!(World::new().forge(["import", file]).id(), built, "{format}");
+    }
+    // A file like any other, and it is made once.
+    world.forge(["build", "images.expr", "-A", "shelf"]).ok();
+    let listed = world.forge(["export", "shelf", "--format", "tar", "-o", "-"]).ok().stdout.contains("images/web.tar");
+    assert!(listed);
+    for (attribute, words) in [("moon", "one of oci, sif, squashfs, tar"), ("none", "`formation` is a formation")] {
+        let ran = world.forge(["build", "images.expr", "-A", attribute]);
+        assert!(ran.code == Some(1) && ran.stderr.contains(words), "{}", ran.stderr);
+    }
+    let formation = world.forge(["build", "images.expr", "-A", "web", "-o", "x"]);
+    assert!(formation.code == Some(2) && formation.stderr.contains("forge export web -o FILE"), "{formation:?}");
+}

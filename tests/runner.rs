@@ -242,3 +242,43 @@ fn a_project_does_not_choose_which_program_starts_containers() {
     let own = world.forge(["config", "show"]);
     assert!(own.code == Some(0) && own.stdout.contains("/tmp/evil docker"), "{own:?}");
 }
+
+#[test]
+fn the_image_of_another_architecture_is_made_of_a_program_for_it() {
+    let world = World::new();
+    // elf(5): 64 bits, little-endian, for this machine; no program headers, or one that names an interpreter.
+    let program = |name: &str, machine: u16, interpreter: bool| {
+        let mut bytes = vec![0_u8; 128];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        bytes[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        bytes[64..68].copy_from_slice(&(if interpreter { 3_u32 } else { 1 }).to_le_bytes());
+        let path = world.path(name);
+        fs::write(&path, bytes).expect("a file");
+        path.to_str().expect("text").to_owned()
+    };
+    let (arm, amd, dynamic) = (program("arm", 183, false), program("amd", 62, false), program("dynamic", 183, true));
+    let build = |binary: &str, platform: &str, file: &str| {
+        world.forge(["runner", "build", "--binary", binary, "--platform", platform, "-o", file])
+    };
+    let made = [build(&arm, "linux/arm64", "arm.tar").id(), build(&amd, "linux/amd64", "amd.tar").id()];
+    assert_eq!(world.forge(["info", &made[0], "--json"]).json()["platform"], "linux/arm64");
+    let other = build(&arm, "linux/amd64", "x.tar");
+    assert!(
+        other.code == Some(2) && other.stderr.contains("a program for linux/arm64, not for linux/amd64"),
+        "{other:?}"
+    );
+    let dynamic = build(&dynamic, "linux/arm64", "x.tar");
+    assert!(dynamic.code == Some(2) && dynamic.stderr.contains("linked dynamically"), "{dynamic:?}");
+    assert!(!world.path("project/x.tar").exists());
+    // Both under one index, as a registry has them.
+    world.forge(["export", &made[0], &made[1], "--format", "oci-layout", "-o", "both"]).ok();
+    for (platform, id) in [("linux/arm64", &made[0]), ("linux/amd64", &made[1])] {
+        assert_eq!(
+            World::new().forge(["import", "--platform", platform, world.path("project/both").to_str().unwrap()]).id(),
+            *id
+        );
+    }
+}

@@ -13,6 +13,7 @@ use crate::{Builder, Error, Result, debian};
 pub mod closure;
 pub mod fetch;
 pub mod files;
+pub mod image;
 pub mod keep;
 pub mod run;
 
@@ -68,6 +69,7 @@ pub const ALL: &[&dyn Builtin] = &[
     &fetch::Fetch,
     &files::Files,
     &closure::Closure,
+    &image::Image,
     &run::Run,
     &keep::Keep,
     &debian::package::Package,

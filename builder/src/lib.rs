@@ -31,6 +31,7 @@ pub mod scan;
 pub mod schedule;
 pub mod step;
 mod substitute;
+pub mod survey;
 pub mod unpack;
 pub mod why;
 pub mod work;

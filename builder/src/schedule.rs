@@ -95,36 +95,10 @@ struct State {
 }
 
 impl<'a> Schedule<'a> {
-    /// Walks from the goals down, as far as nothing is known.
     fn new(builder: &Builder<'a>, plan: &'a Plan, goals: &[(&StorePath, &str)]) -> Result<Self> {
-        let (mut known, mut waiting) = (HashMap::new(), BTreeMap::new());
-        let mut open: Vec<OutputKey> =
-            goals.iter().map(|(path, output)| ((*path).clone(), (*output).to_owned())).collect();
-        let mut seen: BTreeSet<OutputKey> = open.iter().cloned().collect();
-        while let Some(key) = open.pop() {
-            let (path, output) = &key;
-            let wanted = derivation(plan, path)?;
-            if let Some(claim) = builder.store.claim_of_output(path, output)?
-                && (!nix::is_nix(wanted) || nix::info::is_whole(builder.store, &claim)?)
-            {
-                known.insert(key, claim);
-                continue;
-            }
-            if waiting.contains_key(path) {
-                continue;
-            }
-            waiting.insert(path.clone(), 0);
-            for (input, outputs) in &wanted.input_derivations {
-                for output in outputs {
-                    let key = (input.clone(), output.clone());
-                    if seen.insert(key.clone()) {
-                        open.push(key);
-                    }
-                }
-            }
-        }
+        let (known, paths) = unknown(builder, plan, goals)?;
+        let mut waiting: BTreeMap<StorePath, usize> = paths.iter().map(|path| (path.clone(), 0)).collect();
         let mut users: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
-        let paths: Vec<StorePath> = waiting.keys().cloned().collect();
         for path in paths {
             let inputs = derivation(plan, &path)?.input_derivations.keys().filter(|input| waiting.contains_key(*input));
             let inputs: Vec<StorePath> = inputs.cloned().collect();
@@ -327,6 +301,39 @@ impl<'a> Schedule<'a> {
         }
         inputs
     }
+}
+
+/// Walks from the goals down, as far as nothing is known: gives the outputs that were made before, and the derivations to be made.
+pub(crate) fn unknown(
+    builder: &Builder<'_>,
+    plan: &Plan,
+    goals: &[(&StorePath, &str)],
+) -> Result<(HashMap<OutputKey, Claim>, BTreeSet<StorePath>)> {
+    let (mut known, mut unknown) = (HashMap::new(), BTreeSet::new());
+    let mut open: Vec<OutputKey> = goals.iter().map(|(path, output)| ((*path).clone(), (*output).to_owned())).collect();
+    let mut seen: BTreeSet<OutputKey> = open.iter().cloned().collect();
+    while let Some(key) = open.pop() {
+        let (path, output) = &key;
+        let wanted = derivation(plan, path)?;
+        if let Some(claim) = builder.store.claim_of_output(path, output)?
+            && (!nix::is_nix(wanted) || nix::info::is_whole(builder.store, &claim)?)
+        {
+            known.insert(key, claim);
+            continue;
+        }
+        if !unknown.insert(path.clone()) {
+            continue;
+        }
+        for (input, outputs) in &wanted.input_derivations {
+            for output in outputs {
+                let key = (input.clone(), output.clone());
+                if seen.insert(key.clone()) {
+                    open.push(key);
+                }
+            }
+        }
+    }
+    Ok((known, unknown))
 }
 
 /// A derivation of the plan.

@@ -203,6 +203,12 @@ pub struct BuildArguments {
     /// Also names the formation so
     #[arg(short, long, value_name = "NAME")]
     pub tag: Option<String>,
+    /// Writes the file that the expression gives (forge.image, forge.fetchurl, a derivation) to this path
+    #[arg(short, long, value_name = "FILE", conflicts_with = "tag")]
+    pub output: Option<PathBuf>,
+    /// Says what would be fetched and made, and does nothing of it; what the lock does not answer is asked for, and not written
+    #[arg(short = 'n', long, conflicts_with_all = ["tag", "output", "check", "peer"])]
+    pub dry_run: bool,
     /// Makes every step once more elsewhere and compares: another path, core count, order of files, time. Exits with 104 if
     /// something came out otherwise
     #[arg(long)]

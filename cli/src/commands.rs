@@ -17,6 +17,7 @@ mod copy;
 mod diff;
 mod doctor;
 mod document;
+mod dry_run;
 mod eval;
 mod explain;
 mod export;

@@ -239,7 +239,9 @@ impl From<store::Error> for Failure {
             NotFound { kind: "formation", id } => {
                 let failure = Failure::new(code::NOT_FOUND, format!("not found: {id}")).cause(error.to_string());
                 match crate::runtimes::named(id) {
-                    Some(name) if crate::runtimes::has_version(id) => failure.hint(format!("`forge build {name}` makes it")),
+                    Some(name) if crate::runtimes::has_version(id) => {
+                        failure.hint(format!("`forge build {name}` makes it"))
+                    }
                     Some(name) => {
                         failure.hint(format!("`forge build {name}` makes version {}", crate::runtimes::VERSION))
                     }
@@ -249,7 +251,8 @@ impl From<store::Error> for Failure {
                 }
             }
             NoVersion { name, versions, .. } => {
-                let shown: Vec<&str> = versions.iter().filter(|version| !version.is_empty()).map(String::as_str).collect();
+                let shown: Vec<&str> =
+                    versions.iter().filter(|version| !version.is_empty()).map(String::as_str).collect();
                 plain(code::NOT_FOUND, &error).hint(match shown.as_slice() {
                     [] => format!("`forge run {name}` takes what is here: it says no version of itself"),
                     shown => format!("here are: {}", shown.join(", ")),
@@ -376,7 +379,8 @@ impl From<executor::Error> for Failure {
                 let failure = plain(code::REFUSED, &error);
                 let is_limit = ["memory", "cpu", "cpus", "cores", "io", "pids"].contains(&what.as_str());
                 match is_limit && !rustix::process::geteuid().is_root() {
-                    true => failure.hint("with cgroups of your own it is to be had: `systemd-run --user --scope forge run …`"),
+                    true => failure
+                        .hint("with cgroups of your own it is to be had: `systemd-run --user --scope forge run …`"),
                     false => failure,
                 }
                 .hint("`forge doctor` says what this host gives, and the cure")

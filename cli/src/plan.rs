@@ -23,6 +23,8 @@ use crate::outside::{self, Once};
 pub enum LockMode {
     /// What is new is added.
     Add,
+    /// What is new is asked for, and the file stays as it is.
+    Unwritten,
     /// Nothing.
     Locked,
     /// Everything is asked again, or what has one of these packages.
@@ -90,7 +92,9 @@ impl Expression {
                             self.lock.entries.entry(key).or_insert(entry);
                         }
                     }
-                    self.write_lock()?;
+                    if *mode != LockMode::Unwritten {
+                        self.write_lock()?;
+                    }
                     return Ok(*plan);
                 }
                 Evaluated::Unlocked(requests) if *mode == LockMode::Locked => {
@@ -110,6 +114,11 @@ impl Expression {
             }
             self.request.listener = Some(once.again());
         }
+    }
+
+    /// Whether the lock has answers that its file has not.
+    pub fn is_new(&self) -> bool {
+        !self.lock.entries.is_empty() && self.lock.to_string() != self.written
     }
 
     /// The lock as it is now.

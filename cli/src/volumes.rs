@@ -97,7 +97,8 @@ impl Volume {
     }
 
     fn unknown(&self) -> Failure {
-        Failure::new(code::NOT_FOUND, format!("no volume `{}`", self.name)).hint("`forge volume list` shows what is here")
+        Failure::new(code::NOT_FOUND, format!("no volume `{}`", self.name))
+            .hint("`forge volume list` shows what is here")
     }
 
     fn failed(&self, action: &str, error: &io::Error) -> Failure {

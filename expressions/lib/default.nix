@@ -65,6 +65,7 @@ let
   debianPart = part "debian" shared;
   filesPart = part "files" shared;
   pythonPart = part "python" shared;
+  imagePart = part "image" shared;
   runPart = part "run" shared;
   nodePart = part "node" shared;
   ociPart = part "oci" shared;
@@ -243,6 +244,7 @@ in
   inherit (debianPart) debian debianIndex;
   inherit (filesPart) fetchurl files java;
   inherit (formationPart) extend formation;
+  inherit (imagePart) image;
   inherit (nodePart) node;
   inherit (ociPart) oci;
   inherit (pythonPart) python;

@@ -20,6 +20,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("debian", "<forge library: debian>", include_str!("../lib/debian.nix")),
     ("files", "<forge library: files>", include_str!("../lib/files.nix")),
     ("formation", "<forge library: formation>", include_str!("../lib/formation.nix")),
+    ("image", "<forge library: image>", include_str!("../lib/image.nix")),
     ("node", "<forge library: node>", include_str!("../lib/node.nix")),
     ("oci", "<forge library: oci>", include_str!("../lib/oci.nix")),
     ("python", "<forge library: python>", include_str!("../lib/python.nix")),

@@ -1,6 +1,7 @@
 //! `forge build`: evaluate, build what is missing, name it, print its id.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,6 +25,9 @@ use crate::{interrupt, secrets};
 
 /// `forge build`
 pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
+    if arguments.dry_run {
+        return super::dry_run::run(arguments, context);
+    }
     let tag = arguments.tag.as_deref().map(root_name).transpose()?;
     let store = context.store()?;
     let pusher = Pusher::of(&arguments.push, context)?;
@@ -38,11 +42,21 @@ pub fn run(arguments: &BuildArguments, context: &Context) -> Result<ExitCode> {
         }
     };
     let done = match came {
+        Came::Formation(done) if arguments.output.is_some() => {
+            let failure = Failure::new(code::USAGE, "--output is for an expression that gives a file");
+            return Err(failure
+                .hint(format!("this one gives a formation: `forge export {} -o FILE` packs it", done.plan.goal.name)));
+        }
         Came::Formation(done) => *done,
         Came::Derivation(_) if arguments.tag.is_some() => {
             return Err(Failure::new(code::USAGE, "--tag names a formation, and the expression gives a derivation"));
         }
-        Came::Derivation(plain) => return plain.show(context),
+        Came::Derivation(plain) => {
+            if let Some(path) = &arguments.output {
+                plain.write(&store, path)?;
+            }
+            return plain.show(context);
+        }
     };
     if let Some(tag) = &tag {
         store.set_root(tag, done.id)?;
@@ -110,6 +124,27 @@ struct Plain {
 }
 
 impl Plain {
+    /// Writes the file that came out; half of it is never seen under its name.
+    fn write(&self, store: &Store, path: &Path) -> Result<()> {
+        let Node::File(file) = &self.output.node else {
+            let failure = Failure::new(code::USAGE, format!("--output: `{}` gives no file", self.name));
+            return Err(failure.hint("forge.formation { name = \"…\"; layers = [ (forge.closure drv) ]; } and `forge export` write a directory"));
+        };
+        let failed = |error: std::io::Error| {
+            let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            let code = if full { code::DISK_FULL } else { code::REFUSED };
+            Failure::new(code, format!("cannot write `{}`", path.display())).cause(error.to_string())
+        };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut written = tempfile::Builder::new().prefix(".forge-build").tempfile_in(directory).map_err(failed)?;
+        std::io::copy(&mut store.open_blob(file.blob)?, written.as_file_mut()).map_err(failed)?;
+        let mode = if file.metadata.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        written.as_file().set_permissions(mode).map_err(failed)?;
+        written.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
     /// Prints the path and what lies there: a tree's id, a file's, or where a link leads.
     fn show(&self, context: &Context) -> Result<ExitCode> {
         let (kind, id) = match &self.output.node {

@@ -23,7 +23,7 @@ mod squeeze;
 mod tests;
 mod view;
 
-pub use image::{Collection, Content, Image, Source, collection, image, referrer};
+pub use image::{Collection, Content, Image, Source, collection, collection_of, image, referrer};
 pub use layout::{write_archive, write_directory};
 pub(crate) use read::Layer;
 pub use read::{Wanted, read_layer};

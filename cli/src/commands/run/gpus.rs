@@ -14,9 +14,12 @@ const OF_EVERY_NVIDIA: [&str; 4] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools
 pub fn devices(count: &str, dev: &Path) -> Result<Vec<Device>> {
     let wanted = match count {
         "all" | "" => None,
-        text => Some(text.parse::<usize>().ok().filter(|count| *count > 0).ok_or_else(|| {
-            bad("--gpu", text, "how many, or `all`,")
-        })?),
+        text => Some(
+            text.parse::<usize>()
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or_else(|| bad("--gpu", text, "how many, or `all`,"))?,
+        ),
     };
     let nvidia = numbered(dev, "nvidia");
     let (mut cards, shared) = match nvidia.is_empty() {

@@ -15,6 +15,7 @@ use super::config::{self, FORMATION_LABEL};
 use super::descriptor::{Annotations, Descriptor, Index, Manifest, Platform, media, to_json};
 use super::layer::Layer;
 use super::squeeze::{Squeezed, squeeze};
+use crate::directory::LayerRecord;
 use crate::format::{Compression, Options};
 use crate::{BlobId, DeltaId, Error, Formation, FormationId, Result, Store};
 
@@ -134,10 +135,15 @@ pub struct Image {
 /// The image of a formation. Compressed layers are kept in the store, and taken from there the next time (if they are to be
 /// [`Options::remembered`]).
 pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image> {
-    let formation = store.formation(id)?;
+    image_of(store, &store.formation(id)?, &store.record(id)?.layers, options)
+}
+
+/// The same for these layers, lowest first, whatever the store has on record.
+fn image_of(store: &Store, formation: &Formation, layers: &[LayerRecord], options: &Options) -> Result<Image> {
+    let id = formation.id();
     let mut contents: Vec<Content> = Vec::new();
     let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
-    let layers = layers(store, id, &formation)?;
+    let layers = recorded(store, formation, layers)?;
     let squeezed = all_compressed(store, &layers, options)?;
     for ((squeezed, known), (_, label)) in squeezed.into_iter().zip(layers) {
         let suffix = match options.compression {
@@ -152,7 +158,7 @@ pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image>
         descriptors.push(descriptor);
         diff_ids.push((squeezed.diff_id, label));
     }
-    let config = Content::of(media::CONFIG, config::of_formation(&formation, &diff_ids));
+    let config = Content::of(media::CONFIG, config::of_formation(formation, &diff_ids));
     let mut annotations = Annotations::from([
         (FORMATION_LABEL.to_owned(), id.to_string()),
         ("org.opencontainers.image.created".to_owned(), config::CREATED.to_owned()),
@@ -173,14 +179,14 @@ pub fn image(store: &Store, id: FormationId, options: &Options) -> Result<Image>
     let manifest = Content::of(media::MANIFEST, to_json(&manifest));
     let descriptor = Descriptor { platform: Some(Platform::parse(&formation.platform)), ..manifest.descriptor.clone() };
     contents.extend([config, manifest]);
-    Ok(Image { contents, manifest: descriptor, reference: reference(&formation) })
+    Ok(Image { contents, manifest: descriptor, reference: reference(formation) })
 }
 
 /// The layers of a formation, lowest first, with what people call them. Where its record does not give its root there is one.
-fn layers(store: &Store, id: FormationId, formation: &Formation) -> Result<Vec<(Layer, String)>> {
+fn recorded(store: &Store, formation: &Formation, layers: &[LayerRecord]) -> Result<Vec<(Layer, String)>> {
     let whole = || Ok(vec![(Layer::whole(store, formation.root)?, "forge".to_owned())]);
     let mut deltas: Vec<(DeltaId, String)> = Vec::new();
-    for record in store.record(id)?.layers {
+    for record in layers {
         match record.delta.parse() {
             Ok(id) => deltas.push((id, format!("forge {}", record.label))),
             Err(_) => return whole(),
@@ -292,7 +298,20 @@ pub struct Collection {
 /// The images of formations: one, or an index over those of several platforms.
 pub fn collection(store: &Store, ids: &[FormationId], options: &Options) -> Result<Collection> {
     let images = ids.iter().map(|id| Ok((*id, image(store, *id, options)?)));
-    let mut images = images.collect::<Result<Vec<(FormationId, Image)>>>()?;
+    joined(store, images.collect::<Result<_>>()?, options)
+}
+
+/// The image of a formation that came to be by these layers, lowest first.
+pub fn collection_of(
+    store: &Store,
+    formation: &Formation,
+    layers: &[LayerRecord],
+    options: &Options,
+) -> Result<Collection> {
+    joined(store, vec![(formation.id(), image_of(store, formation, layers, options)?)], options)
+}
+
+fn joined(store: &Store, mut images: Vec<(FormationId, Image)>, options: &Options) -> Result<Collection> {
     let platform = |manifest: &Descriptor| manifest.platform.as_ref().map(Platform::to_string);
     // The order in which they are given does not show.
     images.sort_by_key(|(_, image)| platform(&image.manifest));
