@@ -3,6 +3,7 @@
 //! Steps run over a root that is nothing but a static shell, taken from this machine: no network is needed.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -447,7 +448,7 @@ fn what_is_fixed_confined_or_floating_is_held_to_it() {
     let checked = world.forge(["build", "chain.nix", "-A", "hello", "--check"]);
     assert!(checked.ok().stderr.contains("no difference"), "{}", checked.stderr);
     // Nothing of it is on the host.
-    assert!(!std::path::Path::new(above["path"].as_str().unwrap()).exists());
+    assert!(!Path::new(above["path"].as_str().unwrap()).exists());
 }
 
 #[test]
@@ -527,4 +528,38 @@ fn a_command_that_is_not_there_is_a_failed_build_and_not_the_runs_own() {
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);
         assert!(ran.stderr.contains("`/no/such` not found") && ran.stderr.contains("`essential`"), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn the_pipeline_of_the_documentation_goes_through_and_a_node_runs_what_it_pushed() {
+    let world = World::new();
+    if shell(&world).is_none() {
+        eprintln!("skipped: no static busybox");
+        return;
+    }
+    let expression = |test: &str| {
+        format!(
+            "{{ forge }}: forge.formation {{ name = \"app\"; version = \"1\"; layers = [ (forge.files {{ \"/bin/sh\" = ./seed/busybox; }}) ]; \
+             command = [ \"sh\" \"-c\" \"echo runs\" ]; test = [ \"sh\" \"-c\" \"{test}\" ]; }}\n"
+        )
+    };
+    world.write("runtime.expr", &expression("echo tested"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/ci/pipeline.sh");
+    let peer = format!("file://{}", world.path("peer").display());
+    let pipeline = || {
+        let words = [script.to_str().expect("text"), "runtime.expr", &peer];
+        let mut command = world.wrapped(&["sh", "-c", "FORGE=$0 exec sh \"$@\""], words);
+        Ran::of(command.output().expect("a shell"))
+    };
+    let ran = pipeline();
+    let id = ran.ok().stdout.trim().to_owned();
+    assert!(id.len() == 64 && ran.stderr.contains("no difference"), "{ran:?}");
+    assert!(world.path("project/sbom.spdx.json").is_file() && world.path("project/provenance.json").is_file());
+    let node = World::new();
+    node.forge(["remote", "add", "team", &peer]).ok();
+    assert_eq!(node.forge(["run", &id]).ok().stdout, "runs\n");
+    // A stage that fails ends it: nothing is pushed.
+    world.write("runtime.expr", &expression("exit 3"));
+    let failed = pipeline();
+    assert!(failed.code != Some(0) && failed.stdout.is_empty() && !failed.stderr.contains("pushed"), "{failed:?}");
 }

@@ -93,6 +93,17 @@ fn what_a_build_would_do_is_said_and_not_done() {
     assert!(would.stdout.ends_with("new/forge.lock would be written\n"), "{}", would.stdout);
     assert!(!world.path("project/new/forge.lock").exists());
     assert_eq!(world.forge(["build", "--dry-run", "--locked", "new"]).code, Some(15));
+    // What cannot end well is not begun.
+    world.write(
+        "runtime.expr",
+        "{ forge }: forge.formation { name = \"app\"; layers = [ (forge.files { \"/x\" = forge.fetchurl { url = \"http://127.0.0.1:1/x\"; }; }) ]; }\n",
+    );
+    let lock = format!(
+        "version = 1\n\n[[lock]]\nkind = \"url\"\nrequest = {{ url = \"http://127.0.0.1:1/x\" }}\nrecords = [\n  {{ sha256 = \"{hash}\", size = 9000000000000000000 }},\n]\n"
+    );
+    world.write("forge.lock", &lock);
+    let large = world.forge(["build", "--locked"]);
+    assert!(large.code == Some(14) && large.stderr.contains("error: insufficient disk space: "), "{large:?}");
 }
 
 #[test]

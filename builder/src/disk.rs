@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::{Error, Result};
+
 /// How often the file system is asked.
 const PAUSE: Duration = Duration::from_millis(200);
 /// What is left to others; of a small file system, a twentieth.
@@ -34,6 +36,14 @@ impl Watch {
         self.looked = Instant::now();
         let (_, left) = space(&self.path)?;
         (left < reserve).then_some(left)
+    }
+}
+
+/// Refuses to begin what cannot end well: files of these sizes are to be fetched.
+pub fn check_room(path: &Path, needed: u64) -> Result<()> {
+    match space(path) {
+        Some((_, available)) if available < needed => Err(Error::NoRoom { path: path.to_owned(), available, needed }),
+        _ => Ok(()),
     }
 }
 

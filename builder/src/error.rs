@@ -109,6 +109,16 @@ pub enum Error {
         /// How many could not be made for want of them.
         not_made: usize,
     },
+    /// What is to be fetched alone is more than the disk has room for.
+    #[error("insufficient disk space at `{}`: {available} bytes are available, and {needed} are to be fetched", .path.display())]
+    NoRoom {
+        /// The store.
+        path: PathBuf,
+        /// Bytes.
+        available: u64,
+        /// Bytes, as far as they are known.
+        needed: u64,
+    },
     /// A step was ended because the disk of the store was about to be full.
     #[error("the disk of the store `{}` is filling up: {left} bytes are left", .path.display())]
     DiskFull {

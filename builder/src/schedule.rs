@@ -19,7 +19,7 @@ use crate::journal::Journal;
 use crate::maker::{Made, Maker};
 use crate::memory::Memory;
 use crate::report::Event;
-use crate::{Builder, Error, Result, STOP, disk, nix};
+use crate::{Builder, Error, Result, STOP, disk, nix, survey};
 
 /// Downloads that run at a time beside the steps that compute: they wait for others, not for this machine's cores.
 const DOWNLOADS: usize = 8;
@@ -47,6 +47,14 @@ pub fn realise_outputs(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePath,
     let mut schedule = Schedule::new(builder, plan, goals)?;
     builder.reporter.report(Event::Planned { steps: schedule.waiting.len(), known: schedule.known.len() });
     if !schedule.waiting.is_empty() {
+        let downloads = schedule.waiting.keys().map(|path| &plan.derivations[path]).filter(|it| is_download(it));
+        let mut needed: u64 = 0;
+        for derivation in downloads {
+            if !survey::is_here(builder, derivation)? {
+                needed = needed.saturating_add(survey::parameters(derivation).size.unwrap_or_default());
+            }
+        }
+        disk::check_room(builder.store.path(), needed)?;
         schedule.run()?;
     }
     let state = schedule.state.into_inner().unwrap_or_else(PoisonError::into_inner);

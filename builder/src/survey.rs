@@ -1,6 +1,5 @@
 //! What a build would do, without doing it: `forge build --dry-run`.
 
-use serde_json::Value;
 use store::{Derivation, FileHash, Plan, StorePath};
 
 use crate::schedule::{is_download, unknown};
@@ -53,24 +52,32 @@ pub fn survey(builder: &Builder<'_>, plan: &Plan) -> Result<Survey> {
             survey.known += 1;
             continue;
         }
-        let text = |name: &str| derivation.environment.get(name.as_bytes());
-        let parameters: Option<Value> = text("parameters").and_then(|text| serde_json::from_slice(text).ok());
-        let field = |name: &str| parameters.as_ref().and_then(|parameters| parameters.get(name));
-        let url = field("url").and_then(Value::as_str).map(str::to_owned);
-        let url = url.or_else(|| text("url").map(|url| String::from_utf8_lossy(url).into_owned()));
-        survey.fetched.push(Download {
-            name: derivation.name.clone(),
-            url: crate::fetch::redact(&url.unwrap_or_default()),
-            size: field("size").and_then(Value::as_u64),
-        });
+        let Parameters { url, size } = parameters(derivation);
+        let url = url
+            .or_else(|| derivation.environment.get(&b"url"[..]).map(|url| String::from_utf8_lossy(url).into_owned()));
+        let (name, url) = (derivation.name.clone(), crate::fetch::redact(&url.unwrap_or_default()));
+        survey.fetched.push(Download { name, url, size });
     }
     survey.fetched.sort();
     survey.made.sort();
     Ok(survey)
 }
 
+/// What forge's own downloads say of themselves; Nix's say neither so.
+#[derive(Default, serde::Deserialize)]
+pub(crate) struct Parameters {
+    pub url: Option<String>,
+    pub size: Option<u64>,
+}
+
+/// Of a derivation.
+pub(crate) fn parameters(derivation: &Derivation) -> Parameters {
+    let text = derivation.environment.get(&b"parameters"[..]);
+    text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default()
+}
+
 /// Whether the file that a download must give is in the store, by its hash.
-fn is_here(builder: &Builder<'_>, derivation: &Derivation) -> Result<bool> {
+pub(crate) fn is_here(builder: &Builder<'_>, derivation: &Derivation) -> Result<bool> {
     let Some(fixed) = derivation.outputs.values().find_map(|output| output.fixed.as_ref()) else { return Ok(false) };
     let Some(hash) =
         FileHash::new(fixed.hash.clone()).filter(|hash| !fixed.recursive && hash.algorithm() == fixed.algorithm)

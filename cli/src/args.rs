@@ -213,6 +213,9 @@ pub struct BuildArguments {
     /// something came out otherwise
     #[arg(long)]
     pub check: bool,
+    /// Joblet: the name goes to what is built, whatever had it before; as it always does.
+    #[arg(long, hide = true)]
+    pub force: bool,
     /// Whom it is given to.
     #[command(flatten)]
     pub push: PushOptions,

@@ -379,8 +379,9 @@ impl From<executor::Error> for Failure {
                 let failure = plain(code::REFUSED, &error);
                 let is_limit = ["memory", "cpu", "cpus", "cores", "io", "pids"].contains(&what.as_str());
                 match is_limit && !rustix::process::geteuid().is_root() {
-                    true => failure
-                        .hint("with cgroups of your own it is to be had: `systemd-run --user --scope forge run …`"),
+                    true => failure.hint(
+                        "where systemd runs, it gives you cgroups of your own: `systemd-run --user --scope -p Delegate=yes forge run …`",
+                    ),
                     false => failure,
                 }
                 .hint("`forge doctor` says what this host gives, and the cure")
@@ -470,6 +471,13 @@ impl From<builder::Error> for Failure {
                 let worst = whole.parts.iter().map(|part| part.code).find(|code| *code != code::BUILD_FAILED);
                 whole.code = worst.unwrap_or(code::BUILD_FAILED);
                 whole.hint("`forge log STEP` shows all that a step printed")
+            }
+            NoRoom { path, available, needed } => {
+                let (available, needed) = (render::size(available), render::size(needed));
+                let headline = format!("insufficient disk space: {available} available, need at least {needed}");
+                Self::new(code::DISK_FULL, headline)
+                    .cause(format!("so much is to be fetched into `{}`", path.display()))
+                    .hint("`forge gc` frees what nothing names; --store DIR keeps the store on another disk")
             }
             error @ DiskFull { .. } => plain(code::DISK_FULL, &error)
                 .hint("a step that writes without end was ended; else `forge gc` frees what nothing names"),

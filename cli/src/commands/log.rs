@@ -20,13 +20,20 @@ pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
         // Of several steps of one name the one that was made last.
         (Some(newest), _) => vec![newest.derivation.clone()],
         (None, Some(steps)) => steps.iter().filter_map(|step| StorePath::parse(step)).collect(),
-        (None, None) => return Err(unknown(&arguments.step)),
+        (None, None) if builder::explain::explain(&store, &arguments.step)?.is_empty() => {
+            return Err(unknown(&arguments.step));
+        }
+        // A step that is part of forge, and runs no program.
+        (None, None) => Vec::new(),
     };
     if let [_, others @ ..] = found.as_slice()
         && !others.is_empty()
         && !context.global.quiet
     {
         eprintln!("note: {} more steps are called `{}`; this is the last one's", others.len(), arguments.step);
+    }
+    if derivations.is_empty() && !context.global.quiet {
+        eprintln!("note: step `{}` printed nothing", arguments.step);
     }
     let mut records = Vec::new();
     for derivation in &derivations {
