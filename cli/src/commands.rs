@@ -1,11 +1,11 @@
 //! One file per command. Each has `run(arguments, &Context)`.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use crate::args::{Arguments, Command};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 pub mod build;
 mod bundle;

@@ -1,11 +1,14 @@
 //! `forge`: joins the rooms. Arguments, environment, terminal and exit codes are handled here and nowhere else.
 
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
+
 mod args;
 mod commands;
 mod context;
 mod engines;
 mod error;
 mod evaluation_cache;
+mod exit;
 mod importing;
 mod interrupt;
 mod joblet;
@@ -28,9 +31,28 @@ mod volumes;
 mod workshop;
 
 use clap::Parser;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+use crate::exit::ExitCode;
+
+/// What the C library calls. Rust's own `main` reads `/proc/self/maps` and makes a stack for telling of an overflow, a tenth of a
+/// millisecond each time; what else it does, [`executor::begin_process`] does.
+// SAFETY: there is one function of this name, with the C library's signature for it, and it does not unwind.
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+#[unsafe(no_mangle)]
+extern "C" fn main(_: std::ffi::c_int, _: *const *const std::ffi::c_char) -> std::ffi::c_int {
+    executor::begin_process();
+    let code = std::panic::catch_unwind(begin).unwrap_or(ExitCode::from(error::code::BUG));
+    // Writes what is still to be written to stdout, too.
+    std::process::exit(code.into())
+}
+
+/// Where the arguments would not be found without Rust's own start.
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() {
+    std::process::exit(begin().into())
+}
+
+fn begin() -> ExitCode {
     if let Some(arguments) = commands::nix_instantiate::arguments() {
         return guarded(|| {
             commands::nix_instantiate::run(arguments).unwrap_or_else(|failure| {

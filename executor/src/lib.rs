@@ -12,6 +12,7 @@ pub mod owners;
 pub mod published;
 pub mod sandbox;
 
+pub use backend::native::begin_process;
 pub use backend::native::check::{Capability, check};
 pub use backend::{Backend, Native, Other};
 pub use error::{Error, Result};

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use builder::check::{Checked, Differing};
@@ -16,6 +15,7 @@ use store::{FormationId, Node, Plan, Store};
 use crate::args::{BuildArguments, BuildOptions, ExpressionArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::names::root_name;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};

@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::ExitCode;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode};
 
 use crate::args::BundleArguments;
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge bundle`
 pub fn run(arguments: &BundleArguments, context: &Context) -> Result<ExitCode> {

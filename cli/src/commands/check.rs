@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::process::ExitCode;
 
 use expressions::Sources;
 use expressions::error::Severity;
@@ -11,6 +10,7 @@ use store::secrets::Secret;
 use crate::args::CheckArguments;
 use crate::context::Context;
 use crate::error::{Result, code};
+use crate::exit::ExitCode;
 use crate::{plan, render, secrets};
 
 /// The formation that is meant where no file is.

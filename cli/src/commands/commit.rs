@@ -1,7 +1,6 @@
 //! `forge commit`: what a run kept becomes the uppermost layer of a new formation.
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
 
 use store::directory::{LayerRecord, Record};
 use store::{Delta, DeltaId, FormationId, Store};
@@ -10,6 +9,7 @@ use super::run::KEPT_OF;
 use crate::args::CommitArguments;
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge commit`
 pub fn run(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {

@@ -1,11 +1,10 @@
 //! `forge completions`: a shell's completion script.
 
-use std::process::ExitCode;
-
 use clap::CommandFactory;
 
 use crate::args::{Arguments, CompletionsArguments};
 use crate::error::Result;
+use crate::exit::ExitCode;
 
 /// `forge completions`
 pub fn run(arguments: &CompletionsArguments) -> Result<ExitCode> {

@@ -1,10 +1,9 @@
 //! `forge config`: the settings and where each comes from.
 
-use std::process::ExitCode;
-
 use crate::args::ConfigArguments;
 use crate::context::{Context, Setting};
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::render;
 
 /// `forge config show`

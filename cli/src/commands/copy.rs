@@ -1,12 +1,11 @@
 //! `forge copy`: from one peer to another, by way of the store here, so that everything is checked in between.
 
-use std::process::ExitCode;
-
 use store::peer::ObjectId;
 
 use crate::args::CopyArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::{peers, transfer};
 
 /// `forge copy`

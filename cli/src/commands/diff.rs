@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use store::diff::{ContentChange, Difference};
@@ -13,6 +12,7 @@ use store::{Formation, FormationId, Node, Store, TreeId};
 use crate::args::DiffArguments;
 use crate::context::Context;
 use crate::error::{Result, code};
+use crate::exit::ExitCode;
 use crate::{importing, render, settings};
 
 /// Lines of a text's diff that are shown unasked.

@@ -1,13 +1,12 @@
 //! `forge doctor`: what this host gives, and the cure for what it does not.
 
-use std::process::ExitCode;
-
 use builder::Builder;
 use builder::fetch::Place;
 
 use crate::args::{BuildOptions, DoctorArguments};
 use crate::context::Context;
 use crate::error::{Result, code};
+use crate::exit::ExitCode;
 use crate::progress::{Progress, Style};
 use crate::render;
 use crate::workshop::Workshop;

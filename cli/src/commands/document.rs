@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde_json::Value;
 use store::{FormationId, Store};
@@ -10,6 +9,7 @@ use store::{FormationId, Store};
 use crate::args::DocumentArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge sbom`
 pub fn sbom(arguments: &DocumentArguments, context: &Context) -> Result<ExitCode> {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use expressions::{Format, Input, Outcome, Request};
 use store::lock::Lock;
@@ -10,6 +9,7 @@ use store::lock::Lock;
 use crate::args::EvalArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::outside::{MOST_ROUNDS, Once, Outside, names_its_address};
 use crate::plan;
 

@@ -1,7 +1,6 @@
 //! `forge explain`: why a step was made or not.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use builder::explain::{Change, Explanation, Reason, explain, explain_all};
 use builder::journal::{Entry, Happened};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use crate::args::building::ExplainArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::names;
 
 /// `forge explain`

@@ -2,7 +2,6 @@
 
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use store::digest::to_hex;
 use store::format::{Attachment, Digests, FileName, Options, oci, pack_in_order, sif};
@@ -11,6 +10,7 @@ use store::{FormationId, Store};
 use crate::args::{AttachChoice, ExportArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::keys;
 
 /// `forge export`

@@ -1,6 +1,5 @@
 //! `forge gc`: frees what no name and no running command needs.
 
-use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use store::directory::Keep;
@@ -8,6 +7,7 @@ use store::directory::Keep;
 use crate::args::GcArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{render, units};
 
 /// `forge gc`

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use builder::why::step_name;
 use serde_json::json;
@@ -11,6 +10,7 @@ use store::directory::Record;
 use crate::args::building::{GraphArguments, GraphFormat};
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 
 /// `forge graph`
 pub fn run(arguments: &GraphArguments, context: &Context) -> Result<ExitCode> {

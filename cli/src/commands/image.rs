@@ -1,7 +1,5 @@
 //! `forge push` to a registry and `forge pull` from one: formations as images, images as formations.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 use store::format::{Attachment, Compression, Options};
 use store::registry::{self, How, Session};
@@ -10,6 +8,7 @@ use store::{FormationId, Store};
 use crate::args::AttachChoice;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{registries, render};
 
 /// Sends formations: one, or several of different platforms under one index. Prints the image's pinned reference.

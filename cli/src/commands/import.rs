@@ -1,7 +1,6 @@
 //! `forge import`: an artifact, an archive or a directory becomes a formation of the store.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use builder::joblet::Description;
 use store::format::oci::Wanted;
@@ -10,6 +9,7 @@ use store::format::{Bounds, Imported};
 use crate::args::ImportArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::importing::{Wishes, dropped_text, keep, open};
 use crate::names::root_name;
 use crate::{registries, units};

@@ -1,11 +1,11 @@
 //! `forge info`: what a formation is and how it wants to be run.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use crate::args::InfoArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::{render, runtimes};
 
 /// `forge info`

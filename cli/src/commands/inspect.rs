@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use store::format::{Artifact, Bounds, Digests, Inspection, oci};
@@ -10,6 +9,7 @@ use store::format::{Artifact, Bounds, Digests, Inspection, oci};
 use crate::args::{InfoArguments, InspectArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{importing, registries, render, settings};
 
 /// `forge inspect`

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use store::signing::{NamedKey, NamedPublicKey};
 
 use crate::args::{KeyArguments, KeyCommand};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{peers, render};
 
 /// `forge key`

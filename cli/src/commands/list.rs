@@ -1,12 +1,12 @@
 //! `forge list`: the formations in the store.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 
 use store::FormationId;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::{render, runtimes};
 
 /// `forge list`

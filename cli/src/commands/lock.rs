@@ -1,10 +1,9 @@
 //! `forge lock`: writes the exact packages that an expression's wishes stand for, and builds nothing.
 
-use std::process::ExitCode;
-
 use crate::args::{BuildOptions, LockArguments};
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::interrupt;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};

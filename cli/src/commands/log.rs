@@ -1,6 +1,5 @@
 //! `forge log`: what a step printed when it was made.
 
-use std::process::ExitCode;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -9,6 +8,7 @@ use store::StorePath;
 use crate::args::building::LogArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::names::{steps_of, unknown};
 
 /// `forge log`

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::CommandFactory;
@@ -15,6 +14,7 @@ use crate::args::{Arguments, Global};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::evaluation_cache::EvaluationCache;
+use crate::exit::ExitCode;
 use crate::outside::{MOST_ROUNDS, Outside, PrintedBefore};
 use crate::plan;
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use store::signing::SecretKey;
@@ -16,6 +16,7 @@ use store::{FormationId, Store};
 use crate::args::parity::ParityArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{engines, keys, runner_image};
 
 pub mod probe;

@@ -1,10 +1,9 @@
 //! `forge pin`: keeps a formation whatever its names stand for.
 
-use std::process::ExitCode;
-
 use crate::args::PinArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge pin`
 pub fn run(arguments: &PinArguments, context: &Context) -> Result<ExitCode> {

@@ -1,13 +1,12 @@
 //! `forge pull`: what is not here is taken from a peer, and checked.
 
-use std::process::ExitCode;
-
 use store::FormationId;
 use store::peer::{Nowhere, ObjectId};
 
 use crate::args::PullArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::names::check_name;
 use crate::transfer::{from_group, nowhere, receipt, said};
 use crate::{peers, registries};

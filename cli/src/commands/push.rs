@@ -1,13 +1,12 @@
 //! `forge push`: what a peer has not got is given to it, with signed claims of what the steps gave.
 
-use std::process::ExitCode;
-
 use store::formation::is_name;
 use store::{FormationId, Store};
 
 use crate::args::PushArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::names::check_name;
 use crate::transfer::{push, push_sources, receipt, said};
 use crate::{peers, registries};

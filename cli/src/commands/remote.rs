@@ -1,12 +1,12 @@
 //! `forge remote`: which peers there are.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::args::{RemoteArguments, RemoteCommand};
 use crate::context::{Context, absolute, project_file};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{peers, render};
 
 /// `forge remote`

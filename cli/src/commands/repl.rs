@@ -4,7 +4,7 @@ mod editor;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use expressions::session::{Environment, Piece, Reading, Session, Style, Trouble, begin};
 use store::lock::Lock;
@@ -13,6 +13,7 @@ use self::editor::{Line, Lines};
 use crate::args::ReplArguments;
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::interrupt;
 use crate::plan;
 use crate::render::{self, Paint};

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use executor::{Backend, Ending, Other, Outcome, RootFs, Sandbox, Streams, Writable};
@@ -16,6 +15,7 @@ use crate::args::runner::BackendChoice;
 use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{importing, render, transfer, volumes};
 
 mod elsewhere;

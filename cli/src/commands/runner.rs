@@ -1,11 +1,10 @@
 //! `forge runner`: the image that runs formations where this kernel does not.
 
-use std::process::ExitCode;
-
 use crate::args::runner::{RunnerAction, RunnerArguments, RunnerBuildArguments, RunnerPushArguments};
 use crate::context::Context;
 use crate::engines::engine;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::runner_image;
 
 /// `forge runner`

@@ -4,13 +4,13 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use executor::oci::{Containers, CreateOptions, features};
 
 use crate::args::{CreateArguments, Operation, RuntimeArguments};
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// The command line with the word `runtime` where an orchestrator leaves it away.
 pub fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {

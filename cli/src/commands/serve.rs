@@ -1,6 +1,5 @@
 //! `forge serve`: offers the store to peers until it is told to end.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use server::{Access, Options, Server, Tls, TlsFiles, Tokens};
@@ -8,6 +7,7 @@ use server::{Access, Options, Server, Tls, TlsFiles, Tokens};
 use crate::args::ServeArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::{interrupt, peers, units};
 
 /// `forge serve`

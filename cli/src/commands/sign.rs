@@ -1,12 +1,11 @@
 //! `forge sign`: signs an artifact where it lies.
 
-use std::process::ExitCode;
-
 use store::format::{Artifact, sif};
 
 use crate::args::SignArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::keys;
 
 /// `forge sign`

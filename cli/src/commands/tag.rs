@@ -1,10 +1,9 @@
 //! `forge tag` and `forge rm`: names are what keeps a formation from being collected.
 
-use std::process::ExitCode;
-
 use crate::args::{RmArguments, TagArguments};
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::names::root_name;
 
 /// `forge tag`

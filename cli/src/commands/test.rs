@@ -1,12 +1,12 @@
 //! `forge test`: runs what a formation says shows that it works (`test` in its expression).
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use crate::args::Target;
 use crate::args::test::TestArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge test`
 pub fn run(arguments: &TestArguments, context: &Context) -> Result<ExitCode> {

@@ -1,7 +1,6 @@
 //! `forge verify`: hashes everything in the store again and names what is damaged; or verifies who signed an artifact.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use store::directory::Damage;
 use store::format::{Artifact, sif};
@@ -10,6 +9,7 @@ use store::peer::ObjectId;
 use crate::args::VerifyArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::keys;
 
 /// `forge verify`

@@ -1,13 +1,13 @@
 //! `forge why`: why something is in a formation.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use builder::why::{Answer, step_name};
 
 use crate::args::building::WhyArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// `forge why`
 pub fn run(arguments: &WhyArguments, context: &Context) -> Result<ExitCode> {

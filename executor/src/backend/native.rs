@@ -38,6 +38,7 @@ pub(super) mod terminal;
 mod userns;
 
 pub use seccomp::allowed_calls;
+pub use sys::begin_process;
 pub use userns::has_every_user;
 
 pub(super) use cgroup::{Cgroups, Counts};

@@ -7,7 +7,6 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,6 +23,7 @@ use crate::args::{BoundOptions, RunArguments, RunOptions};
 use crate::context::{Context, absolute};
 use crate::engines;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::runner_image;
 
 /// Where the store is in the container.

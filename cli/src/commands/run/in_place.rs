@@ -7,7 +7,6 @@
 //! By `--fuse` a program of its own reads the file for the kernel: slower, and for everybody who may use /dev/fuse.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use executor::backend::native::image::{MountedImage, ServedImage};
 use executor::{Backend, RootFs, Writable};
@@ -21,6 +20,7 @@ use crate::args::Target;
 use crate::args::runner::BackendChoice;
 use crate::context::{Context, absolute, this_platform};
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 
 /// A squashfs that files of are there.
 enum Image {

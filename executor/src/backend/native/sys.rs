@@ -14,9 +14,11 @@ use rustix::process::Pid;
 use crate::Resource;
 use crate::outcome::Counted;
 
+mod begin;
 mod footprint;
 mod signals;
 
+pub use begin::begin_process;
 pub use footprint::let_code_go;
 pub use signals::{SignalWatch, reset_signals, watch_children};
 
@@ -244,7 +246,7 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
 /// Takes this process's command line away from those who can see the process (`/proc/PID/cmdline`): it names paths and
 /// variables of the caller. Its program's name stays. Where the kernel does not say where it lies, it stays as it is.
 pub fn forget_arguments() {
-    let Ok(status) = std::fs::read_to_string("/proc/self/stat") else { return };
+    let Ok(status) = super::small::read_text("/proc/self/stat") else { return };
     // After the name, which may hold anything, fields from the third on: see proc(5), arg_start and arg_end.
     let fields: Vec<&str> = status.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let address = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<usize>().ok());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::thread::CapabilitySet;
 
@@ -41,7 +42,10 @@ impl UserNamespace {
                 Ok((format!("{uid} {} 1", caller.0), format!("{gid} {} 1", caller.1)))
             }
             // In a container, not all ids may exist even for root: those that do are in its own map.
-            Self::Last => Ok((identity("/proc/self/uid_map")?, identity("/proc/self/gid_map")?)),
+            Self::Last => {
+                let (users, groups) = own_maps()?;
+                Ok((identity(users), identity(groups)))
+            }
         }
     }
 
@@ -75,15 +79,21 @@ pub fn keeps_groups() -> bool {
 
 /// Whether this process may give a file to any user at all: root, and not in a user namespace that has only some of them.
 pub fn has_every_user() -> bool {
-    let whole = |path: &str| {
-        let map = small::read_text(path).unwrap_or_default();
-        map.split_whitespace().eq(["0", "0", "4294967295"])
-    };
-    is_privileged() && whole("/proc/self/uid_map") && whole("/proc/self/gid_map")
+    let whole = |map: &str| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_privileged() && own_maps().is_ok_and(|(users, groups)| whole(users) && whole(groups))
 }
 
-fn identity(path: &str) -> io::Result<String> {
-    let map = small::read_text(path)?;
+/// The maps of this process, which no launcher ever leaves the namespace of: read once.
+fn own_maps() -> io::Result<&'static (String, String)> {
+    static MAPS: OnceLock<(String, String)> = OnceLock::new();
+    if let Some(maps) = MAPS.get() {
+        return Ok(maps);
+    }
+    let maps = (small::read_text("/proc/self/uid_map")?, small::read_text("/proc/self/gid_map")?);
+    Ok(MAPS.get_or_init(|| maps))
+}
+
+fn identity(map: &str) -> String {
     let mut lines = String::new();
     for line in map.lines() {
         let mut fields = line.split_ascii_whitespace();
@@ -91,7 +101,7 @@ fn identity(path: &str) -> io::Result<String> {
             lines.push_str(&format!("{inside} {inside} {count}\n"));
         }
     }
-    Ok(lines)
+    lines
 }
 
 /// The switch of this host that forbids user namespaces, as `sysctl` names it, if one is found.
@@ -125,9 +135,7 @@ mod tests {
 
     #[test]
     fn every_id_that_exists_is_mapped_to_itself() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("map");
-        fs::write(&path, "         0     100000      65536\n     65536       1000          1\n").unwrap();
-        assert_eq!(identity(path.to_str().unwrap()).unwrap(), "0 0 65536\n65536 65536 1\n");
+        let map = "         0     100000      65536\n     65536       1000          1\n";
+        assert_eq!(identity(map), "0 0 65536\n65536 65536 1\n");
     }
 }
