@@ -17,6 +17,9 @@ use crate::{ArtifactId, Result};
 /// Bytes of a window: a power of two, so that it is a subtree of BLAKE3's.
 pub(super) const WINDOW: u64 = 1 << 20;
 
+/// From this size on, what is written is hashed by another thread.
+const APART: usize = 256 << 10;
+
 /// The values of the windows so far.
 #[derive(Debug, Clone)]
 pub(super) struct Windows {
@@ -138,6 +141,12 @@ pub(super) struct Hashed<'a> {
 
 impl Write for Hashed<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The kernel copies it meanwhile. Of little, waking another thread would cost more.
+        if bytes.len() >= APART {
+            let Self { file, windows } = self;
+            let (written, ()) = rayon::join(|| file.write_all(bytes), || windows.update(bytes));
+            return written.map(|()| bytes.len());
+        }
         let written = self.file.write(bytes)?;
         self.windows.update(&bytes[..written]);
         Ok(written)

@@ -4,7 +4,6 @@
 //! to before what refers), and an index over them. A directory, a tar and a registry are filled from the same list.
 
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
@@ -56,16 +55,16 @@ impl Content {
     }
 
     /// Gives its bytes to `take`; fails if they are not what the descriptor says (a damaged store). What is read is hashed
-    /// while `take` has what came before; what was hashed a moment ago is not hashed again.
+    /// while `take` has what came before. What was hashed a moment ago is not hashed again: only its length is looked at.
     pub fn each(&self, store: &Store, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let written = crate::format::write_failed;
-        let blob = match &self.source {
+        let (blob, mut hasher) = match &self.source {
             Source::Bytes(bytes) => return take(bytes).map_err(written),
-            Source::Made(blob) => return self.again(store, *blob, take),
-            Source::Blob(blob) => *blob,
+            Source::Blob(blob) => (*blob, Some(self.descriptor.digest.hasher())),
+            Source::Made(blob) => (*blob, None),
         };
         let mut file = store.open_blob(blob)?;
-        let mut hasher = self.descriptor.digest.hasher();
+        let mut left = self.descriptor.size;
         let (actual, taken) = thread::scope(|scope| {
             let (filled, arriving) = sync_channel::<Vec<u8>>(2);
             let (emptied, spare) = channel::<Vec<u8>>();
@@ -75,14 +74,15 @@ impl Content {
                     buffer.resize(PART, 0);
                     let length = file.read(&mut buffer)?;
                     buffer.truncate(length);
-                    hasher.update(&buffer);
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(&buffer);
+                    }
                     // Whoever takes no more has failed, and says so.
                     if length == 0 || filled.send(buffer).is_err() {
-                        return Ok(hasher.finish());
+                        return Ok(hasher.map(|hasher| hasher.finish()));
                     }
                 }
             });
-            let mut left = self.descriptor.size;
             let taken = arriving.into_iter().try_for_each(|buffer| {
                 // No more goes out than was announced.
                 let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -95,29 +95,14 @@ impl Content {
         });
         taken.map_err(written)?;
         let actual = actual.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match actual.map_err(Error::file("read", store.path()))? {
-            actual if actual == self.descriptor.digest => Ok(()),
-            actual => Err(Error::Mismatch {
-                from: format!("compressed layer {blob} of the store"),
-                actual: actual.to_string(),
-                expected: self.descriptor.digest.to_string(),
-            }),
-        }
-    }
-
-    /// Gives what was made a moment ago as it lies there; it is only looked at whether it is as long.
-    fn again(&self, store: &Store, blob: BlobId, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
-        let file = store.open_blob(blob)?;
-        let mut buffer = vec![0; PART];
-        let mut position = 0;
-        while position < self.descriptor.size {
-            let left = usize::try_from(self.descriptor.size - position).unwrap_or(usize::MAX);
-            let part = &mut buffer[..left.min(PART)];
-            file.read_exact_at(part, position).map_err(Error::file("read", store.path()))?;
-            take(part).map_err(crate::format::write_failed)?;
-            position += part.len() as u64;
-        }
-        Ok(())
+        let actual = actual.map_err(Error::file("read", store.path()))?;
+        let actual = match actual {
+            Some(actual) if actual != self.descriptor.digest => actual.to_string(),
+            None if left > 0 => format!("{left} bytes less"),
+            _ => return Ok(()),
+        };
+        let from = format!("compressed layer {blob} of the store");
+        Err(Error::Mismatch { from, actual, expected: self.descriptor.digest.to_string() })
     }
 }
 
