@@ -1,7 +1,6 @@
 //! `forge build --dry-run`: what would be fetched and made.
 
 use std::fmt::Write as _;
-use std::process::ExitCode;
 
 use builder::survey::survey;
 use serde_json::json;
@@ -9,6 +8,7 @@ use serde_json::json;
 use crate::args::BuildArguments;
 use crate::context::Context;
 use crate::error::Result;
+use crate::exit::ExitCode;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 use crate::workshop::Workshop;

@@ -1,12 +1,11 @@
 //! `forge volume`: directories of this user that outlive runs, by name.
 
-use std::process::ExitCode;
-
 use serde_json::json;
 
 use crate::args::volume::{VolumeAction, VolumeArguments};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::exit::ExitCode;
 use crate::render;
 use crate::volumes::{self, Volume};
 
