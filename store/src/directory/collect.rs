@@ -274,7 +274,7 @@ mod tests {
     use super::super::{Claim, LayerRecord, Ownership, Record};
     use super::*;
     use crate::digest::StepKey;
-    use crate::{Delta, DeltaId, Error, Formation, FormationId, Launch, Node, TreeId};
+    use crate::{Delta, DeltaId, Error, Formation, FormationId, Launch, Node, Tree, TreeId};
 
     fn formation(world: &World, content: &str) -> (FormationId, TreeId, DeltaId) {
         let below = world.tree(0o755, [("file", world.file(content, 0o644)), ("own", world.file(content, 0o600))]);
@@ -412,6 +412,36 @@ mod tests {
         assert_eq!(world.store.extent(root).unwrap().files, 2);
         assert!(!world.store.path().join("gc/doomed").exists() && !world.store.path().join("gc/rescued").exists());
         assert!(world.store.verify().unwrap().is_empty());
+    }
+
+    /// Found by a thousand kills: others took a tree for whole while what lies below it waited in a batch, which was lost.
+    #[test]
+    fn what_is_put_again_in_a_batch_is_whole_for_others_when_all_below_it_is() {
+        for names_it in [false, true] {
+            let world = world();
+            let (id, root, delta) = formation(&world, "batch");
+            let (whole, told) = (world.store.formation(id).unwrap(), world.store.record(id).unwrap());
+            let trees = |id| Tree::clone(&world.store.tree(id).unwrap());
+            let Node::Directory(below) = trees(root).entries.into_values().next().unwrap() else {
+                panic!("a directory")
+            };
+            let (above, below_it) = (trees(root), trees(below));
+            let given_up = [Use::Tree(root), Use::Tree(below), Use::Delta(delta), Use::Formation(id)];
+            world.store.doom(given_up.to_vec()).unwrap();
+            std::fs::remove_file(world.store.full(&super::super::objects::use_path(given_up[1], false))).unwrap();
+
+            let [writer, other] = [0, 1].map(|_| Store::open(world.store.path()).unwrap());
+            let batch = writer.batch();
+            assert_eq!((writer.put_tree(&below_it).unwrap(), writer.put_tree(&above).unwrap()), (below, root));
+            assert!(writer.has_tree(root) && !other.has_tree(root));
+            if names_it {
+                assert_eq!(writer.put_formation(&whole, &told).unwrap(), id);
+            } else {
+                batch.finish().unwrap();
+            }
+            assert!(other.has_tree(root) && other.has_formation(id) == names_it);
+            assert_eq!(other.extent(root).unwrap().files, 2);
+        }
     }
 
     #[test]

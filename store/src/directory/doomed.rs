@@ -59,7 +59,9 @@ impl Store {
             }
             known.clone()
         };
-        list.is_some_and(|list| list.has(&record(one))) && !self.is_there(&rescued_path(one))
+        list.is_some_and(|list| list.has(&record(one)))
+            && !self.is_there(&rescued_path(one))
+            && !self.is_rescued_with_batch(one)
     }
 
     fn read_doomed(&self) -> Result<Option<List>> {
@@ -71,8 +73,14 @@ impl Store {
         Ok(Some(List { records, inode, _file: file }))
     }
 
-    /// Says that this is whole again, if it was given up. To be called when it and all below it has been put.
+    /// Says that this is whole again, if it was given up. To be called when it and all below it has been put: what lies below may
+    /// wait in an open batch, where nobody else sees it, and then so does this.
     pub(super) fn rescue(&self, one: Use) -> Result<()> {
+        if self.is_doomed(one) && !self.rescue_with_batch(one) { self.rescue_now(one) } else { Ok(()) }
+    }
+
+    /// The same, when nothing that lies below waits.
+    pub(super) fn rescue_now(&self, one: Use) -> Result<()> {
         let path = rescued_path(one);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
         while self.is_doomed(one) {

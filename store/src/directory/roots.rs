@@ -45,7 +45,11 @@ impl Store {
         if here {
             self.touch(id);
         }
-        self.rescue(Use::Formation(id))?;
+        if self.is_doomed(Use::Formation(id)) {
+            // What is below it may still wait in a batch.
+            self.sync()?;
+            self.rescue_now(Use::Formation(id))?;
+        }
         Ok(id)
     }
 

@@ -82,6 +82,8 @@ struct State {
     writers: usize,
     /// A part that is being published while the next one is filled. One at a time, so that nothing is seen before what lies below it.
     leaving: Option<Leaving>,
+    /// What a collection gave up and was put again meanwhile, in which order: for others it is whole when all of this is published.
+    rescues: HashMap<Use, usize>,
 }
 
 /// A written pack that is not there for others yet.
@@ -125,8 +127,9 @@ impl State {
     }
 
     /// What comes after it was published.
-    fn next(&self) -> Self {
-        Self { open: self.open, in_parts: self.in_parts, ..Self::default() }
+    fn next(&mut self) -> Self {
+        let rescues = std::mem::take(&mut self.rescues);
+        Self { open: self.open, in_parts: self.in_parts, rescues, ..Self::default() }
     }
 
     /// Makes the buffer a part, to be written.
@@ -163,6 +166,21 @@ impl Store {
         state.open -= 1;
         state.in_parts -= usize::from(in_parts);
         if state.open == 0 { self.publish(state).map(drop) } else { Ok(()) }
+    }
+
+    /// Leaves it to the open batch to say that this is whole again; false if none is open.
+    pub(in super::super) fn rescue_with_batch(&self, one: Use) -> bool {
+        let mut state = self.lock_pending();
+        let number = state.rescues.len();
+        if state.open > 0 {
+            state.rescues.entry(one).or_insert(number);
+        }
+        state.open > 0
+    }
+
+    /// Whether this process has put it again, and nobody else can know yet.
+    pub(in super::super) fn is_rescued_with_batch(&self, one: Use) -> bool {
+        self.lock_pending().rescues.contains_key(&one)
     }
 
     /// Publishes what is pending; says whether all that was put so far is on the disk now.
@@ -311,6 +329,19 @@ impl Store {
 
     fn publish(&self, state: MutexGuard<'_, State>) -> Result<bool> {
         let mut state = self.alone(state);
+        let is_synced = self.publish_all(&mut state)?;
+        let mut rescues: Vec<(Use, usize)> = state.rescues.drain().collect();
+        drop(state);
+        if !rescues.is_empty() {
+            // After a crash, too, what lies below must be there.
+            rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))?;
+            rescues.sort_unstable_by_key(|(_, number)| *number);
+            rescues.into_iter().try_for_each(|(one, _)| self.rescue_now(one))?;
+        }
+        Ok(is_synced)
+    }
+
+    fn publish_all(&self, state: &mut State) -> Result<bool> {
         if let Some(leaving) = &state.leaving {
             self.place_pack(&leaving.relative, &leaving.entries)?;
             state.leaving = None;
@@ -330,7 +361,7 @@ impl Store {
             *state = state.next();
             return Ok(false);
         }
-        let (relative, _) = self.write_rest(&mut state)?;
+        let (relative, _) = self.write_rest(state)?;
         let all = self.written.load(Ordering::SeqCst);
         let entries: Vec<Entry> = state.entries.iter().map(|(entry, _)| *entry).collect();
         self.place_pack(&relative, &entries)?;
