@@ -154,10 +154,7 @@ impl<'a> Run<'a> {
             waited.extend(first.map(|first| PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN)));
             match rustix::event::poll(&mut waited, timeout.as_ref()) {
                 Ok(0) if !rests && self.start.elapsed() >= REST => {
-                    // Other threads are at work with it.
-                    if sys::has_one_thread() {
-                        sys::let_code_go();
-                    }
+                    sys::let_code_go();
                     rests = true;
                 }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
