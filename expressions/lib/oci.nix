@@ -90,6 +90,8 @@ let
       layers = filter (record: record ? layer) records;
       at = index: head (filter (record: record.layer == index) layers);
       abouts = filter (record: record ? settings) records;
+      # So that whoever asks where a layer is from is told the image.
+      pinned = if abouts == [ ] then "" else "@${(head abouts).manifest}";
     in
     {
       inherit (wanted) name;
@@ -105,7 +107,7 @@ let
           inherit (record) unpacked;
           file = download {
             name = "${wanted.name}-layer-${substring 0 12 record.sha256}";
-            url = "oci:${wanted.repository}";
+            url = "oci:${wanted.repository}${pinned}";
             inherit (record) sha256 size;
           };
         }

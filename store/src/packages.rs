@@ -1,16 +1,21 @@
 //! Which packages a tree says it has: what the databases of package managers in it tell.
 //!
-//! Read are dpkg's status with the packages' copyright files, apk's database, Python's `*.dist-info`, the `package.json`
-//! of `node_modules`, and what forge writes down of programs that are built from crates. All of this is a function of the tree alone, so a formation that came from elsewhere has a list too.
+//! Read are dpkg's status with the packages' copyright files, apk's database, Python's `*.dist-info` and `*.egg-info`, the `package.json`
+//! of `node_modules` with npm's own record beside them, Java archives, and what forge writes down of programs that are built from crates. All of this is a function of the tree alone, so a formation that came from elsewhere has a list too.
 //! What is unreadable is left out: a list of packages is no reason to fail.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::{Node, Result, Store, TreeId, paragraph};
+use crate::digest::to_hex;
+use crate::nix::hash::from_base64;
+use crate::{BlobId, Node, Result, Store, TreeId, paragraph};
 
+mod java;
 mod licence;
+mod purl;
 
 pub use licence::{Licence, licence};
+pub(crate) use purl::{normal, origin, purl};
 
 /// Whose packages they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -25,6 +30,8 @@ pub enum Ecosystem {
     Node,
     /// The registry of crates.
     Rust,
+    /// Maven's repositories, and jars of nobody.
+    Java,
 }
 
 impl Ecosystem {
@@ -36,6 +43,7 @@ impl Ecosystem {
             Self::Python => "pypi",
             Self::Node => "npm",
             Self::Rust => "cargo",
+            Self::Java => "maven",
         }
     }
 }
@@ -45,9 +53,9 @@ impl Ecosystem {
 pub struct Package {
     /// Whose it is.
     pub ecosystem: Ecosystem,
-    /// Its name.
+    /// Its name; of Java `GROUP:ARTIFACT` where that is known.
     pub name: String,
-    /// Its version.
+    /// Its version; empty where a jar says none.
     pub version: String,
     /// For which processor; empty if for any, or not said.
     pub architecture: String,
@@ -57,10 +65,39 @@ pub struct Package {
     pub homepage: String,
     /// Its licences as it writes them, sorted; empty if it says none that a program could read.
     pub licences: Vec<String>,
+    /// Digests of what it was unpacked from, as the tree tells them.
+    pub checksums: Vec<Checksum>,
+}
+
+/// A digest of a file that a package came in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Checksum {
+    /// `sha256`, `sha512` or `sha1`.
+    pub algorithm: String,
+    /// Its digits, in hexadecimal.
+    pub digest: String,
+}
+
+impl Package {
+    /// One of which only this is known.
+    fn named(ecosystem: Ecosystem, name: impl Into<String>, version: impl Into<String>) -> Self {
+        Self {
+            ecosystem,
+            name: name.into(),
+            version: version.into(),
+            architecture: String::new(),
+            supplier: String::new(),
+            homepage: String::new(),
+            licences: Vec::new(),
+            checksums: Vec::new(),
+        }
+    }
 }
 
 /// No file that is read for this has more bytes.
 const MOST: u64 = 64 << 20;
+/// No Java archive has more.
+const LARGEST_ARCHIVE: u64 = 4 << 30;
 /// Directories below directories: deeper ones are not looked into.
 const DEEPEST: usize = 64;
 
@@ -69,10 +106,21 @@ impl Store {
     pub(crate) fn find_packages(&self, root: TreeId) -> Result<Vec<Package>> {
         let mut packages = BTreeSet::new();
         self.debian_packages(root, &mut packages)?;
+        // What Debian's packages brought is in its list, and not told again by what it looks like.
+        let mut walk = Walk { of_debian: !packages.is_empty(), ..Walk::default() };
         self.alpine_packages(root, &mut packages)?;
-        self.language_packages(root, &mut Vec::new(), &mut packages)?;
+        self.language_packages(root, &mut walk, &mut packages)?;
         self.recorded_packages(root, &mut packages)?;
-        Ok(packages.into_iter().collect())
+        let with_integrity = |mut package: Package| {
+            let key = (package.name.clone(), package.version.clone());
+            if package.ecosystem == Ecosystem::Node
+                && let Some(Some(checksum)) = walk.integrities.get(&key)
+            {
+                package.checksums = vec![checksum.clone()];
+            }
+            package
+        };
+        Ok(packages.into_iter().map(with_integrity).collect())
     }
 
     /// The distribution that `os-release` names, `debian` and `12` for instance; empty texts if it does not.
@@ -110,13 +158,11 @@ impl Store {
                 }
                 let copyright = self.text_at(root, format!("usr/share/doc/{name}/copyright").as_bytes())?;
                 packages.insert(Package {
-                    ecosystem: Ecosystem::Debian,
                     licences: copyright_licences(&copyright),
                     architecture: field("Architecture"),
                     supplier: field("Maintainer"),
                     homepage: field("Homepage"),
-                    name,
-                    version,
+                    ..Package::named(Ecosystem::Debian, name, version)
                 });
             }
         }
@@ -124,27 +170,27 @@ impl Store {
     }
 
     fn alpine_packages(&self, root: TreeId, packages: &mut BTreeSet<Package>) -> Result<()> {
-        let text = self.text_at(root, b"lib/apk/db/installed")?;
+        let mut text = self.text_at(root, b"lib/apk/db/installed")?;
+        if text.is_empty() {
+            text = self.text_at(root, b"usr/lib/apk/db/installed")?;
+        }
         for paragraph in text.split("\n\n") {
             let fields: BTreeMap<&str, &str> =
                 paragraph.lines().rev().filter_map(|line| line.split_once(':')).collect();
             let field = |name| fields.get(name).copied().unwrap_or_default().to_owned();
             if !field("P").is_empty() {
                 packages.insert(Package {
-                    ecosystem: Ecosystem::Alpine,
-                    name: field("P"),
-                    version: field("V"),
                     architecture: field("A"),
                     supplier: field("m"),
                     homepage: field("U"),
                     licences: one(&field("L")),
+                    ..Package::named(Ecosystem::Alpine, field("P"), field("V"))
                 });
             }
         }
         Ok(())
     }
 
-    /// What lies anywhere in the tree: `NAME.dist-info/METADATA` and `node_modules/NAME/package.json`.
     /// What a program was made of does not show in it; forge writes it down beside it.
     fn recorded_packages(&self, root: TreeId, packages: &mut BTreeSet<Package>) -> Result<()> {
         #[derive(serde::Deserialize)]
@@ -156,6 +202,8 @@ impl Store {
             licence: String,
             #[serde(default)]
             homepage: String,
+            // Null where the crate had none.
+            sha256: Option<String>,
         }
         let Some(Node::Directory(directory)) = self.look(root, b"usr/local/share/forge/packages")? else {
             return Ok(());
@@ -167,48 +215,132 @@ impl Store {
             let text = self.text_at(directory, name.as_bytes())?;
             let recorded: Vec<Recorded> = serde_json::from_str(&text).unwrap_or_default();
             packages.extend(recorded.into_iter().filter(|recorded| recorded.ecosystem == "cargo").map(|recorded| {
+                let checksums = recorded.sha256.filter(|digest| is_digest(digest, 32));
+                let checksum = |digest| Checksum { algorithm: "sha256".to_owned(), digest };
                 Package {
-                    ecosystem: Ecosystem::Rust,
-                    name: recorded.name,
-                    version: recorded.version,
-                    architecture: String::new(),
-                    supplier: String::new(),
                     homepage: recorded.homepage,
-                    licences: one(&recorded.licence),
+                    // `MIT/Apache-2.0` is how crates wrote it once.
+                    licences: one(&recorded.licence.replace('/', " OR ")),
+                    checksums: checksums.into_iter().map(checksum).collect(),
+                    ..Package::named(Ecosystem::Rust, recorded.name, recorded.version)
                 }
             }));
         }
         Ok(())
     }
 
-    fn language_packages(
-        &self,
-        directory: TreeId,
-        path: &mut Vec<Vec<u8>>,
-        packages: &mut BTreeSet<Package>,
-    ) -> Result<()> {
-        // Debian's own Python and Node packages are in dpkg's list.
-        let is_debians = path.len() == 4 && path.join(&b'/') == b"usr/lib/python3/dist-packages"
-            || path.len() == 3 && path.join(&b'/') == b"usr/share/nodejs";
-        if path.len() > DEEPEST || is_debians {
+    /// What lies anywhere in the tree: `NAME.dist-info/METADATA`, `node_modules/NAME/package.json`, `NAME.jar`.
+    fn language_packages(&self, directory: TreeId, walk: &mut Walk, packages: &mut BTreeSet<Package>) -> Result<()> {
+        if walk.path.len() > DEEPEST || walk.is_debians() {
             return Ok(());
+        }
+        let is_modules = walk.path.last().is_some_and(|name| name == b"node_modules");
+        let parent = walk.path.iter().rev().find(|name| !name.starts_with(b"@"));
+        let in_modules = parent.is_some_and(|parent| parent == b"node_modules");
+        if !walk.seen.insert((directory, is_modules, in_modules)) {
+            return Ok(());
+        }
+        if is_modules && let Ok(Some(text)) = self.content_at(directory, b".package-lock.json", MOST) {
+            note_integrities(&text, &mut walk.integrities);
         }
         let tree = self.tree(directory)?;
         for (name, node) in &tree.entries {
-            let Node::Directory(child) = node else { continue };
-            if name.as_bytes().ends_with(b".dist-info") {
-                packages.extend(python_package(&self.text_at(*child, b"METADATA")?));
+            let bytes = name.as_bytes();
+            match node {
+                Node::Directory(child) => {
+                    if bytes.ends_with(b".dist-info") {
+                        packages.extend(python_package(&self.text_at(*child, b"METADATA")?));
+                    } else if bytes.ends_with(b".egg-info") {
+                        packages.extend(python_package(&self.text_at(*child, b"PKG-INFO")?));
+                    }
+                    if in_modules {
+                        packages.extend(node_package(&self.text_at(*child, b"package.json")?));
+                    }
+                    walk.path.push(bytes.to_vec());
+                    self.language_packages(*child, walk, packages)?;
+                    walk.path.pop();
+                }
+                Node::File(_) if bytes.ends_with(b".egg-info") => {
+                    packages.extend(python_package(&self.text_at(directory, bytes)?));
+                }
+                Node::File(file)
+                    if java::is_archive(bytes) && file.size <= LARGEST_ARCHIVE && walk.archives.insert(file.blob) =>
+                {
+                    let archive = self.open_blob(file.blob)?;
+                    packages.extend(java::packages(archive, &String::from_utf8_lossy(bytes)));
+                }
+                _ => {}
             }
-            let parent = path.iter().rev().find(|name| !name.starts_with(b"@"));
-            if parent.is_some_and(|parent| parent == b"node_modules") {
-                packages.extend(node_package(&self.text_at(*child, b"package.json")?));
-            }
-            path.push(name.as_bytes().to_vec());
-            self.language_packages(*child, path, packages)?;
-            path.pop();
         }
         Ok(())
     }
+}
+
+/// Where a walk through a tree is, and what it found beside packages.
+#[derive(Default)]
+struct Walk {
+    of_debian: bool,
+    path: Vec<Vec<u8>>,
+    /// Directories that were looked into, and whether as those of npm: a tree may have one directory in many places.
+    seen: HashSet<(TreeId, bool, bool)>,
+    /// Java archives that were read.
+    archives: HashSet<BlobId>,
+    /// What npm says of packages, by name and version; none where two differ.
+    integrities: BTreeMap<(String, String), Option<Checksum>>,
+}
+
+impl Walk {
+    /// Whether Debian's own packages of a language lie here.
+    fn is_debians(&self) -> bool {
+        if !matches!(self.path.len(), 3 | 4) {
+            return false;
+        }
+        let path = self.path.join(&b'/');
+        let java = [&b"usr/share/java"[..], b"usr/share/maven-repo", b"usr/lib/jvm"];
+        path == b"usr/lib/python3/dist-packages"
+            || path == b"usr/share/nodejs"
+            || self.of_debian && java.contains(&path.as_slice())
+    }
+}
+
+/// npm's own record of what it installed (`node_modules/.package-lock.json`), which forge writes as well.
+fn note_integrities(text: &[u8], integrities: &mut BTreeMap<(String, String), Option<Checksum>>) {
+    #[derive(serde::Deserialize)]
+    struct Lock {
+        packages: BTreeMap<String, Locked>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Locked {
+        name: Option<String>,
+        version: Option<String>,
+        integrity: Option<String>,
+    }
+    let Ok(lock) = serde_json::from_slice::<Lock>(text) else { return };
+    for (path, locked) in lock.packages {
+        let (Some(version), Some(integrity)) = (locked.version, locked.integrity) else { continue };
+        let last = path.rsplit("node_modules/").next().unwrap_or_default().to_owned();
+        // Several, divided by spaces, are alternatives; the first is the one that npm prefers.
+        let first = integrity.split_whitespace().next().unwrap_or_default();
+        let Some((algorithm, digits)) = first.split_once('-') else { continue };
+        let length = match algorithm {
+            "sha512" => 64,
+            "sha256" => 32,
+            "sha1" => 20,
+            _ => continue,
+        };
+        let Some(bytes) = from_base64(digits.as_bytes()).filter(|bytes| bytes.len() == length) else { continue };
+        let checksum = Checksum { algorithm: algorithm.to_owned(), digest: to_hex(&bytes) };
+        let key = (locked.name.unwrap_or(last), version);
+        let kept = integrities.entry(key).or_insert_with(|| Some(checksum.clone()));
+        if kept.as_ref().is_some_and(|kept| *kept != checksum) {
+            *kept = None;
+        }
+    }
+}
+
+/// Whether this is so many bytes in hexadecimal.
+fn is_digest(text: &str, length: usize) -> bool {
+    text.len() == 2 * length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn one(text: &str) -> Vec<String> {
@@ -254,16 +386,13 @@ fn python_package(text: &str) -> Option<Package> {
         page => page,
     };
     let package = Package {
-        ecosystem: Ecosystem::Python,
-        name: field("Name"),
-        version: field("Version"),
-        architecture: String::new(),
         supplier: [field("Author"), field("Author-email"), field("Maintainer")]
             .into_iter()
             .find(|who| !who.is_empty())
             .unwrap_or_default(),
         homepage,
         licences,
+        ..Package::named(Ecosystem::Python, field("Name"), field("Version"))
     };
     (!package.name.is_empty() && !package.version.is_empty()).then_some(package)
 }
@@ -276,14 +405,19 @@ fn node_package(text: &str) -> Option<Package> {
         value.get(name).and_then(|value| value.get(key)).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
     };
     let either = |name: &str, key: &str| if field(name).is_empty() { inner(name, key) } else { field(name) };
+    let mut licences = one(&either("license", "type"));
+    // As npm's first packages had it: a list of objects, or of names; any of them applies.
+    if licences.is_empty()
+        && let Some(several) = value.get("licenses").and_then(|value| value.as_array())
+    {
+        let names = several.iter().filter_map(|one| one.as_str().or_else(|| one.get("type")?.as_str()));
+        licences = one(&names.collect::<Vec<_>>().join(" OR "));
+    }
     let package = Package {
-        ecosystem: Ecosystem::Node,
-        name: field("name"),
-        version: field("version"),
-        architecture: String::new(),
         supplier: either("author", "name"),
         homepage: field("homepage"),
-        licences: one(&either("license", "type")),
+        licences,
+        ..Package::named(Ecosystem::Node, field("name"), field("version"))
     };
     (!package.name.is_empty() && !package.version.is_empty()).then_some(package)
 }
@@ -302,6 +436,8 @@ mod tests {
                          Files: *\nLicense: GPL-3+\n text\n\nFiles: x\nLicense: Expat\n";
         let metadata = "Metadata-Version: 2.4\nName: numpy\nVersion: 2.0\nLicense-Expression: BSD-3-Clause AND MIT\nAuthor: A\n\nName: no\n";
         let file = |content: &str| world.file(content, 0o644);
+        // An empty zip archive.
+        let jar = file("PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
         let directory = |entries: Vec<(&str, Node)>| {
             let mut path = Node::Directory(world.tree(0o755, []));
             for (name, node) in entries {
@@ -324,8 +460,23 @@ mod tests {
             ("app/node_modules/@a/b/package.json", file(r#"{"name":"@a/b","version":"1.0.0","license":"ISC"}"#)),
             ("app/node_modules/c/package.json", file(r#"{"name":"c","version":1"#)),
             (
+                "app/node_modules/.package-lock.json",
+                file(
+                    r#"{"packages":{"node_modules/@a/b":{"version":"1.0.0","integrity":"sha1-AAAAAAAAAAAAAAAAAAAAAAAAAAA= x"}}}"#,
+                ),
+            ),
+            (
+                "app/node_modules/old/package.json",
+                file(r#"{"name":"old","version":"1","licenses":[{"type":"MIT"},"ISC"]}"#),
+            ),
+            ("opt/python/lib/egg.egg-info", file("Name: egg\nVersion: 2\nLicense: MIT\n")),
+            ("usr/share/java/of-debian-1.jar", jar.clone()),
+            ("app/lib/own-1.jar", jar),
+            (
                 "usr/local/share/forge/packages/rust-x.json",
-                file(r#"[{"ecosystem":"cargo","name":"serde","version":"1.0.0","licence":"MIT OR Apache-2.0"}]"#),
+                file(
+                    r#"[{"ecosystem":"cargo","name":"serde","version":"1.0.0","licence":"MIT/Apache-2.0","sha256":null}]"#,
+                ),
             ),
         ]) else {
             unreachable!()
@@ -341,10 +492,15 @@ mod tests {
                 "bash 5.2 Expat|GPL-3+",
                 "busybox 1 GPL-2.0-only",
                 "musl 1.2 MIT",
+                "egg 2 MIT",
                 "numpy 2.0 BSD-3-Clause AND MIT",
                 "@a/b 1.0.0 ISC",
-                "serde 1.0.0 MIT OR Apache-2.0"
+                "old 1 MIT OR ISC",
+                "serde 1.0.0 MIT OR Apache-2.0",
+                "own 1 "
             ]
         );
+        let digests = packages.iter().flat_map(|package| &package.checksums).map(|sum| sum.digest.len());
+        assert_eq!(digests.collect::<Vec<_>>(), [40, 64], "npm's, and the jar's own");
     }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use crate::packages::origin;
 use crate::{Error, FormationId, Result, Store};
 
 /// The media type of what [`provenance`] gives, for attaching it to an artifact.
@@ -19,8 +20,18 @@ pub fn provenance(store: &Store, id: FormationId) -> Result<Value> {
     if record.steps.is_empty() {
         return Err(Error::NotFound { kind: RECORD, id: id.to_string() });
     }
+    let (distribution, _) = store.distribution(formation.root)?;
     let fetched = record.fetched.iter().map(|fetch| {
-        json!({ "name": fetch.name, "uri": uri(&fetch.url, &fetch.name), "digest": { fetch.algorithm.as_str(): fetch.digest } })
+        let mut dependency = json!({
+            "name": fetch.name,
+            "uri": uri(&fetch.url, &fetch.name),
+            "digest": { fetch.algorithm.as_str(): fetch.digest },
+        });
+        // Addresses are relative to mirrors; this name is everybody's.
+        if let Some(origin) = origin(fetch, &distribution) {
+            dependency["annotations"] = json!({ "purl": origin.purl });
+        }
+        dependency
     });
     // Sources are inputs that no step makes; their store paths are digests of their content.
     let made: std::collections::BTreeSet<&str> = record.steps.iter().map(|step| step.derivation.as_str()).collect();

@@ -3,10 +3,12 @@
 //! It is a function of the formation and of what was fetched for it: no clock, no machine, so that it is the same wherever it is
 //! asked for. Packages are those that the tree itself tells ([`Store::packages`]); digests are of what they were unpacked from.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use crate::directory::FetchRecord;
-use crate::packages::{Ecosystem, Package, licence};
+use crate::packages::{Ecosystem, Package, licence, normal, origin, purl};
 use crate::{FormationId, Result, Store};
 
 /// The media type of what [`sbom`] gives, for attaching it to an artifact.
@@ -33,7 +35,7 @@ pub fn sbom(store: &Store, id: FormationId) -> Result<Value> {
         "comment": format!("formation {id} for {}, root tree {}", formation.platform, formation.root),
     })];
     let mut relationships = vec![relationship("SPDXRef-DOCUMENT", "DESCRIBES", ROOT)];
-    let mut references = std::collections::BTreeMap::new();
+    let mut references = BTreeMap::new();
     let mut unclaimed: Vec<&FetchRecord> = record.fetched.iter().collect();
     for (number, package) in (1..).zip(store.packages(formation.root)?) {
         let spdx_id = identifier(number, &package.name);
@@ -41,47 +43,53 @@ pub fn sbom(store: &Store, id: FormationId) -> Result<Value> {
         if let Some(licence) = &licence {
             references.extend(licence.references.clone());
         }
-        let origin = unclaimed.iter().position(|fetch| is_of(fetch, &package)).map(|at| unclaimed.remove(at));
-        let named = |text: &str| if text.is_empty() { "NOASSERTION".to_owned() } else { text.to_owned() };
+        let fetch = unclaimed.iter().position(|fetch| is_of(fetch, &package)).map(|at| unclaimed.remove(at));
         let mut described = json!({
             "name": package.name,
             "SPDXID": spdx_id,
-            "versionInfo": package.version,
-            "supplier": supplier(&package.supplier),
+            "versionInfo": named(&package.version),
+            "supplier": supplier(&package.supplier, package.ecosystem),
             "downloadLocation": "NOASSERTION",
             "filesAnalyzed": false,
             "licenseConcluded": "NOASSERTION",
             "licenseDeclared": licence.as_ref().map_or("NOASSERTION", |licence| &licence.expression),
             "copyrightText": "NOASSERTION",
-            "externalRefs": [{
-                "referenceCategory": "PACKAGE-MANAGER",
-                "referenceType": "purl",
-                "referenceLocator": purl(&package, &distribution, &release),
-            }],
+            "externalRefs": reference(&purl(&package, &distribution, &release)),
         });
         if is_address(&package.homepage) {
-            described["homepage"] = json!(named(&package.homepage));
+            described["homepage"] = json!(package.homepage);
         }
-        if let Some(fetch) = origin {
-            described["checksums"] = checksums(fetch);
+        let told = package.checksums.iter().map(|one| (one.algorithm.as_str(), one.digest.as_str()));
+        let sums: BTreeSet<_> = told.chain(fetch.and_then(checksum)).collect();
+        if !sums.is_empty() {
+            described["checksums"] = checksums(sums);
+        }
+        if let Some(fetch) = fetch {
             described["sourceInfo"] = json!(fetch.url);
         }
         packages.push(described);
         relationships.push(relationship(ROOT, "CONTAINS", &spdx_id));
     }
     for (number, fetch) in (packages.len()..).zip(unclaimed) {
-        let spdx_id = identifier(number, &fetch.name);
-        packages.push(json!({
-            "name": fetch.name,
+        let origin = origin(fetch, &distribution);
+        let name = origin.as_ref().map_or(&fetch.name, |origin| &origin.name);
+        let spdx_id = identifier(number, name);
+        let mut described = json!({
+            "name": name,
             "SPDXID": spdx_id,
             "downloadLocation": if is_address(&fetch.url) { &fetch.url } else { "NOASSERTION" },
             "filesAnalyzed": false,
             "licenseConcluded": "NOASSERTION",
             "licenseDeclared": "NOASSERTION",
             "copyrightText": "NOASSERTION",
-            "checksums": checksums(fetch),
+            "checksums": checksums(checksum(fetch)),
             "sourceInfo": fetch.url,
-        }));
+        });
+        if let Some(origin) = &origin {
+            described["versionInfo"] = json!(origin.version);
+            described["externalRefs"] = reference(&origin.purl);
+        }
+        packages.push(described);
         relationships.push(relationship(&spdx_id, "BUILD_DEPENDENCY_OF", ROOT));
     }
     let references: Vec<Value> = references
@@ -122,7 +130,20 @@ fn identifier(number: usize, name: &str) -> String {
     format!("SPDXRef-Package-{number}-{}", name.chars().map(keeps).collect::<String>())
 }
 
-fn supplier(who: &str) -> String {
+fn named(text: &str) -> &str {
+    if text.is_empty() { "NOASSERTION" } else { text }
+}
+
+/// A package URL as SPDX refers to it.
+fn reference(purl: &str) -> Value {
+    json!([{ "referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": purl }])
+}
+
+fn supplier(who: &str, ecosystem: Ecosystem) -> String {
+    if ecosystem == Ecosystem::Java && !who.trim().is_empty() {
+        // Jars name who sells them.
+        return format!("Organization: {}", who.replace(['(', ')'], "").trim());
+    }
     // `Name <mail>` is `Person: Name (mail)`; a list of people has no form in SPDX.
     let who = who.split(", ").next().unwrap_or_default();
     let plain = who.replace(['(', ')'], "");
@@ -140,17 +161,22 @@ fn is_address(text: &str) -> bool {
     rest.is_some_and(|rest| !rest.is_empty() && !rest.contains([' ', '\n', '<', '>', '"']))
 }
 
-fn checksums(fetch: &FetchRecord) -> Value {
-    let algorithm = fetch.algorithm.strip_prefix("nar-").unwrap_or(&fetch.algorithm);
-    match fetch.algorithm == algorithm {
-        true => json!([{ "algorithm": algorithm.to_uppercase(), "checksumValue": fetch.digest }]),
-        // A NAR's hash is of no file that anyone could hash.
-        false => json!([]),
-    }
+/// The hash of what was fetched, unless it is of a NAR: that is of no file that anyone could hash.
+fn checksum(fetch: &FetchRecord) -> Option<(&str, &str)> {
+    (!fetch.algorithm.starts_with("nar-")).then_some((&fetch.algorithm, &fetch.digest))
+}
+
+fn checksums<'a>(sums: impl IntoIterator<Item = (&'a str, &'a str)>) -> Value {
+    let one =
+        |(algorithm, digest): (&str, &str)| json!({ "algorithm": algorithm.to_uppercase(), "checksumValue": digest });
+    Value::Array(sums.into_iter().map(one).collect())
 }
 
 /// Whether a package was unpacked from this.
 fn is_of(fetch: &FetchRecord, package: &Package) -> bool {
+    if package.checksums.iter().any(|sum| sum.algorithm == fetch.algorithm && sum.digest == fetch.digest) {
+        return true;
+    }
     let file = fetch.url.rsplit('/').next().unwrap_or_default();
     match package.ecosystem {
         Ecosystem::Debian => {
@@ -174,63 +200,9 @@ fn is_of(fetch: &FetchRecord, package: &Package) -> bool {
             fetch.url.ends_with(&format!("{}/-/{base}-{}.tgz", package.name, package.version))
         }
         Ecosystem::Rust => fetch.url == format!("cargo:{}/{}", package.name, package.version),
-        Ecosystem::Alpine => false,
+        // Jars are told by their digest alone.
+        Ecosystem::Alpine | Ecosystem::Java => false,
     }
-}
-
-/// PEP 503's normal form of a project's name.
-fn normal(name: &str) -> String {
-    let mut normal = String::new();
-    for character in name.chars() {
-        match character {
-            '-' | '_' | '.' if normal.ends_with('-') => {}
-            '-' | '_' | '.' => normal.push('-'),
-            character => normal.push(character.to_ascii_lowercase()),
-        }
-    }
-    normal
-}
-
-/// The package URL (purl specification, 1.0).
-fn purl(package: &Package, distribution: &str, release: &str) -> String {
-    let (name, version) = (&package.name, escaped(&package.version));
-    let kind = package.ecosystem.purl_type();
-    match package.ecosystem {
-        Ecosystem::Debian | Ecosystem::Alpine => {
-            let distribution = if distribution.is_empty() { "debian" } else { distribution };
-            let mut text = format!("pkg:{kind}/{}/{}@{version}", escaped(distribution), escaped(&name.to_lowercase()));
-            let mut qualifiers = Vec::new();
-            if !package.architecture.is_empty() {
-                qualifiers.push(format!("arch={}", escaped(&package.architecture)));
-            }
-            if !release.is_empty() {
-                qualifiers.push(format!("distro={}-{}", escaped(distribution), escaped(release)));
-            }
-            if !qualifiers.is_empty() {
-                text.push('?');
-                text.push_str(&qualifiers.join("&"));
-            }
-            text
-        }
-        Ecosystem::Python => format!("pkg:{kind}/{}@{version}", escaped(&normal(name))),
-        Ecosystem::Rust => format!("pkg:{kind}/{}@{version}", escaped(name)),
-        Ecosystem::Node => {
-            let parts: Vec<String> = name.split('/').map(escaped).collect();
-            format!("pkg:{kind}/{}@{version}", parts.join("/"))
-        }
-    }
-}
-
-/// Percent-encoded but for letters, digits and `.-_~`.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
-            byte => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
@@ -239,8 +211,8 @@ mod tests {
 
     fn package(ecosystem: Ecosystem, name: &str, version: &str) -> Package {
         let (name, version, architecture) = (name.to_owned(), version.to_owned(), "amd64".to_owned());
-        let (supplier, homepage, licences) = (String::new(), String::new(), Vec::new());
-        Package { ecosystem, name, version, architecture, supplier, homepage, licences }
+        let (supplier, homepage, licences, checksums) = (String::new(), String::new(), Vec::new(), Vec::new());
+        Package { ecosystem, name, version, architecture, supplier, homepage, licences, checksums }
     }
 
     #[test]
@@ -256,11 +228,6 @@ mod tests {
         assert!(!is_of(&fetch("debian:bookworm/pool/main/g/glibc/libc6_2.36-9_amd64.deb"), &deb));
         let wheel = package(Ecosystem::Python, "ruamel.yaml", "0.18");
         assert!(is_of(&fetch("python:ruamel-yaml/ruamel_yaml-0.18-py3-none-any.whl"), &wheel));
-        assert_eq!(
-            purl(&deb, "debian", "12"),
-            "pkg:deb/debian/libc6@1%3A2.36-9%2Bdeb12u13?arch=amd64&distro=debian-12"
-        );
-        assert_eq!(purl(&package(Ecosystem::Node, "@a/b", "1"), "", ""), "pkg:npm/%40a/b@1");
     }
 
     #[test]
@@ -271,7 +238,7 @@ mod tests {
             ("A, B", "Person: A"),
             ("Some (Team) <x>", "Person: Some Team x"),
         ] {
-            assert_eq!(supplier(given), expected);
+            assert_eq!(supplier(given, Ecosystem::Debian), expected);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{Result, TreeId};
 
 /// The kinds. A number grows when what is found out changes, so that older facts are left behind.
 const EXTENTS: &str = "extents-1";
-const PACKAGES: &str = "packages-1";
+const PACKAGES: &str = "packages-2";
 const KINDS: [&str; 2] = [EXTENTS, PACKAGES];
 const CHECKSUM: usize = 32;
 
