@@ -182,6 +182,15 @@ fn what_differs_elsewhere_is_found_with_its_cause() {
         files.iter().map(|file| (file["path"].as_str().unwrap(), file["cause"].as_str().unwrap())).collect();
     // The host's name, the environment and paths are fixed, and no difference.
     assert_eq!(found, [("random", "random"), ("time", "time")]);
+    // Of a step that keeps some paths, nothing else is compared.
+    for (keep, code) in [("/kept", 0), ("/random", 104)] {
+        let script = format!(
+            r#"(forge.run {{ name = "kept"; command = [ "/bin/busybox" "sh" "-euc" "b=/bin/busybox; $b cat /proc/sys/kernel/random/uuid > /random; $b mkdir /kept; echo x > /kept/x" ]; keep = [ "{keep}" ]; }})"#
+        );
+        world.write("kept.expr", &formation("kept", &script));
+        let ran = world.forge(["build", "kept.expr", "--check"]);
+        assert_eq!(ran.code, Some(code), "{keep}: {}", ran.stderr);
+    }
 }
 
 /// What an order of files is on this file system, the check must not miss.

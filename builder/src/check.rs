@@ -4,7 +4,7 @@
 //! in another order, a later time, other random numbers. What the sandbox fixes (host name, user, locale, paths inside) stays fixed:
 //! it is the same on every machine. Downloads are pinned, and not made again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use rustix::thread::CpuSet;
 use store::directory::Claim;
-use store::{Metadata, Name, Node, Plan, Store, StorePath, Tree, TreeId};
+use store::{Metadata, Name, Node, Plan, RelativePath, Store, StorePath, Tree, TreeId};
 
 use crate::journal::Journal;
 use crate::maker::Maker;
 use crate::schedule::{self, OutputKey, is_download, realise_outputs};
-use crate::{Builder, Error, Result, nix};
+use crate::{Builder, Error, Result, builtin, nix};
 
 pub mod cause;
 pub mod elsewhere;
@@ -117,7 +117,9 @@ pub fn check(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePath, &str)]) -
     // Another second than the one in which it may have been made just now, so that a time that was written down shows.
     std::thread::sleep(Duration::from_millis(1100));
     let began = SystemTime::now();
-    let again = Again { builder, plan, first: &first, began, differing: Mutex::default(), failure: Mutex::default() };
+    let kept = kept(plan, goals);
+    let (differing, failure) = (Mutex::default(), Mutex::default());
+    let again = Again { builder, plan, first: &first, kept: &kept, began, differing, failure };
     again.run(&steps);
     let Again { differing, failure, .. } = again;
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -130,7 +132,7 @@ pub fn check(builder: &Builder<'_>, plan: &Plan, goals: &[(&StorePath, &str)]) -
 
 /// The steps below some goals that are worth making again.
 fn steps_of(plan: &Plan, goals: &[(&StorePath, &str)]) -> Result<Vec<StorePath>> {
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeSet::new();
     let mut open: Vec<&StorePath> = goals.iter().map(|(path, _)| *path).collect();
     while let Some(path) = open.pop() {
         if found.insert(path.clone()) {
@@ -146,10 +148,27 @@ fn steps_of(plan: &Plan, goals: &[(&StorePath, &str)]) -> Result<Vec<StorePath>>
     Ok(found.into_iter().filter(|path| !pinned(path)).collect())
 }
 
+/// Steps of which others only keep some paths, with these: the rest was for building, and may be different every time.
+fn kept(plan: &Plan, goals: &[(&StorePath, &str)]) -> BTreeMap<StorePath, Vec<RelativePath>> {
+    let mut kept: BTreeMap<StorePath, Vec<RelativePath>> = BTreeMap::new();
+    let mut whole: BTreeSet<&StorePath> = goals.iter().map(|(path, _)| *path).collect();
+    for derivation in plan.derivations.values() {
+        for input in derivation.input_derivations.keys() {
+            match builtin::keep::paths(derivation) {
+                Some(paths) => kept.entry(input.clone()).or_default().extend(paths),
+                None => _ = whole.insert(input),
+            }
+        }
+    }
+    kept.retain(|path, _| !whole.contains(path));
+    kept
+}
+
 struct Again<'a> {
     builder: &'a Builder<'a>,
     plan: &'a Plan,
     first: &'a BTreeMap<OutputKey, Claim>,
+    kept: &'a BTreeMap<StorePath, Vec<RelativePath>>,
     began: SystemTime,
     differing: Mutex<Vec<Differing>>,
     failure: Mutex<Option<Error>>,
@@ -199,7 +218,11 @@ impl Again<'_> {
         let again = maker.make_again(path, &inputs, Elsewhere::default())?;
         for (output, claim) in again {
             let Some(first) = self.first.get(&(path.clone(), output.clone())) else { continue };
-            let files = compare(self.builder, first, &claim, self.began)?;
+            let mut files = compare(self.builder, first, &claim, self.began)?;
+            if let Some(kept) = self.kept.get(path) {
+                let kept: Vec<Vec<u8>> = kept.iter().map(RelativePath::to_bytes).collect();
+                files.retain(|file| kept.iter().any(|kept| is_below(&file.path, kept)));
+            }
             if !files.is_empty() {
                 let (derivation, name) = (path.clone(), derivation.name.clone());
                 let differing = Differing { derivation, name, output, files };
@@ -208,6 +231,11 @@ impl Again<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a path is another one, or lies below it.
+fn is_below(path: &[u8], above: &[u8]) -> bool {
+    path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What differs between two results of one step.

@@ -152,6 +152,7 @@ let
         script = ''
           sed 's/^version = 4$/version = 3/' /build/Cargo.lock > Cargo.lock
           ${concatStringsSep " " quoted}
+          rm -r /build/target
         '';
         keep = [ "/usr/local/bin" ];
       };

@@ -1,7 +1,7 @@
 //! `builtin:keep`: of what a step left, some paths; the rest was only for building.
 
 use store::directory::Claim;
-use store::{Node, RelativePath};
+use store::{Derivation, Node, RelativePath};
 
 use super::{Builtin, Job};
 use crate::draft::{Draft, find};
@@ -9,6 +9,18 @@ use crate::{Error, Result};
 
 /// Parameters: `layer`, `paths` (absolute).
 pub struct Keep;
+
+/// What a step of this kind keeps; none of another kind.
+pub fn paths(derivation: &Derivation) -> Option<Vec<RelativePath>> {
+    #[derive(serde::Deserialize)]
+    struct Parameters {
+        paths: Vec<String>,
+    }
+    let is_keep = derivation.builder.strip_prefix(b"builtin:").is_some_and(|name| name == Keep.name().as_bytes());
+    let parameters = derivation.environment.get(&b"parameters"[..]).filter(|_| is_keep)?;
+    let Parameters { paths } = serde_json::from_slice(parameters).ok()?;
+    paths.iter().map(|path| RelativePath::parse(path.as_bytes()).ok()).collect()
+}
 
 impl Builtin for Keep {
     fn name(&self) -> &'static str {
