@@ -16,6 +16,8 @@ pub struct Machine {
     pub home: Option<PathBuf>,
     /// Debian mirrors from forge's own configuration; they override apt's. `http://host/debian`.
     pub debian_mirrors: Vec<String>,
+    /// Archives of Debian's snapshots, with `@SNAPSHOTID@` for the time. `http://host/archive/debian/@SNAPSHOTID@`.
+    pub debian_snapshots: Vec<String>,
     /// A Python index from forge's own configuration; overrides pip's and uv's. `https://host/simple`.
     pub python_index: Option<String>,
     /// An npm registry from forge's own configuration; overrides npm's. `https://host/npm`.

@@ -50,6 +50,8 @@ pub struct Settings {
     pub jobs: Option<Setting<usize>>,
     /// `debian.mirrors`: override apt's.
     pub debian_mirrors: Option<Setting<Vec<String>>>,
+    /// `debian.snapshots`: archives that keep suites as they were.
+    pub debian_snapshots: Option<Setting<Vec<String>>>,
     /// `python.index`: overrides pip's and uv's.
     pub python_index: Option<Setting<String>>,
     /// `npm.registry`: overrides npm's.
@@ -123,6 +125,7 @@ struct RunnerFile {
 #[serde(deny_unknown_fields, default)]
 struct DebianFile {
     mirrors: Option<Vec<String>>,
+    snapshots: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -266,6 +269,7 @@ impl Context {
             root: PathBuf::from("/"),
             home: self.variable("HOME").map(PathBuf::from),
             debian_mirrors: self.settings.debian_mirrors.clone().map(|setting| setting.value).unwrap_or_default(),
+            debian_snapshots: self.settings.debian_snapshots.clone().map(|setting| setting.value).unwrap_or_default(),
             python_index: self.settings.python_index.clone().map(|setting| setting.value),
             nix_caches: self.nix_caches(),
             registries: crate::registries::settings(self).unwrap_or_default(),
@@ -347,10 +351,8 @@ impl Settings {
         settings.runner_image = text("FORGE_RUNNER_IMAGE")?;
         settings.runner_engine = text("FORGE_RUNNER_ENGINE")?;
         settings.runner_options = text("FORGE_RUNNER_OPTIONS")?;
-        settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(|setting| Setting {
-            value: setting.value.split_whitespace().map(str::to_owned).collect(),
-            origin: setting.origin,
-        });
+        settings.debian_mirrors = text("FORGE_DEBIAN_MIRROR")?.map(words);
+        settings.debian_snapshots = text("FORGE_DEBIAN_SNAPSHOTS")?.map(words);
         let home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
         let home = home.or_else(|| variable("HOME").map(|home| Path::new(home).join(".config")));
         if let Some(path) = project_file() {
@@ -402,6 +404,7 @@ impl Settings {
         fill(&mut self.jobs, file.jobs.filter(|jobs| *jobs > 0), &origin);
         fill(&mut self.evaluation_cache, file.evaluation_cache, &origin);
         fill(&mut self.debian_mirrors, file.debian.mirrors, &origin);
+        fill(&mut self.debian_snapshots, file.debian.snapshots, &origin);
         fill(&mut self.nix_caches, file.nix.caches, &origin);
         fill(&mut self.nix_trusted_keys, file.nix.trusted_keys, &origin);
         fill(&mut self.insecure_registries, file.registries.insecure, &origin);

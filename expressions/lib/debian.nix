@@ -63,9 +63,11 @@ let
       essential ? true,
       recommends ? false,
       components ? [ "main" ],
+      snapshot ? null,
       repositories ? [ ],
     }:
     let
+      isTime = isString snapshot && builtins.match "[0-9]{8}(T[0-9]{6}Z)?" snapshot != null;
       isRepository =
         value: isAttrs value && all (name: isString (value.${name} or null)) [ "url" "suite" ] && isPath (value.key or null);
       ofRepositories = is.such "a list of sets { url; suite; components; key; }, with the path of an armoured key" (
@@ -78,6 +80,9 @@ let
       (is.bool "essential" essential null)
       (is.bool "recommends" recommends null)
       (is.texts "components" components "[ \"main\" \"contrib\" ]")
+      (is.such "the time of a snapshot of the archive" (snapshot == null || isTime) "snapshot" snapshot
+        "\"20260801T000000Z\""
+      )
       (ofRepositories "repositories" repositories null)
     ] (layer "debian" {
       inherit
@@ -87,6 +92,7 @@ let
         essential
         recommends
         components
+        snapshot
         repositories
         ;
     });
@@ -115,6 +121,7 @@ let
       essential,
       recommends,
       components,
+      snapshot,
       repositories,
     }:
     let
@@ -125,6 +132,7 @@ let
         // (if essential then { } else { inherit essential; })
         // (if recommends then { inherit recommends; } else { })
         // (if components == [ "main" ] then { } else { inherit components; })
+        // (if snapshot == null then { } else { inherit snapshot; })
         // (
           if repositories == [ ] then
             { }

@@ -126,6 +126,14 @@ let
           fail (elemAt debians 1).arguments "suite" "formation ${name}: one Debian suite at a time, not ${concatStringsSep " and " debianSuites}"
         else
           head debianSuites;
+      debianTimes = unique (filter (time: time != null) (map (item: item.snapshot) debians));
+      snapshot =
+        if debianTimes == [ ] then
+          null
+        else if length debianTimes == 1 then
+          head debianTimes
+        else
+          fail (elemAt debians 1).arguments "snapshot" "formation ${name}: one snapshot of Debian at a time, not ${concatStringsSep " and " debianTimes}";
       # What needs a root of Debian below it says so.
       onDebian =
         description: attribute: what: value:
@@ -171,7 +179,7 @@ let
         debian =
           _: _:
           debianPart.debianLayer target {
-            inherit suite;
+            inherit suite snapshot;
             essential = any (item: item.essential) debians;
             packages = sorted debianPackages;
             recommends = any (item: item.recommends) debians;

@@ -33,11 +33,12 @@ pub fn listed(release: &Release, component: &str, architecture: &str, forms: &[&
     for form in forms {
         let path = format!("{stem}{form}");
         if let Some((size, sha256)) = release.files.get(&path) {
-            let directory = format!("dists/{suite}/{component}/binary-{architecture}");
+            let name = release.name();
+            let directory = format!("dists/{name}/{component}/binary-{architecture}");
             let file = if release.by_hash {
                 format!("{directory}/by-hash/SHA256/{}", to_hex(sha256))
             } else {
-                format!("dists/{suite}/{path}")
+                format!("dists/{name}/{path}")
             };
             return Ok(Listed { file, path, size: *size, sha256: *sha256 });
         }
@@ -76,7 +77,7 @@ pub fn fetch_listed(builder: &Builder<'_>, release: &Release, listed: &Listed) -
     let url = release.address(&listed.file);
     match builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size }) {
         Err(Error::Fetch { gone: true, .. }) if release.by_hash => {
-            let url = release.address(&format!("dists/{}/{}", release.suite, listed.path));
+            let url = release.address(&format!("dists/{}/{}", release.name(), listed.path));
             Ok(builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size })?.0)
         }
         fetched => Ok(fetched?.0),

@@ -18,7 +18,7 @@ const CLOCK_TOLERANCE: i64 = 3600;
 /// A Release file that was found good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
-    /// As it was asked for.
+    /// As it was asked for, with the time of a snapshot.
     pub suite: String,
     /// `Debian`, or whose it is.
     pub origin: String,
@@ -42,16 +42,22 @@ enum Refusal {
 ///
 /// Of several that are configured under the same suite, Debian's own is preferred: a vendor may call his `bookworm` too.
 pub fn fetch(builder: &Builder<'_>, suite: &str) -> Result<Release> {
-    if suite.is_empty()
-        || suite.contains("..")
-        || !suite.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+    let (name, time) = sources::split(suite);
+    if let Some(time) = time.filter(|time| !sources::is_time(time)) {
+        let reason = "`YYYYMMDDTHHMMSSZ` is expected, or a day".to_owned();
+        return Err(Error::Invalid { what: "time of a snapshot", name: time.to_owned(), reason });
+    }
+    if name.is_empty()
+        || name.contains("..")
+        || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     {
         let reason = "letters, digits, `-`, `.` and `_` are expected".to_owned();
         return Err(Error::Invalid { what: "suite", name: suite.to_owned(), reason });
     }
     let (mut tried, mut gone, mut bad, mut other) = (Vec::new(), true, None, None);
     for source in sources::of_suite(builder.machine, suite)? {
-        match fetch_from(builder, suite, &source) {
+        let fetched = fetch_from(builder, name, &source);
+        match fetched.map(|release| Release { suite: suite.to_owned(), ..release }) {
             Ok(release) if release.origin == "Debian" => return Ok(release),
             Ok(release) => other = other.or(Some(release)),
             Err(Refusal::Fetch(answers, is_gone)) => {
@@ -80,6 +86,11 @@ pub fn fetch_of(builder: &Builder<'_>, suite: &str, base: &str, keys: &str) -> R
 }
 
 impl Release {
+    /// What its directory is called, whatever its time.
+    pub fn name(&self) -> &str {
+        sources::split(&self.suite).0
+    }
+
     /// The address of a file below the archive's base.
     pub fn address(&self, file: &str) -> String {
         match &self.base {

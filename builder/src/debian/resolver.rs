@@ -15,7 +15,7 @@ use crate::report::{Event, Span};
 use crate::resolve::{Resolver, parameter, parameter_or};
 use crate::{Builder, Error, Result};
 
-/// `{suite, architecture, packages, essential?, recommends?, components?, repositories?, keys?}` → a record per package.
+/// `{suite, architecture, packages, essential?, recommends?, components?, snapshot?, repositories?, keys?}` → a record per package.
 ///
 /// A repository beside the suite is a text as apt has it behind `deb`, `URL SUITE COMPONENT…`, with its armoured keys at the same
 /// place in `keys`.
@@ -37,7 +37,11 @@ impl Resolver for Packages {
         let essential = parameter_or(request, "essential", true)?;
         let components = parameter_or(request, "components", vec!["main".to_owned()])?;
         let _span = Span::start(builder.reporter, "resolve", format!("Debian {suite}"), None);
-        let suites = suites(&suite);
+        let snapshot: String = parameter_or(request, "snapshot", String::new())?;
+        let mut suites = suites(&suite);
+        if !snapshot.is_empty() {
+            suites.iter_mut().for_each(|part| part.suite = format!("{}@{snapshot}", part.suite));
+        }
         let texts: Vec<Vec<(String, String)>> =
             suites.par_iter().map(|suite| texts(builder, suite, &components, &architecture)).collect::<Result<_>>()?;
         let mut texts: Vec<(String, String, String)> =

@@ -93,11 +93,54 @@ pub fn read(machine: &Machine) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// A suite and the time of a snapshot of it: `bookworm@20260801T000000Z`.
+pub fn split(suite: &str) -> (&str, Option<&str>) {
+    suite.split_once('@').map_or((suite, None), |(suite, time)| (suite, Some(time)))
+}
+
+/// Whether this is how archives of snapshots name a time: a day, or a second of one.
+pub fn is_time(text: &str) -> bool {
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    let second = text.split_once('T').and_then(|(day, rest)| Some((day, rest.strip_suffix('Z')?)));
+    digits(text, 8) || second.is_some_and(|(day, second)| digits(day, 8) && digits(second, 6))
+}
+
+/// What stands for the time in the address of an archive of snapshots, as in apt.
+const TIME: &str = "@SNAPSHOTID@";
+
+/// The archives that keep a suite as it was at a time. Who may sign it is what this machine's own source of the suite says; that it
+/// was valid for a week only is no reproach.
+fn of_snapshot(machine: &Machine, suite: &str, time: &str) -> Result<Vec<Source>> {
+    let mut archives: Vec<&str> = machine.debian_snapshots.iter().map(String::as_str).collect();
+    if archives.is_empty() {
+        archives.extend(machine.variable("FORGE_DEBIAN_SNAPSHOTS").into_iter().flat_map(str::split_whitespace));
+    }
+    if archives.is_empty() {
+        return Err(Error::NotConfigured {
+            what: "archive of Debian's snapshots",
+            settings: vec![
+                format!("`FORGE_DEBIAN_SNAPSHOTS`, for instance `http://host/archive/debian/{TIME}`"),
+                "`debian.snapshots` in forge's configuration".to_owned(),
+            ],
+        });
+    }
+    let now = of_suite(machine, suite).ok().and_then(|sources| sources.into_iter().next());
+    let now = now.unwrap_or_else(|| Source::mirror(""));
+    let archive = |archive: &str| {
+        let base = neighbour(archive.trim_end_matches('/'), suite.ends_with("-security")).replace(TIME, time);
+        Source { base, trusted: false, check_valid_until: false, components: Vec::new(), ..now.clone() }
+    };
+    Ok(archives.into_iter().map(archive).collect())
+}
+
 /// The archives that may have a suite, best first.
 ///
 /// Those configured with it come first. Then those of the same family under another suite: a machine set up for `bookworm` can lock
 /// `trixie`, and its mirror's neighbour `…-security` has `bookworm-security`.
 pub fn of_suite(machine: &Machine, suite: &str) -> Result<Vec<Source>> {
+    if let (suite, Some(time)) = split(suite) {
+        return of_snapshot(machine, suite, time);
+    }
     let sources = read(machine)?;
     if sources.is_empty() {
         return Err(not_configured());
@@ -125,7 +168,16 @@ pub fn of_suite(machine: &Machine, suite: &str) -> Result<Vec<Source>> {
 
 /// Where a file of a suite's archive may lie.
 pub fn places(machine: &Machine, suite: &str, file: &str) -> Result<Vec<Place>> {
-    let mut places: Vec<Place> = of_suite(machine, suite)?.iter().map(|source| source.place(file)).collect();
+    let mut sources = of_suite(machine, suite);
+    // Files of a pool are known by their digests: what is still at a mirror need not come from the archive of snapshots.
+    if let (suite, Some(_)) = split(suite)
+        && !file.starts_with("dists/")
+        && let Ok(mut mirrors) = of_suite(machine, suite)
+    {
+        mirrors.extend(sources.unwrap_or_default());
+        sources = Ok(mirrors);
+    }
+    let mut places: Vec<Place> = sources?.iter().map(|source| source.place(file)).collect();
     places.dedup();
     Ok(places)
 }

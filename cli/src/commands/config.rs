@@ -32,6 +32,11 @@ pub fn run(arguments: &ConfigArguments, context: &Context) -> Result<ExitCode> {
             shown(&settings.debian_mirrors, |list| list.join(" ")).unwrap_or_else(unset),
         ),
         (
+            "debian.snapshots",
+            "FORGE_DEBIAN_SNAPSHOTS",
+            shown(&settings.debian_snapshots, |list| list.join(" ")).unwrap_or_else(unset),
+        ),
+        (
             "python.index",
             "FORGE_PYTHON_INDEX",
             shown(&settings.python_index, |index| without_password(index)).unwrap_or_else(unset),

@@ -94,6 +94,39 @@ fn the_older_forms_of_an_archive_are_read() {
 }
 
 #[test]
+fn a_suite_is_taken_as_it_was_at_a_time() {
+    let server = Loopback::start();
+    // Of today's mirror nothing is asked but what is known by its digest.
+    let mut world = world(&server, "");
+    let ask = |world: &World, time: &str| {
+        let extra = [("packages", Value::from(vec!["tool"])), ("snapshot", Value::from(time))];
+        crate::resolve::resolve(&world.builder(), &request("debian", &extra))
+    };
+    const TIME: &str = "20260711T120000Z";
+    let unset = ask(&world, TIME);
+    assert!(
+        matches!(&unset, Err(Error::NotConfigured { settings, .. }) if settings[0].contains("FORGE_DEBIAN_SNAPSHOTS"))
+    );
+    world.machine.debian_snapshots = vec![server.url("/archive/debian/@SNAPSHOTID@")];
+    assert!(matches!(ask(&world, TIME), Err(Error::Fetch { gone: true, .. })));
+    let base = format!("/archive/debian/{TIME}/dists/bookworm");
+    server.put(&format!("{base}/InRelease"), Page::Bytes(IN_RELEASE.to_vec()));
+    server.put(&format!("{base}/main/binary-amd64/by-hash/SHA256/{DIGEST}"), Page::Bytes(PACKAGES.to_vec()));
+    let records = ask(&world, TIME).unwrap().records;
+    assert_eq!((records.len(), records[2]["suite"].as_str()), (3, Some("bookworm@20260711T120000Z")));
+    // A package is looked for at the mirror, then as it was.
+    let places = crate::debian::sources::places(&world.machine, "bookworm-security@20260711", "pool/x.deb").unwrap();
+    let urls: Vec<String> = places.into_iter().map(|place| place.url).collect();
+    assert_eq!(
+        urls,
+        [server.url("/debian-security/pool/x.deb"), server.url("/archive/debian-security/20260711/pool/x.deb")]
+    );
+    for time in ["yesterday", "2026-07-11", "20260711T12", "../x", "20260711/.."] {
+        assert!(matches!(ask(&world, time), Err(Error::Invalid { .. })), "{time}");
+    }
+}
+
+#[test]
 fn a_bad_archive_is_refused() {
     let server = Loopback::start();
     put(&server, "main/binary-amd64/Packages", PACKAGES);
