@@ -26,7 +26,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
     /// Devices of so many graphics processors, or of `all`; their libraries are the formation's own
-    #[arg(long, visible_alias = "gpus", value_name = "COUNT", num_args = 0..=1, require_equals = false, default_missing_value = "all")]
+    #[arg(long, visible_alias = "gpus", value_name = "COUNT")]
     pub gpu: Option<String>,
     /// Sets a variable, `NAME=VALUE`; `NAME` alone takes the caller's value
     #[arg(short, long, value_name = "NAME[=VALUE]")]

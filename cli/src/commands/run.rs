@@ -328,7 +328,7 @@ fn environment(
         own.map(|(name, value)| (OsString::from_vec(name.clone()), OsString::from_vec(value.clone()))).collect();
     // What every formation of root's has is root's home, and not that of whom the caller names.
     let is_roots = |home: &OsString| home == "/root" && formation.launch.user.is_none() && options.user.is_some();
-    if !environment.get(OsStr::new("HOME")).is_some_and(|home| !is_roots(home)) {
+    if environment.get(OsStr::new("HOME")).is_none_or(is_roots) {
         environment.insert("HOME".into(), OsString::from_vec(home.unwrap_or_else(|| b"/".to_vec())));
     }
     if let Some(term) = context.variable("TERM") {

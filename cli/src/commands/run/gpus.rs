@@ -13,7 +13,7 @@ const OF_EVERY_NVIDIA: [&str; 4] = ["nvidiactl", "nvidia-uvm", "nvidia-uvm-tools
 /// The devices of `count` processors, a number or `all`, below `/dev`.
 pub fn devices(count: &str, dev: &Path) -> Result<Vec<Device>> {
     let wanted = match count {
-        "all" | "" => None,
+        "all" => None,
         text => Some(
             text.parse::<usize>()
                 .ok()
