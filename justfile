@@ -59,6 +59,11 @@ bench-ecosystems *options:
     cargo build --release -p cli
     python3 benchmarks/build/ecosystems.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{options}}
 
+# A Debian root compared with mmdebstrap's of the same packages, path by path; as root
+mmdebstrap *options:
+    cargo build --release -p cli
+    python3 benchmarks/build/mmdebstrap.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" {{options}}
+
 # What building costs beside the work: `just bench-build [NIX_BUILD] [STEPS]`
 bench-build nix="" steps="10000":
     cargo build --release -p cli
