@@ -23,7 +23,7 @@ pub struct World {
 impl World {
     /// For whoever runs the tests.
     pub fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir_in(own_directory()).expect("a temporary directory");
         for name in ["home", "project", "out"] {
             fs::create_dir(directory.path().join(name)).expect("an empty directory");
         }
@@ -192,12 +192,29 @@ fn binary() -> &'static Path {
             return built.to_owned();
         }
         // The build directory may lie in a home that others cannot enter.
-        let directory = std::env::temp_dir().join(format!("forge-tests-{}", std::process::id()));
-        fs::create_dir_all(&directory).expect("a directory");
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let copy = directory.join("forge");
+        let copy = own_directory().join("forge");
         fs::copy(built, &copy).expect("a copy");
         copy
+    })
+}
+
+/// Where all of this process lies. What is used until its end is never dropped: the next process of tests takes away what those that
+/// have ended left.
+fn own_directory() -> &'static Path {
+    const NAME: &str = "forge-tests-";
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let all = std::env::temp_dir();
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let of = entry.file_name().to_str().and_then(|name| name.strip_prefix(NAME)?.parse::<u32>().ok());
+            if of.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let directory = all.join(format!("{NAME}{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).expect("its mode");
+        directory
     })
 }
 
