@@ -118,7 +118,7 @@ impl Store {
         if given_up.is_empty() {
             self.end_doom()?;
         } else {
-            self.doom(given_up)?;
+            self.doom(given_up.clone())?;
         }
         drop(taken);
 
@@ -146,7 +146,8 @@ impl Store {
         // What is deleted must not come back after a crash without being given up any more.
         rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))?;
         let _taken = room.take(self)?;
-        self.end_doom()?;
+        given_up.retain(|one| noted.contains(one));
+        self.end_doom_but(given_up)?;
         self.remove_dead_leases()?;
         Ok(collected)
     }
@@ -442,6 +443,29 @@ mod tests {
             assert!(other.has_tree(root) && other.has_formation(id) == names_it);
             assert_eq!(other.extent(root).unwrap().files, 2);
         }
+    }
+
+    /// Found by a thousand kills: who only looks notes first, too, and so kept the file of a formation whose trees went.
+    #[test]
+    fn what_was_only_looked_at_while_it_went_counts_as_gone_afterwards() {
+        let world = world();
+        let (id, root, delta) = formation(&world, "looked at");
+        let given_up = vec![Use::Tree(root), Use::Delta(delta), Use::Formation(id)];
+        world.store.doom(given_up.clone()).unwrap();
+        let other = Store::open(world.store.path()).unwrap();
+        assert!(other.formation(id).is_err());
+        // The collection reads that note, leaves the formation for it, and deletes the rest.
+        for gone in &given_up[..2] {
+            std::fs::remove_file(world.store.full(&super::super::objects::use_path(*gone, false))).unwrap();
+        }
+        world.store.end_doom_but(given_up).unwrap();
+        assert!(!other.has_formation(id) && world.store.verify().unwrap().is_empty());
+        drop(other);
+        // It is put again, or goes with the next collection.
+        world.store.collect(false).unwrap();
+        assert!(world.store.formations().unwrap().is_empty() && !world.store.path().join("gc/doomed").exists());
+        formation(&world, "looked at");
+        assert_eq!(world.store.extent(root).unwrap().files, 2);
     }
 
     #[test]

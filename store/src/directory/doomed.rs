@@ -112,6 +112,13 @@ impl Store {
         rustix::fs::syncfs(&self.directory).map_err(failed("sync", &self.path))
     }
 
+    /// All are gone but, perhaps, these, which somebody noted meanwhile. Who puts one again says so; who only looked has found it given
+    /// up, and what lies below it has gone: such a one stays given up until it is put again, or goes with the next collection.
+    pub(super) fn end_doom_but(&self, mut noted: Vec<Use>) -> Result<()> {
+        noted.retain(|one| self.is_stored(*one) && !self.is_there(&rescued_path(*one)));
+        if noted.is_empty() { self.end_doom() } else { self.doom(noted) }
+    }
+
     /// All of them are gone.
     pub(super) fn end_doom(&self) -> Result<()> {
         match fs::remove_file(self.full(DOOMED)) {
