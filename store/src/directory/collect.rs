@@ -115,6 +115,8 @@ impl Store {
         let mut given_up = dead.given_up();
         given_up.extend(packed.iter().flatten().flat_map(|pack| pack.dead()));
         given_up.retain(|one| !matches!(one, Use::Blob(_)));
+        let mut noted: HashSet<Use> = self.still_doomed(|one| marked.has(one))?.into_iter().collect();
+        given_up.extend(&noted);
         if given_up.is_empty() {
             self.end_doom()?;
         } else {
@@ -123,7 +125,6 @@ impl Store {
         drop(taken);
 
         let mut collected = Collected::default();
-        let mut noted: HashSet<Use> = HashSet::new();
         for slice in dead.slices(SLICE) {
             let taken = room.take(self)?;
             noted.extend(self.read_leases(&mut read)?);
@@ -466,6 +467,52 @@ mod tests {
         assert!(world.store.formations().unwrap().is_empty() && !world.store.path().join("gc/doomed").exists());
         formation(&world, "looked at");
         assert_eq!(world.store.extent(root).unwrap().files, 2);
+    }
+
+    /// The same found by kills: who looked still had his note when the next collection came, and that took the formation for needed.
+    #[test]
+    fn what_was_only_looked_at_counts_as_gone_for_every_later_collection() {
+        let world = world();
+        let (id, root, delta) = formation(&world, "looked at");
+        let given_up = vec![Use::Tree(root), Use::Delta(delta), Use::Formation(id)];
+        world.store.doom(given_up.clone()).unwrap();
+        let other = Store::open(world.store.path()).unwrap();
+        assert!(other.formation(id).is_err() && !other.has_tree(root));
+        std::fs::remove_file(world.blob_path(crate::BlobId::of(b"looked at"), false)).unwrap();
+        world.store.end_doom_but(given_up).unwrap();
+        for _ in 0..2 {
+            world.store.collect(false).unwrap();
+            assert!(world.store.is_stored(Use::Tree(root)) && !world.store.has_tree(root));
+            assert!(!other.has_formation(id) && world.store.verify().unwrap().is_empty());
+            world.store.forget_notes();
+        }
+        formation(&world, "looked at");
+        assert_eq!((other.has_formation(id), world.store.extent(root).unwrap().files), (true, 2));
+        drop(other);
+        world.store.forget_notes();
+        world.store.collect(false).unwrap();
+        assert!(!world.store.has_tree(root) && !world.store.path().join("gc/doomed").exists());
+    }
+
+    /// Found by kills: what was put again just when a collection wrote its last list was on that list for good.
+    #[test]
+    fn what_is_put_again_while_a_collection_ends_is_seen_by_it_or_comes_after_it() {
+        let world = world();
+        let (_, root, _) = formation(&world, "again");
+        world.store.doom(vec![Use::Tree(root)]).unwrap();
+        let other = Store::open(world.store.path()).unwrap();
+        let room = Room::of(&world.store).unwrap();
+        let taken = room.take(&world.store).unwrap();
+        std::thread::scope(|scope| {
+            let puts = scope.spawn(|| other.rescue_now(Use::Tree(root)));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(world.store.is_doomed(Use::Tree(root)) && !puts.is_finished());
+            world.store.end_doom_but(vec![Use::Tree(root)]).unwrap();
+            drop(taken);
+            puts.join().unwrap().unwrap();
+        });
+        room.open();
+        assert!(world.store.has_tree(root) && other.has_tree(root));
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 
 use super::lease::{RECORD, Use, record};
 use super::{Store, failed};
@@ -49,19 +48,31 @@ impl List {
 impl Store {
     /// Whether a collection has given this up: then it is not here, even if its file is.
     pub(super) fn is_doomed(&self, one: Use) -> bool {
-        let Ok(stat) = rustix::fs::statat(&self.directory, DOOMED, AtFlags::SYMLINK_NOFOLLOW) else { return false };
-        let list = {
-            let mut known = self.doomed.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.as_ref().is_none_or(|list| list.inode != stat.st_ino) {
-                // Between the look and this the collection may have ended.
-                let Ok(Some(list)) = self.read_doomed() else { return false };
-                *known = Some(Arc::new(list));
+        loop {
+            let Some(inode) = self.doomed_inode() else { return false };
+            let list = {
+                let mut known = self.doomed.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if known.as_ref().is_none_or(|list| list.inode != inode) {
+                    // Between the look and this the collection may have ended.
+                    let Ok(Some(list)) = self.read_doomed() else { return false };
+                    *known = Some(Arc::new(list));
+                }
+                known.clone()
+            };
+            let Some(list) = list.filter(|list| list.has(&record(one))) else { return false };
+            if self.is_there(&rescued_path(one)) || self.is_rescued_with_batch(one) {
+                return false;
             }
-            known.clone()
-        };
-        list.is_some_and(|list| list.has(&record(one)))
-            && !self.is_there(&rescued_path(one))
-            && !self.is_rescued_with_batch(one)
+            // What was rescued from a list is forgotten with that list: the two looks must have been at the same one.
+            if self.doomed_inode() == Some(list.inode) {
+                return true;
+            }
+        }
+    }
+
+    /// Which file the list is.
+    fn doomed_inode(&self) -> Option<u64> {
+        rustix::fs::statat(&self.directory, DOOMED, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_ino)
     }
 
     fn read_doomed(&self) -> Result<Option<List>> {
@@ -79,20 +90,27 @@ impl Store {
         if self.is_doomed(one) && !self.rescue_with_batch(one) { self.rescue_now(one) } else { Ok(()) }
     }
 
-    /// The same, when nothing that lies below waits.
+    /// The same, when nothing that lies below waits. In the room: a collection that ends sees either this, or nothing of it, and then
+    /// this its new list.
     pub(super) fn rescue_now(&self, one: Use) -> Result<()> {
-        let path = rescued_path(one);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-        while self.is_doomed(one) {
-            super::ensure_directory(&self.full(RESCUED))?;
-            match rustix::fs::openat(&self.directory, &path, flags, Mode::RUSR | Mode::WUSR) {
-                Ok(_) => return Ok(()),
-                // The collection has ended meanwhile, and taken the directory away.
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed("create", self.full(&path))(errno)),
+        self.with_room(|| {
+            if !self.is_doomed(one) {
+                return Ok(());
             }
-        }
-        Ok(())
+            super::ensure_directory(&self.full(RESCUED))?;
+            let path = rescued_path(one);
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&self.directory, &path, flags, Mode::RUSR | Mode::WUSR);
+            made.map(drop).map_err(failed("create", self.full(&path)))
+        })
+    }
+
+    /// Of these, what an earlier collection gave up, could not delete because somebody had noted it, and nobody has put again. It does
+    /// not come back by being noted once more: what lies below it is gone.
+    pub(super) fn still_doomed(&self, among: impl Fn(Use) -> bool) -> Result<Vec<Use>> {
+        let records = self.read_doomed()?.map_or(Vec::new(), |list| list.records);
+        let uses = records.chunks_exact(RECORD).filter_map(super::lease::parse);
+        Ok(uses.filter(|one| among(*one) && self.is_doomed(*one) && self.is_stored(*one)).collect())
     }
 
     /// Gives these up, instead of what an earlier collection may have left.
