@@ -133,6 +133,14 @@ fn wrong_configurations_are_refused() {
         "other-kind",
         &with(plain(), |config| config["linux"]["namespaces"][0]["path"] = json!("/proc/self/ns/uts")),
     );
+    // Nothing can be mapped to nothing: its process waits for the map when that is found out.
+    judge.refused(
+        "no-map",
+        &with(plain(), |config| {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+            config["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 0 }]);
+        }),
+    );
     // "Implementations … MUST ignore unknown properties".
     let unknown = with(Judge::config("echo fine"), |config| {
         config["moon"] = json!(1);

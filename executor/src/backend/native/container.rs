@@ -67,6 +67,10 @@ pub fn create(wanted: Wanted<'_>, cgroups: &mut Placed) -> Result<i32> {
     drop(container);
     let mut creation = Creation { spec, state, channel, outer, inner: None };
     let result = creation.attend();
+    if result.is_err() {
+        // It may wait for a word that will not come.
+        let _ = sys::kill(outer.as_raw_nonzero().get(), libc::SIGKILL);
+    }
     let _ = sys::wait(Some(outer), true);
     if result.is_err()
         && let Some(inner) = creation.inner
