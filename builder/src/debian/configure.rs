@@ -35,6 +35,10 @@ const SCRIPT: &str = include_str!("configure/script.sh");
 const POLICY: (&str, &str) = ("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n");
 /// Few scripts start a service without asking the policy; those that do use this.
 const START: (&str, &str) = ("usr/sbin/start-stop-daemon", "#!/bin/sh\nexit 0\n");
+/// A root that is being made is what scripts call a chroot: none of its processes runs, and libc6 waits a second for no init.
+const CHROOT: (&str, &str) = ("usr/bin/ischroot", "#!/bin/sh\nexit 0\n");
+/// What is there only while the root is configured.
+const STAND_INS: [(&str, &str); 3] = [POLICY, START, CHROOT];
 
 /// Answers to questions whose default would leave something of the day or of chance in the tree: package, question, type, value.
 /// The database of manual pages notes when it was made; `man` works without it.
@@ -65,6 +69,10 @@ impl Builtin for Configure {
 
     fn phase(&self) -> &'static str {
         "configure"
+    }
+
+    fn version(&self) -> u32 {
+        2
     }
 
     fn build(&self, job: &Job<'_>) -> Result<Claim> {
@@ -189,7 +197,7 @@ fn database(step: &str, store: &Store, architecture: &str, packages: &[Package],
     let is_there = |name: &str| packages.iter().any(|package| package.control.package == name);
     let settings = SETTINGS.iter().filter(|(package, ..)| is_there(package));
     files.extend(settings.map(|(_, path, content)| ((*path).to_owned(), (0o644, (*content).to_owned()))));
-    files.extend([POLICY, START].map(|(path, content)| (path.to_owned(), (0o755, content.to_owned()))));
+    files.extend(STAND_INS.map(|(path, content)| (path.to_owned(), (0o755, content.to_owned()))));
     for (path, (mode, content)) in files {
         draft.write(store, &path, mode, content.as_bytes()).map_err(about)?;
     }

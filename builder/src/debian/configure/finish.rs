@@ -6,7 +6,7 @@
 
 use store::{File, Metadata, Name, Node, Store, TreeId};
 
-use super::{POLICY, ROOM, SETTINGS, START, keystore};
+use super::{ROOM, SETTINGS, STAND_INS, keystore};
 use crate::Result;
 use crate::debian::control::WAITING;
 use crate::draft::{Draft, DraftError, find, names};
@@ -48,7 +48,7 @@ const EMPTY: &[&str] = &["etc/machine-id"];
 pub fn finish(store: &Store, configured: TreeId, unpacked: TreeId) -> Result<TreeId> {
     let mut root = Draft::open(store, configured)?;
     let about = |error: DraftError| error.about("root", "configured");
-    let own = SETTINGS.iter().map(|(_, path, _)| *path).chain([POLICY.0, START.0]);
+    let own = SETTINGS.iter().map(|(_, path, _)| *path).chain(STAND_INS.iter().map(|(path, _)| *path));
     for pattern in AS_UNPACKED.iter().copied().chain(own) {
         for (path, node) in matches(store, configured, pattern)? {
             // A log that a package made for others to write to, with an owner that they need.
