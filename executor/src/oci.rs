@@ -93,7 +93,9 @@ impl Containers {
         builder.create(&self.root).map_err(failed(format!("make `{}`", self.root.display())))?;
         builder.recursive(false).create(&directory).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => {
-                refuse(format!("create `{id}`"), "there is a container of this name already")
+                let why =
+                    "there is a container of this name already, or what a killed `create` left of it: `delete --force`";
+                refuse(format!("create `{id}`"), why)
             }
             _ => failed(format!("make `{}`", directory.display()))(error),
         })?;
