@@ -29,6 +29,7 @@ const AS_UNPACKED: &[&str] = &[
     "var/lib/dbus/machine-id",
     "var/lib/dpkg/*-old",
     "var/lib/mysql/*",
+    "var/lib/phpmyadmin/blowfish_secret.inc.php",
     "var/lib/systemd/random-seed",
     "var/lib/texmf/web2c/*.log",
     "var/lib/texmf/web2c/*/*.log",

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ANSWERS, Package};
-use crate::debian::control::Alternatives;
+use crate::debian::control::{Alternatives, Control};
 
 /// What there is to do, a line a thing, for `script.sh`. `late`: packages with files that their preinst makes room for.
 /// `triggers`: what is activated at the end.
@@ -57,6 +57,14 @@ impl<'a> Plan<'a> {
         for [package, question, kind, value] in ANSWERS {
             if self.packages.iter().any(|known| known.control.package == *package) {
                 self.line(&format!("answer {package} {question} {kind} {value}"));
+            }
+        }
+        // A database is state, and what would be made for one here is a password that everybody would share.
+        for index in by_name(self.packages) {
+            let Control { package, depends, .. } = &self.packages[index].control;
+            let wants_database = depends.iter().flatten().any(|relation| relation.package.starts_with("dbconfig-"));
+            if wants_database && !package.starts_with("dbconfig-") {
+                self.line(&format!("answer {package} {package}/dbconfig-install boolean false"));
             }
         }
         for index in self.closure(&by_name(self.packages)) {

@@ -76,6 +76,18 @@ fn essential_packages_come_first_and_each_after_what_it_needs() {
 }
 
 #[test]
+fn no_password_is_made_for_a_database_that_is_not_there() {
+    let world = World::new();
+    let packages = [
+        world.package("Package: dbconfig-mysql; Depends: dbconfig-common", &[]),
+        world.package("Package: web; Depends: php, dbconfig-mysql | dbconfig-no-thanks", &[]),
+        world.package("Package: php", &[]),
+    ];
+    let plan = order::plan(&packages, &[].into(), &[]);
+    assert_eq!(plan, "answer web web/dbconfig-install boolean false\nfinish\nfinish\n");
+}
+
+#[test]
 fn a_long_chain_of_dependencies_has_an_end() {
     let world = World::new();
     let chain = |index: usize| world.package(&format!("Package: p{index}; Depends: p{}", index + 1), &[]);
