@@ -34,7 +34,7 @@ pub fn mount(
     let marks_for_users = !(namespace == UserNamespace::Last && userns::is_initial());
     // A try that fails halfway leaves a mark in the work directory which the next one refuses: it is not made where it must fail.
     if !sources.is_launchers
-        && let Ok(root) = by_descriptors(sources, scratch, marks_for_users)
+        && let Ok(root) = by_descriptors(sources, scratch, host, marks_for_users)
     {
         move_mount(&root, host).doing("mount the root over `/`")?;
         return Ok(root);
@@ -72,12 +72,16 @@ fn make_upper(sources: &Sources, scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-fn by_descriptors(sources: &Sources, scratch: &Scratch, marks_for_users: bool) -> io::Result<OwnedFd> {
+fn by_descriptors(sources: &Sources, scratch: &Scratch, host: &OwnedFd, marks_for_users: bool) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // The topmost first.
-    for layer in sources.layers.iter().rev() {
-        rustix::mount::fsconfig_set_fd(&context, "lowerdir+", layer.as_fd())?;
-    }
+    // The topmost first. The kernel notes the path that a layer has as seen from the process's root, and shows it to everybody inside
+    // (`/proc/mounts`): where the store is, and whose, is no business of theirs. Seen from itself, a layer is `/`.
+    let named = sources.layers.iter().rev().try_for_each(|layer| {
+        make_root(layer)?;
+        rustix::mount::fsconfig_set_fd(&context, "lowerdir+", layer.as_fd())
+    });
+    make_root(host)?;
+    named?;
     let directory = sources.kept.as_ref().unwrap_or(&scratch.mount);
     for (key, name) in [("upperdir", "upper"), ("workdir", "work")] {
         let part = open_directory(directory, Path::new(name))?;
@@ -97,6 +101,11 @@ fn by_descriptors(sources: &Sources, scratch: &Scratch, marks_for_users: bool) -
     rustix::mount::fsconfig_create(&context)?;
     let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, closed)?)
+}
+
+fn make_root(directory: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::process::fchdir(directory)?;
+    rustix::process::chroot(".")
 }
 
 /// At `root` in the scratch, which is over `/`.
