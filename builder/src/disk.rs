@@ -7,8 +7,9 @@ use crate::{Error, Result};
 
 /// How often the file system is asked.
 const PAUSE: Duration = Duration::from_millis(200);
-/// What is left to others; of a small file system, a twentieth.
+/// What is left to others, in bytes and in files; of a small file system, a twentieth.
 const RESERVE: u64 = 256 << 20;
+const RESERVE_OF_FILES: u64 = 10_000;
 
 /// Watches a file system.
 #[derive(Debug)]
@@ -16,26 +17,41 @@ pub struct Watch {
     path: PathBuf,
     /// None where there was too little from the start: then the steps may find out by themselves.
     reserve: Option<u64>,
+    /// The same for files. Some file systems do not count them.
+    reserve_of_files: Option<u64>,
     looked: Instant,
 }
 
 impl Watch {
     /// From now on.
     pub fn new(path: &Path) -> Self {
-        let (total, left) = space(path).unwrap_or((0, 0));
-        let reserve = RESERVE.min(total / 20);
-        Self { path: path.to_owned(), reserve: (left > 2 * reserve).then_some(reserve), looked: Instant::now() }
+        let reserve = |(total, left): (u64, u64), most: u64| {
+            let reserve = most.min(total / 20);
+            (left > 2 * reserve).then_some(reserve)
+        };
+        Self {
+            path: path.to_owned(),
+            reserve: space(path).and_then(|room| reserve(room, RESERVE)),
+            reserve_of_files: files(path).and_then(|room| reserve(room, RESERVE_OF_FILES)),
+            looked: Instant::now(),
+        }
     }
 
-    /// How many bytes are left, if that is too little.
-    pub fn is_filling_up(&mut self) -> Option<u64> {
-        let reserve = self.reserve?;
+    /// What is left, in words, if that is too little.
+    pub fn is_filling_up(&mut self) -> Option<String> {
         if self.looked.elapsed() < PAUSE {
             return None;
         }
         self.looked = Instant::now();
-        let (_, left) = space(&self.path)?;
-        (left < reserve).then_some(left)
+        let short = |reserve: Option<u64>, room: Option<(u64, u64)>| {
+            let (reserve, (_, left)) = (reserve?, room?);
+            (left < reserve).then_some(left)
+        };
+        let bytes = short(self.reserve, space(&self.path)).map(|left| format!("{left} bytes are left"));
+        bytes.or_else(|| {
+            let left = short(self.reserve_of_files, files(&self.path))?;
+            Some(format!("room for {left} files is left"))
+        })
     }
 }
 
@@ -51,4 +67,32 @@ pub fn check_room(path: &Path, needed: u64) -> Result<()> {
 fn space(path: &Path) -> Option<(u64, u64)> {
     let found = rustix::fs::statvfs(path).ok()?;
     Some((found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail.saturating_mul(found.f_frsize)))
+}
+
+/// The same of its files; none where they are not counted.
+fn files(path: &Path) -> Option<(u64, u64)> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    (found.f_files > 0).then_some((found.f_files, found.f_favail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_and_files_are_watched() {
+        let world = tempfile::tempdir().unwrap();
+        let watch = |reserve, reserve_of_files| Watch {
+            path: world.path().to_owned(),
+            reserve,
+            reserve_of_files,
+            looked: Instant::now().checked_sub(2 * PAUSE).unwrap(),
+        };
+        assert_eq!(watch(Some(0), Some(0)).is_filling_up(), None);
+        assert!(watch(Some(u64::MAX), Some(0)).is_filling_up().unwrap().ends_with(" bytes are left"));
+        let Some((_, left)) = files(world.path()) else { return };
+        assert!(left > 0);
+        let said = watch(None, Some(u64::MAX)).is_filling_up().unwrap();
+        assert!(said.starts_with("room for ") && said.ends_with(" files is left"), "{said}");
+    }
 }

@@ -120,12 +120,12 @@ pub enum Error {
         needed: u64,
     },
     /// A step was ended because the disk of the store was about to be full.
-    #[error("the disk of the store `{}` is filling up: {left} bytes are left", .path.display())]
+    #[error("the disk of the store `{}` is filling up: {left}", .path.display())]
     DiskFull {
         /// The store.
         path: PathBuf,
-        /// Bytes.
-        left: u64,
+        /// What there is still room for, in words.
+        left: String,
     },
     /// Something from outside (package, index, wheel) is not what it should be.
     #[error("bad {what} `{name}`: {reason}")]

@@ -223,6 +223,8 @@ pub(crate) fn run_sandbox(
         Ending::OutOfMemory => "it ran out of memory".to_owned(),
         Ending::TooMuchOutput => "it printed too much".to_owned(),
     };
+    let is_many = outcome.met.contains(&"pids") && matches!(outcome.ending, Ending::Exited(_) | Ending::Signalled(_));
+    let ending = if is_many { format!("{ending}, at the limit of {MOST_PROCESSES} processes") } else { ending };
     let text = match &builder.work {
         Some(work) => work.log(),
         None => std::fs::read(log).unwrap_or_default(),
