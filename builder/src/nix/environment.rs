@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 
 use serde_json::{Map, Value, json};
 use store::derivation::{HashAlgorithm, STORE_DIRECTORY};
-use store::nix::hash::{HashFormat, NixHash, to_nix32};
-use store::{Store, StorePath};
+use store::nix::hash::{HashFormat, Hasher, NixHash, to_nix32};
+use store::nix::path::{StorePathError, content_path, fixed_output_path, text_path};
+use store::{Node, Store, StorePath};
 
+use super::inputs::InputPath;
 use super::references::replace;
 use super::{Prepared, invalid, structured};
-use crate::{Builder, Result};
+use crate::{Builder, Error, Result};
 
 /// Where a builder works.
 pub const DIRECTORY: &str = "/build";
@@ -146,21 +149,71 @@ fn describe(store: &Store, prepared: &Prepared, path: &StorePath) -> Result<Map<
         Ok(size)
     };
     let input = &prepared.inputs.paths[path];
-    let hash = store.nar_hash(&input.node, HashAlgorithm::Sha256)?.to_text(HashFormat::Nix32, true);
+    let nar_hash = store.nar_hash(&input.node, HashAlgorithm::Sha256)?;
     let mut closure = 0;
     for path in prepared.inputs.closure([path]) {
         closure += size(&path)?;
     }
     let references: Vec<&str> = input.references.iter().map(StorePath::as_str).collect();
-    let description = json!({
-        "path": path.as_str(),
-        "narHash": hash,
-        "narSize": size(path)?,
-        "references": references,
-        "closureSize": closure,
-    });
-    match description {
-        Value::Object(description) => Ok(description),
-        _ => unreachable!("it is an object"),
+    // In the order of Nix, by name: the text is what a builder gets.
+    let mut description = Map::new();
+    if let Some(address) = address(store, path, input, &nar_hash)? {
+        description.insert("ca".to_owned(), json!(address));
     }
+    description.insert("closureSize".to_owned(), json!(closure));
+    description.insert("narHash".to_owned(), json!(nar_hash.to_text(HashFormat::Nix32, true)));
+    description.insert("narSize".to_owned(), json!(size(path)?));
+    description.insert("path".to_owned(), json!(path.as_str()));
+    description.insert("references".to_owned(), json!(references));
+    Ok(description)
+}
+
+/// How a path follows from what lies there, as Nix writes it, if it does: of sources, texts, and outputs whose hash was known.
+fn address(store: &Store, path: &StorePath, input: &InputPath, nar_hash: &NixHash) -> Result<Option<String>> {
+    /// Longer texts are none that an expression wrote.
+    const LONGEST_TEXT: u64 = 16 << 20;
+    let (name, references) = (path.name().as_bytes(), &input.references);
+    let is_it = |made: std::result::Result<StorePath, StorePathError>| made.is_ok_and(|made| made == *path);
+    let written = |kind: &str, hash: &NixHash| Some(format!("{kind}:{}", hash.to_text(HashFormat::Nix32, true)));
+    if is_it(content_path(name, true, nar_hash, references, false)) {
+        return Ok(written("fixed:r", nar_hash));
+    }
+    let flat = match &input.node {
+        Node::File(file) if file.metadata.mode & 0o111 == 0 => Some(file),
+        _ => None,
+    };
+    if let Some(file) = flat.filter(|file| file.size <= LONGEST_TEXT) {
+        let mut text = Vec::new();
+        store.open_blob(file.blob)?.read_to_end(&mut text).map_err(Error::file("read", path.as_str()))?;
+        if is_it(text_path(name, &text, references)) {
+            return Ok(written("text", &NixHash::of(HashAlgorithm::Sha256, &text)));
+        }
+    }
+    if !references.is_empty() {
+        return Ok(None);
+    }
+    for algorithm in [HashAlgorithm::Sha256, HashAlgorithm::Sha512, HashAlgorithm::Sha1, HashAlgorithm::Md5] {
+        if let Some(file) = flat {
+            let mut hasher = Hasher::new(algorithm);
+            let mut blob = BufReader::with_capacity(1 << 16, store.open_blob(file.blob)?);
+            loop {
+                let bytes = blob.fill_buf().map_err(Error::file("read", path.as_str()))?;
+                let length = bytes.len();
+                hasher.update(bytes);
+                blob.consume(length);
+                if length == 0 {
+                    break;
+                }
+            }
+            let hash = hasher.finish();
+            if is_it(fixed_output_path(name, false, &hash)) {
+                return Ok(written("fixed", &hash));
+            }
+        }
+        let hash = store.nar_hash(&input.node, algorithm)?;
+        if is_it(fixed_output_path(name, true, &hash)) {
+            return Ok(written("fixed:r", &hash));
+        }
+    }
+    Ok(None)
 }
