@@ -1,6 +1,6 @@
 //! Why a step was made, or was not: the first thing that went into it and differs from the nearest earlier build, from the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use store::Store;
 
@@ -125,18 +125,43 @@ fn stem(name: &str) -> &str {
 fn changes(before: &[Fact], after: &[Fact]) -> Vec<Change> {
     let old: BTreeMap<&str, &Fact> = before.iter().map(|fact| (fact.label.as_str(), fact)).collect();
     let new: BTreeMap<&str, &Fact> = after.iter().map(|fact| (fact.label.as_str(), fact)).collect();
+    let moved = moved(before, after);
+    let is_moved = |fact: &&Fact| list(&fact.label).is_some_and(|list| moved.contains(&(list, fact.value.as_str())));
     let mut changes = Vec::new();
-    for fact in after {
-        let known = old.get(fact.label.as_str());
+    for fact in after.iter().filter(|fact| !is_moved(fact)) {
+        let known = old.get(fact.label.as_str()).filter(|known| !is_moved(known));
         if known.is_none_or(|known| known.value != fact.value) {
             let (before, after) = (known.map(|known| (*known).clone()), Some(fact.clone()));
             changes.push(Change { label: fact.label.clone(), before, after });
         }
     }
-    for fact in before.iter().filter(|fact| !new.contains_key(fact.label.as_str())) {
-        changes.push(Change { label: fact.label.clone(), before: Some(fact.clone()), after: None });
+    for fact in before.iter().filter(|fact| !is_moved(fact)) {
+        if new.get(fact.label.as_str()).is_none_or(|known| is_moved(known)) {
+            changes.push(Change { label: fact.label.clone(), before: Some(fact.clone()), after: None });
+        }
     }
     changes
+}
+
+/// The list that a fact is an item of: `packages` of `packages[26]`.
+fn list(label: &str) -> Option<&str> {
+    label.strip_suffix(']')?.rsplit_once('[').map(|(list, _)| list)
+}
+
+/// Items that are in a list before and after, of lists that gained or lost some: these only moved up or down, and did not change.
+fn moved<'a>(before: &'a [Fact], after: &'a [Fact]) -> BTreeSet<(&'a str, &'a str)> {
+    let mut counts: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    let mut seen: [BTreeSet<(&str, &str)>; 2] = Default::default();
+    for (side, facts) in [before, after].into_iter().enumerate() {
+        for fact in facts {
+            if let Some(list) = list(&fact.label) {
+                counts.entry(list).or_default()[side] += 1;
+                seen[side].insert((list, &fact.value));
+            }
+        }
+    }
+    let grown = |list: &str| counts.get(list).is_some_and(|[before, after]| before != after);
+    seen[0].intersection(&seen[1]).filter(|(list, _)| grown(list)).copied().collect()
 }
 
 #[cfg(test)]
@@ -169,6 +194,25 @@ mod tests {
         let labels: Vec<&str> = changes.iter().map(|change| change.label.as_str()).collect();
         assert_eq!(labels, ["script", "gone"]);
         assert_eq!(reason(&now, &[]), Reason::First);
+    }
+
+    #[test]
+    fn what_moved_in_a_list_did_not_change() {
+        let facts = |items: &[&str]| -> Vec<Fact> {
+            let item = |(at, value): (usize, &&str)| Fact::new(format!("packages[{at}]"), *value);
+            [Fact::new("builder", "b")].into_iter().chain(items.iter().enumerate().map(item)).collect()
+        };
+        let said = |before: &[&str], after: &[&str]| -> Vec<String> {
+            let value = |fact: &Option<Fact>| fact.as_ref().map_or("nothing".to_owned(), |fact| fact.value.clone());
+            let changes = changes(&facts(before), &facts(after));
+            changes.iter().map(|it| format!("{} {} {}", it.label, value(&it.before), value(&it.after))).collect()
+        };
+        assert_eq!(said(&["a", "b", "c", "d"], &["a", "c", "d"]), ["packages[1] b nothing"]);
+        assert_eq!(said(&["a", "c", "d"], &["a", "b", "c", "d"]), ["packages[1] nothing b"]);
+        assert_eq!(said(&["a", "c1", "d"], &["a", "b", "c2", "d"]), ["packages[1] c1 b", "packages[2] nothing c2"]);
+        // Another version in its place, and another order.
+        assert_eq!(said(&["a", "b1", "c"], &["a", "b2", "c"]), ["packages[1] b1 b2"]);
+        assert_eq!(said(&["a", "b"], &["b", "a"]), ["packages[0] a b", "packages[1] b a"]);
     }
 
     #[test]

@@ -23,8 +23,12 @@ pub fn run(arguments: &ExplainArguments, context: &Context) -> Result<ExitCode> 
         };
         explanations = explain_all(&store, &steps)?;
     } else {
-        // Of several steps of one name the last one.
-        explanations.truncate(1);
+        // Of several steps of one name the last one, and what it was made from as far as that has the same name: what a step keeps
+        // is a step of its own.
+        let mut others = explanations.split_off(1);
+        while let Some(next) = explanations.last().and_then(|last| source(last, &others)) {
+            explanations.push(others.remove(next));
+        }
     }
     if context.global.json {
         let records: Vec<Value> = explanations.iter().map(record).collect();
@@ -37,6 +41,13 @@ pub fn run(arguments: &ExplainArguments, context: &Context) -> Result<ExitCode> 
     }
     super::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which of other steps made the first thing that changed.
+fn source(explanation: &Explanation, others: &[Explanation]) -> Option<usize> {
+    let Reason::Changed { changes, .. } = &explanation.reason else { return None };
+    let Fact { value, .. } = changes.first()?.after.as_ref()?;
+    others.iter().position(|other| other.entry.outputs.values().any(|output| output == value))
 }
 
 fn words(text: &mut String, explanation: &Explanation, all: bool) {
