@@ -218,8 +218,13 @@ impl<'a> Judge<'a> {
         if left.len() != right.len() {
             return if is_clock(&before) && is_clock(&after) { Cause::Time } else { Cause::Unknown };
         }
-        let causes = left.iter().zip(&right).filter(|(left, right)| left != right);
-        let cause = causes.map(|(left, right)| self.of_words(left, right)).min().unwrap_or(Cause::Unknown);
+        let differing: Vec<(&String, &String)> =
+            left.iter().zip(&right).filter(|(left, right)| left != right).collect();
+        if are_bytes(&differing) {
+            return Cause::Random;
+        }
+        let cause =
+            differing.into_iter().map(|(left, right)| self.of_words(left, right)).min().unwrap_or(Cause::Unknown);
         match cause {
             // 12:34:56, or a month's name with a day.
             Cause::Number | Cause::Unknown if is_clock(&before) && is_clock(&after) => Cause::Time,
@@ -264,6 +269,13 @@ impl<'a> Judge<'a> {
         }
         Cause::Unknown
     }
+}
+
+/// A row of bytes, written out: what looks like numbers among them is none.
+fn are_bytes(differing: &[(&String, &String)]) -> bool {
+    let words = || differing.iter().flat_map(|(left, right)| [left, right]);
+    let is_byte = |word: &&String| word.len() == 2 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
+    differing.len() >= 4 && words().all(|word| is_byte(&word)) && words().any(|word| word.parse::<u8>().is_err())
 }
 
 fn same_when_sorted(left: &[Vec<u8>], right: &[Vec<u8>]) -> bool {
@@ -329,6 +341,7 @@ mod tests {
             (b"at 0x7ffd00aa\n", b"at 0x7ffe11bb\n", Cause::Address),
             (b"3c9f8e0011\n", b"77aa12bc9d\n", Cause::Random),
             (b"salt$1$aB3xY9q\n", b"salt$1$Zz81Kqp\n", Cause::Random),
+            (b" f9 88 16 0a 87 19\n", b" 6e 33 01 ba 58 64\n", Cause::Random),
             (b"dir /s/scratch/1-a/changes\n", b"dir /s/scratch/2-b/made/again/in-another-place-x\n", Cause::Path),
             (b"one\n", b"two\n", Cause::Unknown),
             (b"\x1f\x8b\x08\x00\x01\x02\x03\x04\x00", b"\x1f\x8b\x08\x00\x09\x02\x03\x04\x00", Cause::Time),
