@@ -179,11 +179,12 @@ impl Reader {
         };
         let language = self.needed(&base, names[0], "python");
         let version = self.needed(&base, names[1], "\"3.11\"");
-        let (Some((place, language)), Some((version_place, version))) = (language, version) else { return };
+        let Some((place, language)) = language else { return };
         if !languages::names().contains(&language.as_str()) {
             self.wrong(&place, format!("`{language}` is none of the languages {}", languages::names().join(", ")));
             return;
         }
+        let Some((version_place, version)) = version else { return };
         match languages::find(&language, &version) {
             Some(known) => {
                 description.language_version = known.version.to_owned();
@@ -268,12 +269,13 @@ impl Reader {
         }
         let platforms = top.get("platforms").cloned();
         let named = self.texts(top, "platforms");
-        for platform in &named {
-            if !PLATFORMS.contains(&platform.as_str())
-                && let Some(node) = &platforms
-            {
-                let message = format!("`{platform}` is none of the platforms {}", PLATFORMS.join(", "));
-                self.wrong(node, message);
+        if let Some(Node { kind: Kind::List(items), .. }) = &platforms {
+            for item in items {
+                if let Kind::Scalar { text, .. } = &item.kind
+                    && !PLATFORMS.contains(&text.as_str())
+                {
+                    self.wrong(item, format!("`{text}` is none of the platforms {}", PLATFORMS.join(", ")));
+                }
             }
         }
         if !named.is_empty() {
@@ -415,6 +417,11 @@ mod tests {
         15: `timeout` is a time such as 90s, 20m or 1h
         16 warning: `hooks` has no `pre_instal`; it is passed over (did you mean `pre_install`?)
         "#);
+        let text = "name: a\nversion: 1.0.0\nbase: { language: cobol, version: [1] }\n";
+        insta::assert_snapshot!(said(text), @"
+        3: `cobol` is none of the languages python, java, node, go, rust
+        3: `version` is a text, not a list
+        ");
         insta::assert_snapshot!(said("description: x\nbase:\n  language: python\n  version: 3.12\nname: a\nname: b\n"), @"
         1: `version` is missing (for instance `version: 1.0.0`)
         4: no Debian suite has python 3.12 (there are 3.9, 3.11, 3.13)
