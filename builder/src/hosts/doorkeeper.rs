@@ -167,7 +167,9 @@ impl Shared {
         }
         state.refused.push(what.to_owned());
         drop(state);
-        let line = format!("forge: this step asked for {what}, which it does not name (`{ATTRIBUTE}`)\n");
+        let line = format!(
+            "forge: this step asked for {what}, which it does not name (`hosts` of forge.run, `{ATTRIBUTE}` of a derivation)\n"
+        );
         // What cannot be told is refused none the less.
         let _ = OpenOptions::new().append(true).open(&self.log).and_then(|mut log| log.write_all(line.as_bytes()));
     }

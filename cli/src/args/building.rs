@@ -14,7 +14,8 @@ pub struct BuildOptions {
     /// How many steps run at a time [default: as many as there are processors]; fewer where memory is short
     #[arg(short, long, value_name = "N")]
     pub jobs: Option<usize>,
-    /// How many processors a step is told that it may use (NIX_BUILD_CORES) [default: all]
+    /// How many processors a Nix derivation is told that it may use (NIX_BUILD_CORES) [default: all]; a step of
+    /// `forge.run` finds the same environment everywhere, and as many as there are
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub cores: Option<u32>,
     /// Goes on with what does not need a step that failed
