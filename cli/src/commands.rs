@@ -1,6 +1,7 @@
 //! One file per command. Each has `run(arguments, &Context)`.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::args::{Arguments, Command};
 use crate::context::Context;
@@ -63,7 +64,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Err(failure) => failure,
     };
     let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
-    if json && !in_run {
+    // What a command gave before it failed says so itself: whoever reads JSON wants one record.
+    if json && !in_run && !HAS_RECORD.load(Ordering::Relaxed) {
         // Whoever reads may have gone.
         let _ = print(&format!("{}\n", failure.to_json()));
     }
@@ -132,7 +134,11 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// Whether a JSON record was printed.
+static HAS_RECORD: AtomicBool = AtomicBool::new(false);
+
 /// Prints a JSON record.
 fn print_json(value: &serde_json::Value) -> Result<()> {
+    HAS_RECORD.store(true, Ordering::Relaxed);
     print(&format!("{}\n", serde_json::to_string_pretty(value).expect("a JSON value has a text")))
 }

@@ -121,7 +121,10 @@ pub fn excerpt(place: &Place, paint: Paint) -> String {
     let source = String::from_utf8_lossy(&bytes[start..end]).replace('\t', " ").trim_end().to_owned();
     let before = String::from_utf8_lossy(&bytes[start..start + column - 1]).chars().count();
     let marked = &bytes[place.start.min(end)..place.end.clamp(place.start.min(end), end)];
-    let width = String::from_utf8_lossy(marked).chars().count().max(1);
+    let is_long = source.chars().count() > WIDEST;
+    let (source, before) = if is_long { narrow(&source, before) } else { (source, before) };
+    let most = if is_long { source.chars().count().saturating_sub(before).max(1) } else { usize::MAX };
+    let width = String::from_utf8_lossy(marked).chars().count().clamp(1, most);
     let number = line.to_string();
     let margin = " ".repeat(number.len());
     let mut text = format!("{margin}{} {}\n", paint.dim("-->"), location(place));
@@ -129,6 +132,18 @@ pub fn excerpt(place: &Place, paint: Paint) -> String {
     let _ = writeln!(text, "{} {} {source}", paint.dim(&number), paint.dim("|"));
     let _ = writeln!(text, "{margin} {} {}{}", paint.dim("|"), " ".repeat(before), paint.error(&"^".repeat(width)));
     text
+}
+
+/// So much of a line is shown: a file of one line may be of megabytes.
+const WIDEST: usize = 400;
+
+/// The part of a long line around a column, and where the column is in it.
+fn narrow(source: &str, before: usize) -> (String, usize) {
+    let length = source.chars().count();
+    let skipped = before.saturating_sub(WIDEST / 2).min(length - 1);
+    let (left, right) = (if skipped > 0 { "…" } else { "" }, if length > skipped + WIDEST { "…" } else { "" });
+    let shown: String = source.chars().skip(skipped).take(WIDEST).collect();
+    (format!("{left}{shown}{right}"), before - skipped + usize::from(skipped > 0))
 }
 
 /// A place for `--json`.
@@ -194,6 +209,24 @@ mod tests {
         let text = Arc::new(SourceText { name: "a.expr".into(), bytes });
         let place = Place { text, start, end: start + 5 };
         assert_eq!(excerpt(&place, Paint::new(false)), " --> a.expr:2:7\n  |\n2 |  é = pyton;\n  |      ^^^^^\n");
+    }
+
+    #[test]
+    fn of_a_long_line_the_part_around_the_place_is_shown() {
+        let mut bytes = "é".repeat(50_000).into_bytes();
+        let start = bytes.len();
+        bytes.extend_from_slice(b"pyton");
+        bytes.extend("[".repeat(50_000).into_bytes());
+        let text = Arc::new(SourceText { name: "a".into(), bytes });
+        for (start, end, marked) in
+            [(start, start + 5, "pyton"), (0, start, "é"), (start + 50_000, start + 50_005, "[")]
+        {
+            let shown = excerpt(&Place { text: Arc::clone(&text), start, end }, Paint::new(false));
+            let lines: Vec<Vec<char>> = shown.lines().map(|line| line.chars().collect()).collect();
+            assert!(lines.iter().all(|line| line.len() < 420), "{shown}");
+            let caret = lines[3].iter().position(|sign| *sign == '^').unwrap();
+            assert!(lines[2][caret..].iter().collect::<String>().starts_with(marked), "{shown}");
+        }
     }
 
     #[test]
