@@ -127,6 +127,18 @@ fn what_changed_is_explained_and_what_did_not_is_not_made_again() {
     let all = world.forge(["explain", "cut", "--json"]);
     assert!(all.json()["steps"].as_array().is_some_and(|steps| steps.len() >= 3), "{}", all.stdout);
     assert_eq!(world.forge(["explain", "nothing"]).code, Some(10));
+    // What a step keeps is a step of the same name: it is no answer that another one of that name came out otherwise.
+    let kept = |text: &str| {
+        let step = format!(
+            r#"(forge.run {{ name = "part"; command = [ "/bin/busybox" "sh" "-euc" "echo {text} > /part" ]; keep = [ "/part" ]; }})"#
+        );
+        world.write("part.expr", &formation("part-of-it", &step));
+        world.build("part.expr");
+    };
+    kept("one");
+    kept("two");
+    let why = world.forge(["explain", "part"]);
+    assert!(why.ok().stdout.contains("+ echo two > /part"), "{}", why.stdout);
     // Nothing to do leaves nothing behind and says nothing.
     let quiet = world.forge(["build"]);
     assert_eq!((quiet.id(), quiet.stderr.as_str()), (first, ""));
@@ -175,8 +187,8 @@ fn what_differs_elsewhere_is_found_with_its_cause() {
     let ran = world.forge(["build", "loose.expr", "--check", "--json"]);
     assert_eq!(ran.code, Some(104), "{}", ran.stderr);
     assert!(ran.stderr.contains("/time") && ran.stderr.contains("the time of the build"), "{}", ran.stderr);
-    let record: serde_json::Value =
-        serde_json::Deserializer::from_str(&ran.stdout).into_iter().next().unwrap().unwrap();
+    // One record, which whoever reads it reads to its end.
+    let record: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let files = record["check"]["differing"][0]["files"].as_array().unwrap();
     let found: Vec<(&str, &str)> =
         files.iter().map(|file| (file["path"].as_str().unwrap(), file["cause"].as_str().unwrap())).collect();
@@ -265,7 +277,7 @@ fn a_step_sees_its_inputs_and_nothing_of_the_host() {
     let probe = r#"(sh "probe" "
         b env | b sort; b id -u; b hostname; umask; b pwd; b ls /; b ls /etc 2>/dev/null || true
         b cat /proc/net/dev | b tail -n +3 | b cut -d: -f1; b ls /proc | b grep -c '^[0-9]'
-        b ls /sys | b wc -l; b ls /dev; b cat /proc/1/environ | b wc -c
+        b ls /sys | b wc -l; b ls /dev; b cat /proc/1/environ | b wc -c; b cat /proc/self/mountinfo
     ")"#;
     world.write("runtime.expr", &formation("probe", probe));
     let mut command = world.command(["build"]);
@@ -284,6 +296,11 @@ fn a_step_sees_its_inputs_and_nothing_of_the_host() {
     assert_eq!(lines[..4], ["0", "forge", "0022", "/"]);
     for absent in ["/root", "home", "usr", "tmp/", "SECRET", "eth0", "ens"] {
         assert!(!rest.contains(absent), "{absent}: {rest}");
+    }
+    // Nor does the kernel tell where the store is, and so whose.
+    for text in [&seen, &world.forge(["run", "probe", "--", "/bin/busybox", "cat", "/proc/self/mountinfo"]).ok().stdout]
+    {
+        assert!(text.contains(" / / ") && !text.contains(world.store().to_str().unwrap()), "{text}");
     }
     // A loopback and nothing else.
     assert!(lines.iter().any(|line| line.trim() == "lo"), "{rest}");
@@ -371,11 +388,13 @@ let
     set = { x = "1"; y = true; };
     deep = [ [ 1 ] ];
     refs = hello;
+    exportReferencesGraph.closure = [ hello flat text ];
   } ''
     export PATH=${tools}/bin
     out=$(sed 's/.*"outputs":{"out":"\([^"]*\)".*/\1/' < $NIX_BUILD_TOP/.attrs.json)
     mkdir -p $out; cat $NIX_BUILD_TOP/.attrs.sh > $out/sh; cat $NIX_BUILD_TOP/.attrs.json > $out/json
   '';
+  text = builtins.toFile "text" "with ${./seed}\n";
   flat = withTools "flat.txt" {
     outputHashMode = "flat"; outputHashAlgo = "sha256"; outputHash = builtins.hashString "sha256" "fixed\n";
   } "echo fixed > $out";
