@@ -136,7 +136,7 @@ fn changes(before: &[Fact], after: &[Fact]) -> Vec<Change> {
         }
     }
     for fact in before.iter().filter(|fact| !is_moved(fact)) {
-        if new.get(fact.label.as_str()).is_none_or(|known| is_moved(known)) {
+        if new.get(fact.label.as_str()).is_none_or(&is_moved) {
             changes.push(Change { label: fact.label.clone(), before: Some(fact.clone()), after: None });
         }
     }

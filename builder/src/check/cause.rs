@@ -275,7 +275,7 @@ impl<'a> Judge<'a> {
 fn are_bytes(differing: &[(&String, &String)]) -> bool {
     let words = || differing.iter().flat_map(|(left, right)| [left, right]);
     let is_byte = |word: &&String| word.len() == 2 && word.bytes().all(|digit| digit.is_ascii_hexdigit());
-    differing.len() >= 4 && words().all(|word| is_byte(&word)) && words().any(|word| word.parse::<u8>().is_err())
+    differing.len() >= 4 && words().all(is_byte) && words().any(|word| word.parse::<u8>().is_err())
 }
 
 fn same_when_sorted(left: &[Vec<u8>], right: &[Vec<u8>]) -> bool {
