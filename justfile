@@ -39,6 +39,7 @@ ecosystems:
 vm:
     cargo build --release -p cli
     benchmarks/vm/run.sh "${CARGO_TARGET_DIR:-target}/release/forge"
+
 # Taking in a tree against nix-store, ostree, git and cp, as ratios; `just bench-store --collect 1000000` for collection
 bench-store *words:
     cargo build --release -p cli
