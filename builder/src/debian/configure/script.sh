@@ -31,9 +31,10 @@ configure() {
     dpkg --force-confdef --force-confold --force-unsafe-io --abort-after=1 --log=/dev/null "$@" 3<&-
 }
 
-# As dpkg runs it, with its variables (dpkg(1), "INTERNAL ENVIRONMENT").
+# As dpkg runs it, with its variables (dpkg(1), "INTERNAL ENVIRONMENT"). debconf would look beside it for whose script it is.
 preinst() {
-    DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_DEBUG=0 \
+    DEBCONF_PACKAGE=$1 \
+        DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 DPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_DEBUG=0 \
         DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 DPKG_RUNNING_VERSION=$4 DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT='' \
         "$3" install 3<&-
 }
