@@ -277,7 +277,7 @@ fn a_step_sees_its_inputs_and_nothing_of_the_host() {
     let probe = r#"(sh "probe" "
         b env | b sort; b id -u; b hostname; umask; b pwd; b ls /; b ls /etc 2>/dev/null || true
         b cat /proc/net/dev | b tail -n +3 | b cut -d: -f1; b ls /proc | b grep -c '^[0-9]'
-        b ls /sys | b wc -l; b ls /dev; b cat /proc/1/environ | b wc -c; b cat /proc/self/mountinfo
+        echo limits $(ulimit -Sn) $(ulimit -Sc); b ls /sys | b wc -l; b ls /dev; b cat /proc/1/environ | b wc -c; b cat /proc/self/mountinfo
     ")"#;
     world.write("runtime.expr", &formation("probe", probe));
     let mut command = world.command(["build"]);
@@ -302,6 +302,8 @@ fn a_step_sees_its_inputs_and_nothing_of_the_host() {
     {
         assert!(text.contains(" / / ") && !text.contains(world.store().to_str().unwrap()), "{text}");
     }
+    // Whatever limits the caller has.
+    assert!(lines.contains(&"limits 1024 0"), "{rest}");
     // A loopback and nothing else.
     assert!(lines.iter().any(|line| line.trim() == "lo"), "{rest}");
     assert!(!rest.contains("sda") && !rest.contains("vda") && !rest.contains("kvm"), "{rest}");

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use executor::bounds::{Bounds, Resource, ResourceLimit};
 use executor::{Bind, Content, Doors, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
 use store::directory::{Ownership, Scratch};
 use store::{DeltaId, Limits, TreeId};
@@ -34,6 +35,10 @@ pub const HOST_NAME: &str = "forge";
 
 /// Processes and threads of one step: enough for a build on many cores, too few to take a machine down.
 pub const MOST_PROCESSES: u64 = 8192;
+
+/// Open files of a process of a step, whoever builds: as many as the kernel gives the first process of a machine, and how many a
+/// program may ask for, where the caller may.
+const OPEN_FILES: (u64, u64) = (1024, 524_288);
 
 /// A command in a step.
 #[derive(Debug, Clone)]
@@ -194,6 +199,15 @@ pub(crate) fn limits(timeout_millis: Option<u64>) -> Limits {
     Limits { pids: Some(MOST_PROCESSES), timeout_millis, ..Limits::default() }
 }
 
+/// What every process of a step may have, whatever the caller's own limits are: programs look at them. No core is left in the tree.
+fn bounds() -> Bounds {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let hard = most.map_or(OPEN_FILES.1, |most| most.min(OPEN_FILES.1));
+    let limit = |resource, soft, hard| ResourceLimit { resource, soft: Some(soft), hard: Some(hard) };
+    let files = limit(Resource::Nofile, OPEN_FILES.0.min(hard), hard);
+    Bounds { resources: vec![files, limit(Resource::Core, 0, 0)], ..Bounds::default() }
+}
+
 /// Runs what was described, here or elsewhere; keeps what it printed, and says how it ended if not well.
 pub(crate) fn run_sandbox(
     builder: &Builder<'_>,
@@ -202,6 +216,7 @@ pub(crate) fn run_sandbox(
     place: &Path,
     log: &Path,
 ) -> Result<()> {
+    sandbox.bounds = bounds();
     let elsewhere = builder.work.as_ref().and_then(|work| work.elsewhere.as_ref());
     let outcome: Outcome = match elsewhere {
         Some(elsewhere) => {
