@@ -52,9 +52,10 @@ fn runtimes_are_found_by_name_version_and_constraint() {
     assert_eq!(world.forge(["info", "java:17"]).code, Some(10));
 
     // The name goes on to the version before; the whole name goes with its versions.
-    world.forge(["rm", "app@2.0.0"]).ok();
+    assert_eq!(world.forge(["rm", "app@2.0.0"]).ok().stderr, "");
     assert_eq!(found("app"), ids[1]);
-    world.forge(["rm", "app"]).ok();
+    // What was not typed is said.
+    assert_eq!(world.forge(["rm", "app"]).ok().stderr, "removed app, app@1.2.0, app@1.10.3\n");
     let gone = world.forge(["info", "app@1"]);
     assert_eq!(gone.code, Some(10));
     assert!(gone.stderr.contains("not found: app@1") && gone.stderr.contains("hint: `forge list`"), "{}", gone.stderr);

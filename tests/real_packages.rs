@@ -86,6 +86,11 @@ fn the_examples_build_run_and_are_tested() {
         let tested = world.forge(["test", runtime]);
         assert!(tested.ok().stdout.contains(said), "{name}: {}", tested.stdout);
         assert!(tested.stderr.contains("passed"), "{}", tested.stderr);
+        // Joblet's own words are kept beside what became of them.
+        let info: serde_json::Value =
+            serde_json::from_str(&world.forge(["info", runtime, "--json"]).ok().stdout).unwrap();
+        let described = fs::read_to_string(world.path("project/runtime.yaml")).ok();
+        assert_eq!(info["original_yaml"].as_str(), described.as_deref());
     }
     let world = World::new();
     let id = example(&world, "service");

@@ -36,6 +36,8 @@ pub struct Expression {
     request: Request,
     /// The `forge.lock` beside it.
     pub lock_path: PathBuf,
+    /// The description that it was turned from, if it was not an expression.
+    pub description: Option<String>,
     lock: Lock,
     written: String,
     cache: EvaluationCache,
@@ -55,15 +57,17 @@ impl Expression {
             None => expression_file(&arguments.file)?,
         };
         let mut request = request(&file, arguments)?;
+        let mut description = None;
         if crate::joblet::is_description(&file) {
             let text = crate::joblet::expression(&file, context)?.text.into_bytes();
             let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
             request.input = Input::Text { text, directory };
+            description = std::fs::read_to_string(&file).ok();
         }
         let lock_path = file.with_file_name("forge.lock");
         let (lock, written) = read_lock(&lock_path)?;
         let cache = context.evaluation_cache();
-        Ok(Self { request, lock_path, lock, written, cache })
+        Ok(Self { request, lock_path, description, lock, written, cache })
     }
 
     /// Evaluates, and has answered what the lock does not answer.

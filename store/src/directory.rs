@@ -179,6 +179,9 @@ pub struct Record {
     /// How it was made, by the path of the derivation; empty if it was not built but came from elsewhere.
     #[serde(default)]
     pub steps: Vec<StepRecord>,
+    /// What it was built from, word by word, where that was not an expression: Joblet's `runtime.yaml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// Who owns the files of a checkout.

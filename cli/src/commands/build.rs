@@ -209,7 +209,8 @@ fn build_and(
     let result = (|| {
         let started = Instant::now();
         let mode = if options.locked { LockMode::Locked } else { LockMode::Add };
-        let plan = Expression::open(expression, context)?.plan(&mode, &mut || Ok(&builder))?;
+        let mut opened = Expression::open(expression, context)?;
+        let plan = opened.plan(&mode, &mut || Ok(&builder))?;
         let evaluate = started.elapsed().as_secs_f64();
         if options.strict {
             secrets::refuse(&secrets::in_plan(&plan)?)?;
@@ -227,6 +228,9 @@ fn build_and(
         let built = builder::realise(&builder, &plan)?;
         if options.strict {
             secrets::refuse(&secrets::in_formation(store, built.formation)?)?;
+        }
+        if let Some(description) = opened.description.take() {
+            store.describe(built.formation, description)?;
         }
         let (name, version) = (&plan.goal.name, &plan.goal.version);
         // What was built under another version keeps its name with that version.

@@ -50,6 +50,7 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
             "files": extent.files,
             "directories": extent.directories,
             "built": record.built,
+            "original_yaml": record.description,
             "layers": record.layers,
             "launch": crate::settings::launch(launch),
         }))?;
@@ -80,6 +81,9 @@ pub fn run(arguments: &InfoArguments, context: &Context) -> Result<ExitCode> {
     line("memory", memory.map(|(word, size)| format!("{word} {size}")).collect::<Vec<_>>().join(", "));
     if launch.labels.contains_key("forge.gpu") {
         line("gpu", format!("needed {}", label("forge.cuda")).trim_end().to_owned());
+    }
+    if let Some(original) = &record.description {
+        line("built from", format!("a runtime.yaml of {} lines, kept: --json shows it", original.lines().count()));
     }
     for layer in &record.layers {
         line(

@@ -58,6 +58,9 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
     }
     if context.global.json {
         super::print_json(&serde_json::json!({ "schema": 1, "removed": removed }))?;
+    } else if !context.global.quiet && removed.len() > arguments.formations.len() {
+        // A name takes its versions along, a digest all its names.
+        eprintln!("removed {}", removed.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

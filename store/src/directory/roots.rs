@@ -53,6 +53,18 @@ impl Store {
         Ok(id)
     }
 
+    /// Keeps beside a formation what it was built from; the first one stays.
+    pub fn describe(&self, id: FormationId, description: String) -> Result<()> {
+        let mut record = self.record(id)?;
+        if record.description.is_some() {
+            return Ok(());
+        }
+        record.description = Some(description);
+        let mut text = serde_json::to_string_pretty(&record).expect("a record is plain values");
+        text.push('\n');
+        self.replace(&record_path(id), text.as_bytes())
+    }
+
     /// Whether a formation is here, and so its root; then it stays as long as this store is open.
     pub fn has_formation(&self, id: FormationId) -> bool {
         self.has(Use::Formation(id))
@@ -347,6 +359,11 @@ mod tests {
         let formation = world.store.formation(id).unwrap();
         world.store.put_formation(&formation, &Record { built: 2, ..Record::default() }).unwrap();
         assert_eq!(world.store.record(id).unwrap().built, 1);
+        for text in ["name: first", "name: second"] {
+            world.store.describe(id, text.to_owned()).unwrap();
+        }
+        let record = world.store.record(id).unwrap();
+        assert_eq!((record.built, record.description.as_deref()), (1, Some("name: first")));
         assert!(world.store.record(FormationId::from_bytes([7; 32])).is_err());
     }
 
