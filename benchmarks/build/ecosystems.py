@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""A Debian root of some 60 packages against mmdebstrap, and a scientific Python layer against pip and uv: from files that are there.
+"""Debian roots against mmdebstrap, and a scientific Python layer against pip and uv: from files that are there.
 
-Both sides work from what was fetched before: forge from a store that has the downloads and nothing else, mmdebstrap from its cache of
-packages, pip and uv from a directory of wheels. Runs go in turn; what is written before is flushed first. As root, for mmdebstrap."""
+One root has some 60 packages, the other 105, of which ca-certificates and python3 have long scripts. Both sides work from what was fetched
+before: forge from a store that has the downloads and nothing else, mmdebstrap from its cache of packages, pip and uv from a directory of
+wheels. Runs go in turn; what is written before is flushed first, and nothing is deleted before the end (for some time ext4 gives no inode
+away again, and looks for others one by one). As root, for mmdebstrap."""
 
 import argparse
 import os
@@ -13,7 +15,7 @@ import subprocess
 import tempfile
 import time
 
-PACKAGES = ["ca-certificates", "curl", "less", "python3"]
+ROOTS = {"essential": ["less"], "scripts": ["ca-certificates", "curl", "less", "python3"]}
 WHEELS = ["matplotlib", "numpy", "pandas", "scikit-learn", "scipy"]
 
 ROOT = """
@@ -97,21 +99,21 @@ def row(name, ours, theirs, other, goal):
           f"(goal {goal}) of {len(ours)} pairs", flush=True)
 
 
-def debian(forge, arguments):
+def debian(forge, arguments, kind):
     """Debian roots against mmdebstrap with its own cache."""
-    directory = forge.directory
-    names = " ".join(f'"{name}"' for name in PACKAGES)
-    forge.write("small", ROOT.format(packages=names, more=""))
-    forge.write("larger", ROOT.format(packages=f'{names} "{arguments.one_more}"', more=""))
-    for project in ("small", "larger"):
+    directory, packages = forge.directory, ROOTS[kind]
+    names = " ".join(f'"{name}"' for name in packages)
+    small, larger, seed = (f"{kind}-{name}" for name in ("small", "larger", "seed"))
+    forge.write(small, ROOT.format(packages=names, more=""))
+    forge.write(larger, ROOT.format(packages=f'{names} "{arguments.one_more}"', more=""))
+    for project in (small, larger):
         forge.build(project, "whole")
-    print(f"{len(list(forge.records('small')))} packages, and {len(list(forge.records('larger')))} with one more wish")
-    forge.fetch(["small", "larger"], "seed")
+    counts = [len(list(forge.records(project))) for project in (small, larger)]
+    forge.fetch([small, larger], seed)
 
     def bootstrap(target, packages):
-        cache = f"{directory}/cache/"
+        cache = f"{directory}/{kind}-cache/"
         os.makedirs(cache, exist_ok=True)
-        shutil.rmtree(f"{directory}/{target}", ignore_errors=True)
         # mmdebstrap(1), "caching": packages are copied in before the download, and out after it.
         return run([
             "mmdebstrap", "--variant=essential", f"--include={','.join(packages)}", "--skip=download/empty", "--skip=essential/unlink",
@@ -119,22 +121,23 @@ def debian(forge, arguments):
             f"--customize-hook=sync-out /var/cache/apt/archives {cache}", "bookworm", f"{directory}/{target}", *arguments.mirror,
         ])[0]
 
-    bootstrap("theirs", PACKAGES + [arguments.one_more])
+    bootstrap(f"{kind}-theirs", packages + [arguments.one_more])
     ours, theirs, more, theirs_more = [], [], [], []
     identities = set()
-    for _ in range(arguments.runs):
-        forge.copy("seed", "store")
-        taken, _ = forge.build("small", "store", "--locked")
+    for number in range(arguments.runs):
+        store = f"{kind}-store-{number}"
+        forge.copy(seed, store)
+        taken, _ = forge.build(small, store, "--locked")
         ours.append(taken)
-        theirs.append(bootstrap("theirs", PACKAGES))
-        taken, identity = forge.build("larger", "store", "--locked")
+        theirs.append(bootstrap(f"{kind}-theirs-{number}", packages))
+        taken, identity = forge.build(larger, store, "--locked")
         more.append(taken)
         identities.add(identity)
-        theirs_more.append(bootstrap("theirs", PACKAGES + [arguments.one_more]))
-    forge.copy("seed", "store")
-    identities.add(forge.build("larger", "store", "--locked")[1])
-    row("Debian root from fetched files", ours, theirs, "mmdebstrap", "3")
-    row("one package more", more, theirs_more, "mmdebstrap", "4")
+        theirs_more.append(bootstrap(f"{kind}-theirs-more-{number}", packages + [arguments.one_more]))
+    forge.copy(seed, f"{kind}-store")
+    identities.add(forge.build(larger, f"{kind}-store", "--locked")[1])
+    row(f"Debian root of {counts[0]} packages", ours, theirs, "mmdebstrap", "3")
+    row(f"one package more, {counts[1]} with what it needs", more, theirs_more, "mmdebstrap", "4")
     print("one more is equal to from nothing:", "yes" if len(identities) == 1 else f"NO: {identities}")
 
 
@@ -143,10 +146,13 @@ def python(forge, arguments):
     directory = forge.directory
     names = " ".join(f'"{name}"' for name in WHEELS)
     forge.write("below", ROOT.format(packages='"libstdc++6" "python3"', more=""))
-    forge.write("stack", ROOT.format(packages='"libstdc++6" "python3"', more=f"(forge.python {{ requirements = [ {names} ]; }})"))
-    forge.build("stack", "whole")
+    kinds = ["modules", "all", "none"]
+    for kind in kinds:
+        layer = f'(forge.python {{ requirements = [ {names} ]; bytecode = "{kind}"; }})'
+        forge.write(kind, ROOT.format(packages='"libstdc++6" "python3"', more=layer))
+        forge.build(kind, "whole")
     forge.build("below", "whole")
-    forge.fetch(["stack"], "wheels-seed")
+    forge.fetch(kinds, "wheels-seed")
     forge.build("below", "wheels-seed")
     # The wheels as files, for the others.
     wheels = f"{directory}/wheels"
@@ -155,10 +161,11 @@ def python(forge, arguments):
     run([forge.program, "export", "fetched", "--format", "tar", "-o", f"{directory}/fetched.tar"], env=environment)
     run(["tar", "-C", wheels, "--strip-components=1", "-xf", f"{directory}/fetched.tar", "--wildcards", "*.whl"])
     common = ["install", "-q", "--no-index", "--find-links", wheels, "--target"]
-    ours, pips, uvs, uvs_bare = [], [], [], []
+    ours, pips, uvs, uvs_bare = {kind: [] for kind in kinds}, [], [], []
     for number in range(arguments.runs):
-        forge.copy("wheels-seed", "store")
-        ours.append(forge.build("stack", "store", "--locked")[0])
+        for kind in kinds:
+            forge.copy("wheels-seed", f"store-{kind}-{number}")
+            ours[kind].append(forge.build(kind, f"store-{kind}-{number}", "--locked")[0])
         target = f"{directory}/target-{number}"
         pips.append(run([arguments.python, "-m", "pip", *common, f"{target}-pip", *WHEELS], env=dict(os.environ, PIP_CONFIG_FILE="/dev/null"))[0])
         if arguments.uv:
@@ -166,10 +173,11 @@ def python(forge, arguments):
             for kept, extra in ((uvs, ["--compile-bytecode"]), (uvs_bare, [])):
                 clean = dict(os.environ, UV_CACHE_DIR=f"{directory}/uv-cache-{number}-{len(extra)}")
                 kept.append(run([*uv, f"{target}-uv-{len(extra)}", *extra, "--python", arguments.python, *WHEELS], env=clean)[0])
-    row("Python stack into a layer", ours, pips, "pip", "3")
+    row("Python stack into a layer", ours["modules"], pips, "pip", "3")
+    row("the same, tests compiled too", ours["all"], pips, "pip", "none")
     if uvs:
-        row("the same", ours, uvs, "uv --compile-bytecode", "0.83")
-        row("the same", ours, uvs_bare, "uv without bytecode", "none")
+        row("the same, tests compiled too", ours["all"], uvs, "uv --compile-bytecode", "0.83")
+        row("the same, nothing compiled", ours["none"], uvs_bare, "uv", "0.83")
 
 
 def main():
@@ -186,7 +194,8 @@ def main():
         forge = Forge(arguments.forge, directory)
         if arguments.only != "python":
             if shutil.which("mmdebstrap"):
-                debian(forge, arguments)
+                for kind in ROOTS:
+                    debian(forge, arguments, kind)
             else:
                 print("skipped: no mmdebstrap")
         if arguments.only != "debian":

@@ -2,12 +2,13 @@
 //!
 //! A derivation is looked for twice. By its `.drv` path, here: the very same question was answered before, and nothing below it is
 //! looked at. By its step key, once its inputs are known (`maker.rs`): the question differs, but what goes in is the same, so what
-//! comes out is too (early cutoff). Only then is it made.
+//! comes out is too (early cutoff). Only then is it made. Of what is ready, that begins first which the most steps must follow one
+//! after the other.
 //!
 //! The thread that called watches: an interrupt, a failure (unless others go on with `keep_going`) and a disk that fills up end
 //! what runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -79,6 +80,8 @@ struct Schedule<'a> {
     waiting: BTreeMap<StorePath, usize>,
     /// Which waiting derivations use a waiting derivation.
     users: HashMap<StorePath, Vec<StorePath>>,
+    /// How many waiting derivations follow each, one after the other.
+    followers: HashMap<StorePath, usize>,
     memory: Memory,
     state: Mutex<State>,
     changed: Condvar,
@@ -86,8 +89,8 @@ struct Schedule<'a> {
 
 #[derive(Default)]
 struct State {
-    downloads: VecDeque<StorePath>,
-    steps: VecDeque<StorePath>,
+    downloads: Queue,
+    steps: Queue,
     waiting: BTreeMap<StorePath, usize>,
     /// Steps that are neither done nor given up.
     unfinished: usize,
@@ -100,6 +103,29 @@ struct State {
     given_up: BTreeSet<StorePath>,
     /// What runs is to end.
     stopping: bool,
+}
+
+/// What is ready, the most urgent first; of the equally urgent, the one that was ready last: it goes on where others have just ended.
+#[derive(Default)]
+struct Queue {
+    /// Urgency, the how manieth it is, and which.
+    ready: BinaryHeap<(usize, usize, StorePath)>,
+    pushed: usize,
+}
+
+impl Queue {
+    fn push(&mut self, path: StorePath, urgency: usize) {
+        self.ready.push((urgency, self.pushed, path));
+        self.pushed += 1;
+    }
+
+    fn first(&self) -> Option<&StorePath> {
+        self.ready.peek().map(|(.., path)| path)
+    }
+
+    fn pop(&mut self) -> Option<StorePath> {
+        self.ready.pop().map(|(.., path)| path)
+    }
 }
 
 impl<'a> Schedule<'a> {
@@ -115,6 +141,7 @@ impl<'a> Schedule<'a> {
                 users.entry(input).or_default().push(path.clone());
             }
         }
+        let followers = followers(&waiting, &users);
         // What ends the steps of this schedule is not always the user: they hear of it by a sign of their own.
         let interrupt = Arc::clone(&builder.interrupt);
         let builder = Builder { interrupt: Arc::default(), ..builder.clone() };
@@ -122,7 +149,7 @@ impl<'a> Schedule<'a> {
         let journal = Journal::new(builder.store, &plan.goal.name);
         let maker = Maker { builder, plan, journal, pending: Mutex::default(), sources: Mutex::default() };
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
-        Ok(Self { maker, interrupt, plan, known, waiting, users, memory, state, changed })
+        Ok(Self { maker, interrupt, plan, known, waiting, users, followers, memory, state, changed })
     }
 
     fn run(&mut self) -> Result<()> {
@@ -130,10 +157,8 @@ impl<'a> Schedule<'a> {
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             state.waiting = self.waiting.clone();
             state.unfinished = self.waiting.len();
-            for (path, inputs) in &self.waiting {
-                if *inputs == 0 {
-                    enqueue(self.plan, state, path.clone())?;
-                }
+            for (path, _) in self.waiting.iter().filter(|(_, inputs)| **inputs == 0) {
+                enqueue(self.plan, state, path.clone(), self.followers[path])?;
             }
         }
         let schedule = &*self;
@@ -232,10 +257,10 @@ impl<'a> Schedule<'a> {
                 }
                 let running = state.running;
                 let queue = if downloads { &mut state.downloads } else { &mut state.steps };
-                match queue.front() {
+                match queue.first() {
                     // Alone, a step gets what there is.
                     Some(path) if downloads || running == 0 || self.memory.admits(path) => {
-                        break queue.pop_front().expect("it was there a moment ago");
+                        break queue.pop().expect("it was there a moment ago");
                     }
                     Some(_) => {
                         state = self.changed.wait_timeout(state, LOOK * 4).unwrap_or_else(PoisonError::into_inner).0;
@@ -277,7 +302,7 @@ impl<'a> Schedule<'a> {
             let left = state.waiting.get_mut(user).expect("a user waits");
             *left -= 1;
             if *left == 0 && !state.given_up.contains(user) {
-                enqueue(self.plan, state, user.clone()).expect("the plan has what it waits for");
+                enqueue(self.plan, state, user.clone(), self.followers[user]).expect("the plan has what it waits for");
             }
         }
     }
@@ -354,11 +379,69 @@ pub(crate) fn is_download(derivation: &Derivation) -> bool {
     matches!(derivation.builder.as_slice(), b"builtin:fetch" | b"builtin:fetchurl")
 }
 
-fn enqueue(plan: &Plan, state: &mut State, path: StorePath) -> Result<()> {
-    if is_download(derivation(plan, &path)?) {
-        state.downloads.push_back(path)
-    } else {
-        state.steps.push_back(path)
-    }
+fn enqueue(plan: &Plan, state: &mut State, path: StorePath, urgency: usize) -> Result<()> {
+    let queue = if is_download(derivation(plan, &path)?) { &mut state.downloads } else { &mut state.steps };
+    queue.push(path, urgency);
     Ok(())
+}
+
+/// For each waiting derivation, the longest chain of others that wait for it. `waiting`: how many inputs of each wait too.
+fn followers(
+    waiting: &BTreeMap<StorePath, usize>,
+    users: &HashMap<StorePath, Vec<StorePath>>,
+) -> HashMap<StorePath, usize> {
+    let users = |path: &StorePath| users.get(path).into_iter().flatten();
+    let mut inputs = waiting.clone();
+    let mut order: Vec<StorePath> =
+        waiting.iter().filter(|(_, inputs)| **inputs == 0).map(|(path, _)| path.clone()).collect();
+    let mut ready = order.clone();
+    while let Some(path) = ready.pop() {
+        for user in users(&path) {
+            let left = inputs.get_mut(user).expect("a user waits");
+            *left -= 1;
+            if *left == 0 {
+                order.push(user.clone());
+                ready.push(user.clone());
+            }
+        }
+    }
+    let mut followers: HashMap<StorePath, usize> = HashMap::new();
+    for path in order.into_iter().rev() {
+        let longest = users(&path).filter_map(|user| followers.get(user)).max().map_or(0, |most| most + 1);
+        followers.insert(path, longest);
+    }
+    followers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> StorePath {
+        StorePath::parse(&format!("/nix/store/{}-{name}", "0".repeat(32))).unwrap()
+    }
+
+    #[test]
+    fn what_the_longest_chain_waits_for_comes_first() {
+        let uses = [("goal", "one"), ("goal", "chain"), ("chain", "two"), ("chain", "three")];
+        let mut users: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
+        let mut waiting: BTreeMap<StorePath, usize> = BTreeMap::new();
+        for (user, input) in uses {
+            users.entry(path(input)).or_default().push(path(user));
+            waiting.entry(path(input)).or_default();
+            *waiting.entry(path(user)).or_default() += 1;
+        }
+        let followers = followers(&waiting, &users);
+        let mut queue = Queue::default();
+        for name in ["one", "two", "three"] {
+            queue.push(path(name), followers[&path(name)]);
+        }
+        // Of equal ones the last: `chain` is ready now, and goes on before `one` begins.
+        let mut order = vec![queue.pop().unwrap(), queue.pop().unwrap()];
+        queue.push(path("chain"), followers[&path("chain")]);
+        assert_eq!(queue.first(), Some(&path("chain")));
+        order.extend(std::iter::from_fn(|| queue.pop()));
+        assert_eq!(order, ["three", "two", "chain", "one"].map(path));
+        assert_eq!(followers[&path("goal")], 0);
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -17,13 +17,16 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use store::directory::Claim;
 use store::lock::LockRequest;
-use store::{BlobId, Metadata, Name, Node, Store, TreeId};
+use store::{BlobId, DeltaId, Metadata, Name, Node, Store, TreeId};
 
 struct Quiet;
 
 impl Reporter for Quiet {
     fn report(&self, _event: Event<'_>) {}
 }
+
+/// A package's archive, and whether it is configured before the others.
+type Deb = (BlobId, bool);
 
 fn with_builder<T>(store: &Store, work: impl FnOnce(&Builder<'_>) -> T) -> T {
     let machine = Machine {
@@ -51,7 +54,7 @@ fn with_builder<T>(store: &Store, work: impl FnOnce(&Builder<'_>) -> T) -> T {
 }
 
 /// The packages that a wish stands for, fetched.
-fn packages(builder: &Builder<'_>, wish: &[&str]) -> Result<Vec<BlobId>, Error> {
+fn packages(builder: &Builder<'_>, wish: &[&str]) -> Result<Vec<Deb>, Error> {
     let parameters = json!({"suite": "bookworm", "architecture": "amd64", "packages": wish});
     let Value::Object(parameters) = parameters else { unreachable!("it is an object") };
     let request = LockRequest { kind: "debian".to_owned(), parameters: parameters.into_iter().collect() };
@@ -62,25 +65,35 @@ fn packages(builder: &Builder<'_>, wish: &[&str]) -> Result<Vec<BlobId>, Error> 
         let hex = text("sha256");
         let digest = std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap());
         let wanted = Wanted { url: &url, sha256: Some(digest), size: record["size"].as_u64() };
-        builder.fetcher.fetch(builder, &wanted).map(|(blob, _)| blob)
+        let essential = record.get("essential").is_some_and(|it| *it == true);
+        builder.fetcher.fetch(builder, &wanted).map(|(blob, _)| (blob, essential))
     };
     entry.records.par_iter().map(fetch).collect()
 }
 
-/// The configured root that these packages give.
-fn configured(builder: &Builder<'_>, packages: &[BlobId]) -> TreeId {
-    let unpack = |blob: &BlobId| {
+/// The configured root that these packages give, made in one step, or the essential ones first.
+fn configured(builder: &Builder<'_>, debs: &[Deb], in_one: bool) -> TreeId {
+    let unpack = |(blob, essential): &Deb| {
         let reader = BufReader::new(builder.store.open_blob(*blob).unwrap());
-        package::unpack(builder.store, &blob.to_string(), reader, &|| Ok(())).unwrap()
+        (package::unpack(builder.store, &blob.to_string(), reader, &|| Ok(())).unwrap(), *essential)
     };
-    let deltas: Vec<_> = packages.par_iter().map(unpack).collect();
-    let inputs: BTreeMap<_, _> =
-        (deltas.iter().enumerate()).map(|(at, delta)| (at.to_string(), Input::Claim(Claim::Delta(*delta)))).collect();
+    let deltas: Vec<_> = debs.par_iter().map(unpack).collect();
+    let all = deltas.iter().map(|(delta, _)| *delta).collect::<Vec<_>>();
+    let essential = deltas.iter().filter(|(_, essential)| *essential).map(|(delta, _)| *delta).collect::<Vec<_>>();
+    let below = (!in_one).then(|| configure(builder, &essential, None));
+    builder.store.delta(configure(builder, &all, below)).unwrap().tree
+}
+
+fn configure(builder: &Builder<'_>, deltas: &[DeltaId], below: Option<DeltaId>) -> DeltaId {
+    let named = deltas.iter().enumerate().map(|(at, delta)| (at.to_string(), *delta));
+    let named: BTreeMap<_, _> = named.chain(below.map(|below| ("below".to_owned(), below))).collect();
+    let inputs = named.iter().map(|(name, delta)| (name.clone(), Input::Claim(Claim::Delta(*delta)))).collect();
     let paths: Vec<_> = (0..deltas.len()).map(|at| at.to_string()).collect();
-    let parameters = json!({"suite": "bookworm", "architecture": "amd64", "packages": paths});
+    let below = below.map(|_| "below");
+    let parameters = json!({"suite": "bookworm", "architecture": "amd64", "packages": paths, "below": below});
     let job = Job { builder, name: "debian", parameters: &parameters, inputs: &inputs, fixed: None };
     match Configure.build(&job) {
-        Ok(Claim::Delta(delta)) => builder.store.delta(delta).unwrap().tree,
+        Ok(Claim::Delta(delta)) => delta,
         Err(Error::Step { ending, log, .. }) => panic!("{ending}\n{log}"),
         other => panic!("{other:?}"),
     }
@@ -101,20 +114,20 @@ fn as_the_user_who_runs_this() {
         std::fs::read_dir(directory.join("packages")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let tree = with_builder(&open(directory), |builder| {
-        let packages: Vec<_> =
-            files.iter().map(|file| builder.store.put_blob(&std::fs::read(file).unwrap(), false).unwrap()).collect();
-        configured(builder, &packages)
+        let put = |file: &PathBuf| builder.store.put_blob(&std::fs::read(file).unwrap(), false).unwrap();
+        let debs: Vec<Deb> = files.iter().map(|file| (put(file), false)).collect();
+        configured(builder, &debs, true)
     });
     std::fs::write(directory.join("tree"), tree.to_string()).unwrap();
 }
 
-/// Does the same as another user, who owns nothing but a store of his own.
-fn as_ordinary_user(store: &Store, packages: &[BlobId]) -> String {
+/// Does the same in one step as another user, who owns nothing but a store of his own.
+fn as_ordinary_user(store: &Store, debs: &[Deb]) -> String {
     const NOBODY: u32 = 65534;
     let directory = tempfile::tempdir().unwrap();
     let (files, program) = (directory.path().join("packages"), directory.path().join("program"));
     std::fs::create_dir(&files).unwrap();
-    for (at, package) in packages.iter().enumerate() {
+    for (at, (package, _)) in debs.iter().enumerate() {
         std::fs::write(files.join(format!("{at:04}")), store.blob(*package).unwrap()).unwrap();
     }
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -176,16 +189,16 @@ fn builds_alike(wish: &[&str]) {
         }
         Err(error) => panic!("{error}"),
     };
-    let tree = with_builder(&store, |builder| configured(builder, &debs));
+    let tree = with_builder(&store, |builder| configured(builder, &debs, false));
     check(&store, tree, debs.len());
-    // Others first, and as another user where that can be.
+    // In one step, others first, and as another user where that can be.
     let mut other = debs.clone();
     other.reverse();
     if rustix::process::geteuid().is_root() {
         assert_eq!(as_ordinary_user(&store, &other), tree.to_string());
     } else {
         eprintln!("skipped: only root can build as another user too");
-        assert_eq!(with_builder(&store, |builder| configured(builder, &other)), tree);
+        assert_eq!(with_builder(&store, |builder| configured(builder, &other, true)), tree);
     }
 }
 

@@ -14,6 +14,7 @@ let
   inherit (builtins)
     all
     concatStringsSep
+    filter
     head
     isAttrs
     isList
@@ -112,9 +113,9 @@ let
       inherit (record) sha256 size;
     };
 
-  # `architecture`: whose packages.
+  # `target`: whose packages.
   debianLayer =
-    architecture:
+    target:
     {
       suite,
       packages,
@@ -128,7 +129,10 @@ let
       # A repository as apt has it behind `deb`.
       line = item: concatStringsSep " " ([ item.url item.suite ] ++ item.components or [ "main" ]);
       records = lock "debian" (
-        { inherit suite packages architecture; }
+        {
+          inherit suite packages;
+          architecture = target;
+        }
         // (if essential then { } else { inherit essential; })
         // (if recommends then { inherit recommends; } else { })
         // (if components == [ "main" ] then { } else { inherit components; })
@@ -152,13 +156,23 @@ let
             inherit (record) sha256 size;
           };
         };
+      configured =
+        name: below: records:
+        step "debian-configure" name {
+          packages = map package records;
+          inherit suite below;
+          architecture = target;
+        };
+      # What every root has is configured once, while the rest is being unpacked. A lock that was written before this was known does
+      # not say what that is; and nothing of another architecture can be configured.
+      essentials = filter (record: record.essential or false) records;
+      isShared = target == architecture && essentials != [ ] && essentials != records;
     in
     {
       label = "debian ${suite}";
-      drv = step "debian-configure" "debian-${suite}" {
-        packages = map package records;
-        inherit suite architecture;
-      };
+      drv = configured "debian-${suite}" (
+        if isShared then configured "debian-${suite}-essential" null essentials else null
+      ) records;
     };
 in
 {

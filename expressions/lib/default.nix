@@ -149,22 +149,27 @@ let
         else
           fail description.arguments attribute "formation ${name}: this runs programs of linux/${target}, which this machine (linux/${architecture}) cannot";
       pythonLocks = filter (item: item.lock != null) pythons;
-      pythonWishes = unique (filter (wish: wish != null) (map (item: item.python) pythons));
+      # What all layers of Python must agree in, where they say it.
+      ofPythons =
+        attribute: what: default:
+        let
+          wishes = unique (filter (wish: wish != null) (map (item: item.${attribute}) pythons));
+        in
+        if wishes == [ ] then
+          default
+        else if length wishes == 1 then
+          head wishes
+        else
+          throw "formation ${name}: ${what} at a time, not ${concatStringsSep " and " wishes}";
       known =
         if debians == [ ] then
           fail (head pythons).arguments "requirements" "formation ${name}: forge.python needs an interpreter: add (forge.debian { packages = [ \"python3\" ]; }) to the layers"
         else
           debianPart.suites.${suite}
             or (fail (head debians).arguments "suite" "formation ${name}: which Python and glibc Debian ${suite} has is not known here");
-      pythonVersion =
-        if pythonWishes == [ ] then
-          known.python
-        else if length pythonWishes == 1 then
-          head pythonWishes
-        else
-          throw "formation ${name}: one Python at a time, not ${concatStringsSep " and " pythonWishes}";
+      pythonVersion = ofPythons "python" "one Python" known.python;
       ofPython = [
-        (if pythonWishes == [ ] then "python3" else "python${pythonVersion}")
+        (if any (item: item.python != null) pythons then "python${pythonVersion}" else "python3")
         # manylinux wheels may expect the system to have it (PEP 600).
         "libstdc++6"
       ];
@@ -198,6 +203,7 @@ let
               else
                 head pythonLocks;
             python = pythonVersion;
+            bytecode = ofPythons "bytecode" "one kind of bytecode" "modules";
             inherit (known) glibc;
           });
         files = _: filesPart.filesLayer;

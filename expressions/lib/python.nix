@@ -15,6 +15,7 @@
 }:
 let
   inherit (builtins)
+    elem
     filter
     hashFile
     map
@@ -29,8 +30,14 @@ let
       extras ? [ ],
       groups ? [ ],
       python ? null,
+      bytecode ? null,
     }:
     let
+      kinds = [
+        "modules"
+        "all"
+        "none"
+      ];
       isAlone = lock != null || !(arguments ? extras || arguments ? groups || !(arguments ? requirements));
     in
     checked "forge.python" arguments [
@@ -39,6 +46,7 @@ let
       (orNull (is.path "a lock file") "lock" lock "./uv.lock")
       (is.texts "extras" extras null)
       (is.texts "groups" groups "[ \"dev\" ]")
+      (is.such "\"modules\", \"all\" or \"none\"" (bytecode == null || elem bytecode kinds) "bytecode" bytecode null)
       (holds (lock == null || requirements == [ ]) "requirements" "give either `requirements` or `lock`")
       (holds isAlone (if arguments ? extras then "extras" else "groups") "`requirements` is missing, or a `lock` that has them")
     ] (layer "python" {
@@ -49,6 +57,7 @@ let
         extras
         groups
         python
+        bytecode
         ;
     });
 
@@ -59,6 +68,7 @@ let
       file,
       python,
       glibc,
+      bytecode,
     }:
     let
       target = {
@@ -111,7 +121,7 @@ let
       drv = step "python-environment" "python-${python}" {
         layers = below;
         wheels = map (record: if isWheel record then wheel record else built record) installed;
-        inherit python;
+        inherit python bytecode;
       };
     };
 in

@@ -4,6 +4,9 @@
 //! needs a program runs in one sandboxed step: `preinst install` of each package in one canonical order, `dpkg --configure`,
 //! and the triggers (`configure/script.sh`). What differs from one run to the next is normalised (`configure/finish.rs`).
 //!
+//! A root is made on top of another where some of its packages were configured before (`configure/below.rs`): the essential
+//! ones are a root of their own, which all roots share, and which is made while the other packages are still being unpacked.
+//!
 //! Where this departs from `apt install`, on purpose: every package is unpacked before any script runs, services are never
 //! started, nothing is asked (what a package would ask is answered by its default), and no file of one package replaces
 //! another's unless the package says so (`Replaces`) or diverts it in its preinst.
@@ -13,19 +16,22 @@ use std::collections::BTreeMap;
 use store::directory::Claim;
 use store::{Delta, DeltaId, Metadata, Name, Node, RelativePath, Store, TreeId};
 
+use self::below::Below;
 use super::control::{Control, WAITING, control_path, merged_usr, waiting};
 use crate::builtin::{Builtin, Job};
 use crate::draft::{self, Draft, names};
 use crate::step::{Command, run_step};
 use crate::{Error, Result};
 
+mod below;
 mod finish;
 mod foreign;
 mod keystore;
 mod order;
 mod overlap;
 
-/// Parameters: `packages`, deltas of `debian-package`; `architecture`.
+/// Parameters: `packages`, deltas of `debian-package`; `architecture`; `below`, if there is one: a root in which some of the
+/// packages are configured already.
 pub struct Configure;
 
 /// Where the step's own files are while it runs.
@@ -60,6 +66,8 @@ struct Package {
     triggers: String,
     /// Configuration files, as the package has them.
     conffiles: Vec<RelativePath>,
+    /// Whether it is part of the root below.
+    configured: bool,
 }
 
 impl Builtin for Configure {
@@ -83,7 +91,9 @@ impl Builtin for Configure {
         if architecture != foreign::here() {
             return Ok(Claim::Delta(foreign::lay_out(store, job.name, &architecture, &deltas)?));
         }
-        let mut layers = lay_out(store, job.name, &architecture, &deltas)?;
+        let below: Option<String> = job.parameter("below")?;
+        let below = below.map(|path| Below::read(store, job.name, job.delta(&path)?)).transpose()?;
+        let mut layers = lay_out(store, job.name, &architecture, &deltas, below.as_ref())?;
         let (_, below) = layers.split_last().expect("the database is a layer");
         let unpacked = store.merge(below)?;
         let command = Command::new(&layers, ["/bin/sh", &format!("/{ROOM}/script")]);
@@ -94,14 +104,25 @@ impl Builtin for Configure {
     }
 }
 
-/// What unpacked packages are configured in, lowest first: what every root has, the packages, and dpkg's database. `name` is for people.
-pub fn lay_out(store: &Store, name: &str, architecture: &str, deltas: &[DeltaId]) -> Result<Vec<DeltaId>> {
-    let packages: Vec<Package> =
+/// What unpacked packages are configured in, lowest first: what every root has, the root below, the packages, and dpkg's database.
+/// `name` is for people.
+fn lay_out(
+    store: &Store,
+    name: &str,
+    architecture: &str,
+    deltas: &[DeltaId],
+    below: Option<&Below>,
+) -> Result<Vec<DeltaId>> {
+    let mut packages: Vec<Package> =
         deltas.iter().map(|delta| Package::read(store, name, *delta)).collect::<Result<_>>()?;
     let mut layers = vec![base(store, architecture, &packages)?];
-    layers.extend(packages.iter().map(|package| package.delta));
+    if let Some(below) = below {
+        packages.iter_mut().try_for_each(|package| below.mark(store, package))?;
+        layers.push(below.delta);
+    }
+    layers.extend(packages.iter().filter(|package| !package.configured).map(|package| package.delta));
     let unpacked = store.merge(&layers)?;
-    layers.push(database(name, store, architecture, &packages, unpacked)?);
+    layers.push(database(name, store, architecture, &packages, unpacked, below)?);
     Ok(layers)
 }
 
@@ -125,7 +146,7 @@ impl Package {
         let conffiles = conffiles.lines().filter_map(conffile).collect();
         let info = |kind: &str| text(draft::find(store, tree, &names(&control.info(kind)))?);
         let (preinst, triggers) = (info("preinst")?, info("triggers")?.unwrap_or_default());
-        Ok(Self { control, paragraph, delta, tree, preinst, triggers, conffiles })
+        Ok(Self { control, paragraph, delta, tree, preinst, triggers, conffiles, configured: false })
     }
 }
 
@@ -162,17 +183,18 @@ fn base(store: &Store, architecture: &str, packages: &[Package]) -> Result<Delta
     Ok(draft.delta(store)?)
 }
 
-/// dpkg's own files about packages that are in a state, by path: mode and content. `triggers`: files on who is interested in what.
-fn installed(
+/// What dpkg notes of a package that is in a state.
+fn status(package: &Package, state: &str) -> (String, String) {
+    (package.control.qualified(), format!("Status: install ok {state}\n{}\n", package.paragraph))
+}
+
+/// dpkg's own files, by path: mode and content. `status`: what it notes of each package; `triggers`: files on who is interested in what.
+fn dpkg_files(
     architecture: &str,
-    packages: &[Package],
+    status: BTreeMap<String, String>,
     triggers: BTreeMap<String, String>,
-    state: &str,
 ) -> BTreeMap<String, (u16, String)> {
-    let mut status: Vec<_> = packages.iter().map(|package| (package.control.qualified(), &package.paragraph)).collect();
-    status.sort_unstable();
-    let status: Vec<_> =
-        status.iter().map(|(_, paragraph)| format!("Status: install ok {state}\n{paragraph}\n")).collect();
+    let status: Vec<String> = status.into_values().collect();
     let mut files = BTreeMap::from([
         ("var/lib/dpkg/status".to_owned(), (0o644, status.concat())),
         ("var/lib/dpkg/available".to_owned(), (0o644, String::new())),
@@ -186,23 +208,32 @@ fn installed(
 
 /// What lies over the packages while they are configured: dpkg's database, as if dpkg had unpacked them all; what to do; and
 /// what keeps services from starting.
-fn database(step: &str, store: &Store, architecture: &str, packages: &[Package], unpacked: TreeId) -> Result<DeltaId> {
+fn database(
+    step: &str,
+    store: &Store,
+    architecture: &str,
+    packages: &[Package],
+    unpacked: TreeId,
+    below: Option<&Below>,
+) -> Result<DeltaId> {
     let mut draft = Draft::passing();
     let about = |error: draft::DraftError| error.about("root", step);
     let triggers = Triggers::of(store, packages, unpacked)?;
-    let late = overlap::settle(store, packages, &mut draft, ROOM)?;
+    let late = overlap::settle(store, packages, below, &mut draft, ROOM)?;
     let plan = order::plan(packages, &late, &triggers.met);
-    let mut files = installed(architecture, packages, triggers.files, "unpacked");
+    let fresh = || packages.iter().filter(|package| !package.configured);
+    let mut notes = below.map(|below| below.status.clone()).unwrap_or_default();
+    notes.extend(fresh().map(|package| status(package, "unpacked")));
+    let mut files = dpkg_files(architecture, notes, triggers.files);
     files.extend([(format!("{ROOM}/script"), (0o755, SCRIPT.to_owned())), (format!("{ROOM}/plan"), (0o644, plan))]);
-    let is_there = |name: &str| packages.iter().any(|package| package.control.package == name);
-    let settings = SETTINGS.iter().filter(|(package, ..)| is_there(package));
+    let settings = SETTINGS.iter().filter(|(name, ..)| fresh().any(|package| package.control.package == *name));
     files.extend(settings.map(|(_, path, content)| ((*path).to_owned(), (0o644, (*content).to_owned()))));
     files.extend(STAND_INS.map(|(path, content)| (path.to_owned(), (0o755, content.to_owned()))));
     for (path, (mode, content)) in files {
         draft.write(store, &path, mode, content.as_bytes()).map_err(about)?;
     }
     // The scripts of essential packages use one another's before any of them is configured, when a system is new.
-    for index in order::essential(packages) {
+    for index in order::essential(packages).into_iter().filter(|index| !packages[*index].configured) {
         let Package { conffiles, tree, .. } = &packages[index];
         for path in conffiles.iter().map(|path| merged_usr(&path.0)) {
             let shipped = waiting(&path).map(|waiting| draft::find(store, *tree, &waiting)).transpose()?.flatten();

@@ -9,7 +9,7 @@ use store::lock::{LockEntry, LockRequest};
 
 use super::release::{self, Release};
 use super::solve::{self, Wishes};
-use super::universe::Universe;
+use super::universe::{Place, Universe};
 use super::{index, index::Package};
 use crate::report::{Event, Span};
 use crate::resolve::{Resolver, parameter, parameter_or};
@@ -68,7 +68,15 @@ impl Resolver for Packages {
         let ecosystem = format!("Debian {suite}");
         let wishes = Wishes { ecosystem: &ecosystem, packages: &packages, recommends, essential };
         let found = solve::solve(builder, &universe, &wishes)?;
-        let records = found.into_iter().map(|place| record(universe.package(place))).collect();
+        let essential = solve::essential(&universe, &found);
+        let record = |place: &Place| {
+            let mut record = record(universe.package(*place));
+            if essential.contains(place) {
+                record.insert("essential".to_owned(), Value::from(true));
+            }
+            record
+        };
+        let records = found.iter().map(record).collect();
         Ok(LockEntry { request: request.clone(), records })
     }
 }

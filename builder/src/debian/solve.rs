@@ -56,6 +56,21 @@ pub fn solve(builder: &Builder<'_>, universe: &Universe<'_>, wishes: &Wishes<'_>
     Ok(found)
 }
 
+/// Of packages that were found, the essential ones and whatever of the others could be meant by what these depend on.
+pub fn essential(universe: &Universe<'_>, found: &[Place]) -> BTreeSet<Place> {
+    let found: BTreeSet<Place> = found.iter().copied().collect();
+    let mut open: Vec<Place> = found.iter().copied().filter(|place| universe.package(*place).essential).collect();
+    let mut closure: BTreeSet<Place> = open.iter().copied().collect();
+    while let Some(place) = open.pop() {
+        let package = universe.package(place);
+        for group in [package.pre_depends, package.depends].into_iter().flat_map(relation::groups) {
+            let meant = group.iter().flat_map(|relation| universe.matching(relation)).flat_map(|(_, places)| places);
+            open.extend(meant.filter(|place| found.contains(place) && closure.insert(*place)));
+        }
+    }
+    closure
+}
+
 /// `name=version` as a relation is written.
 fn normalised(wish: &str) -> String {
     match wish.split_once('=') {

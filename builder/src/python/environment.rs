@@ -18,13 +18,33 @@ use crate::python::layout::Places;
 use crate::step::{Command, run_step};
 use crate::{Error, Result};
 
-/// Parameters: `layers` (what lies below, lowest first), `wheels`, `python`.
+/// Parameters: `layers` (what lies below, lowest first), `wheels`, `python`, `bytecode`.
 pub struct Environment;
+
+/// Which sources of a wheel are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Bytecode {
+    /// What a program imports: not the tests that many projects ship inside their packages, which are half of all sources.
+    Modules,
+    /// Everything.
+    All,
+    /// Nothing.
+    None,
+}
+
+impl Bytecode {
+    /// Whether a source is compiled. `path` begins below the directory of packages.
+    fn wants(self, path: &[u8]) -> bool {
+        let in_tests = || path.split(|byte| *byte == b'/').any(|name| name == b"tests");
+        path.ends_with(b".py") && (self == Self::All || self == Self::Modules && !in_tests())
+    }
+}
 
 /// Compiles the files that a list names.
 const COMPILE: &str = include_str!("compile.py");
 /// Counts what the bytecode depends on beside its key.
-const BYTECODE_VERSION: u32 = 1;
+const BYTECODE_VERSION: u32 = 2;
 
 impl Builtin for Environment {
     fn name(&self) -> &'static str {
@@ -45,7 +65,7 @@ impl Builtin for Environment {
         let wheels = deltas("wheels")?;
         check_conflicts(job, &wheels)?;
         let wheels: Vec<DeltaId> = wheels.into_iter().map(|(_, wheel)| wheel).collect();
-        let bytecode = bytecode(job, &layers, &wheels, python)?;
+        let bytecode = bytecode(job, &layers, &wheels, python, job.parameter("bytecode")?)?;
         let all: Vec<DeltaId> = wheels.into_iter().chain(bytecode).collect();
         Ok(Claim::Delta(job.builder.store.squash(&all)?))
     }
@@ -107,11 +127,21 @@ fn walk(store: &Store, tree: TreeId, path: &mut Vec<u8>, each: &mut dyn FnMut(&[
 }
 
 /// The bytecode of each wheel, from what was made before and one step for the others.
-fn bytecode(job: &Job<'_>, layers: &[DeltaId], wheels: &[DeltaId], python: PythonVersion) -> Result<Vec<DeltaId>> {
+fn bytecode(
+    job: &Job<'_>,
+    layers: &[DeltaId],
+    wheels: &[DeltaId],
+    python: PythonVersion,
+    which: Bytecode,
+) -> Result<Vec<DeltaId>> {
+    if which == Bytecode::None {
+        return Ok(Vec::new());
+    }
     let store = job.builder.store;
     let interpreter = interpreter(job, layers, python)?;
     let key = |wheel: &DeltaId| {
-        StepKey::of(format!("python bytecode {BYTECODE_VERSION} of {wheel} by {python} {interpreter}").as_bytes())
+        let question = format!("python bytecode {BYTECODE_VERSION} ({which:?}) of {wheel} by {python} {interpreter}");
+        StepKey::of(question.as_bytes())
     };
     let known = |wheel: &DeltaId| -> Result<Option<DeltaId>> {
         let claim = store.claim_of_step(&key(wheel))?;
@@ -123,7 +153,7 @@ fn bytecode(job: &Job<'_>, layers: &[DeltaId], wheels: &[DeltaId], python: Pytho
     let mut missing = Vec::new();
     for wheel in wheels.iter().collect::<BTreeSet<_>>() {
         if known(wheel)?.is_none() {
-            missing.push((*wheel, sources(store, *wheel, python)?));
+            missing.push((*wheel, sources(store, *wheel, python, which)?));
         }
     }
     if missing.iter().any(|(_, sources)| !sources.is_empty()) {
@@ -156,14 +186,15 @@ fn interpreter(job: &Job<'_>, layers: &[DeltaId], python: PythonVersion) -> Resu
     }
 }
 
-/// The Python files of a wheel that can be imported, as paths without slash in front.
-fn sources(store: &Store, wheel: DeltaId, python: PythonVersion) -> Result<Vec<Vec<u8>>> {
+/// The Python files of a wheel that are to be compiled, as paths without slash in front.
+fn sources(store: &Store, wheel: DeltaId, python: PythonVersion, which: Bytecode) -> Result<Vec<Vec<u8>>> {
     let packages = Places::debian(python).packages;
     let mut found = Vec::new();
     if let Some(Node::Directory(tree)) = find(store, store.delta(wheel)?.tree, &names(&packages))? {
         let mut path = packages.into_bytes();
+        let above = path.len();
         walk(store, tree, &mut path, &mut |path, node| {
-            if matches!(node, Node::File(_)) && path.ends_with(b".py") {
+            if matches!(node, Node::File(_)) && which.wants(&path[above..]) {
                 found.push(path.to_vec());
             }
         })?;
@@ -244,7 +275,8 @@ mod tests {
         }
         let (layers, wheels): (Vec<&str>, Vec<&str>) =
             files.iter().map(|file| file.0).partition(|name| *name == "below");
-        let parameters = serde_json::json!({ "layers": layers, "wheels": wheels, "python": "3.11" });
+        let parameters =
+            serde_json::json!({ "layers": layers, "wheels": wheels, "python": "3.11", "bytecode": "modules" });
         let job = Job { builder: &builder, name: "packages", parameters: &parameters, inputs: &inputs, fixed: None };
         Environment.build(&job)
     }
@@ -263,6 +295,18 @@ mod tests {
         insta::assert_snapshot!(reason, @"`/usr/local/lib/python3.11/dist-packages/tests.txt` is in one too, with another content");
         let deeper = format!("{path}/more");
         assert!(matches!(build(&[BELOW, ("one", path, ""), ("two", &deeper, "")]), Err(Error::Invalid { .. })));
+    }
+
+    #[test]
+    fn tests_inside_packages_are_compiled_if_all_is_wanted() {
+        let compiled = |which: Bytecode| {
+            let paths =
+                ["/six.py", "/numpy/testing/x.py", "/tests.py", "/numpy/core/tests/x.py", "/tests/x.py", "/six.pyi"];
+            paths.into_iter().filter(|path| which.wants(path.as_bytes())).collect::<Vec<_>>()
+        };
+        assert_eq!(compiled(Bytecode::Modules), ["/six.py", "/numpy/testing/x.py", "/tests.py"]);
+        assert_eq!(compiled(Bytecode::All).len(), 5);
+        assert_eq!(compiled(Bytecode::None), [""; 0]);
     }
 
     #[test]

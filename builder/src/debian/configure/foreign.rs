@@ -5,7 +5,7 @@
 
 use store::{Delta, DeltaId, Node, Store};
 
-use super::{Package, Triggers, base, installed, overlap};
+use super::{Package, Triggers, base, dpkg_files, overlap, status};
 use crate::debian::control::{WAITING, merged_usr, waiting};
 use crate::draft::{Draft, DraftError, find, names};
 use crate::{Error, Result};
@@ -56,13 +56,14 @@ pub fn lay_out(store: &Store, name: &str, architecture: &str, deltas: &[DeltaId]
     layers.extend(packages.iter().map(|package| package.delta));
     // Files of two packages are settled as elsewhere; what a preinst would have to make room for has been refused.
     let mut over = Draft::passing();
-    overlap::settle(store, &packages, &mut over, WAITING)?;
+    overlap::settle(store, &packages, None, &mut over, WAITING)?;
     layers.push(over.delta(store)?);
     let unpacked = store.merge(&layers)?;
     let mut root = Draft::open(store, unpacked)?;
     let about = |error: DraftError| error.about("root", name);
     let triggers = Triggers::of(store, &packages, unpacked)?;
-    for (path, (mode, content)) in installed(architecture, &packages, triggers.files, "installed") {
+    let notes = packages.iter().map(|package| status(package, "installed")).collect();
+    for (path, (mode, content)) in dpkg_files(architecture, notes, triggers.files) {
         root.write(store, &path, mode, content.as_bytes()).map_err(about)?;
     }
     for package in &packages {

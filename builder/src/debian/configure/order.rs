@@ -44,8 +44,8 @@ impl<'a> Plan<'a> {
         }
         let dpkg = packages.iter().find(|package| package.control.package == "dpkg");
         let dpkg = dpkg.map_or("1.21.22", |package| package.control.version.as_str());
-        let (installed, configured) = Default::default();
-        Self { packages, late, providers, dpkg, installed, configured, lines: String::new() }
+        let configured: BTreeSet<usize> = (0..packages.len()).filter(|index| packages[*index].configured).collect();
+        Self { packages, late, providers, dpkg, installed: configured.clone(), configured, lines: String::new() }
     }
 
     fn write(mut self, triggers: &[String]) -> String {
@@ -55,7 +55,7 @@ impl<'a> Plan<'a> {
         passwd.into_iter().for_each(|index| self.preinst(index));
         self.configure(&self.essential());
         for [package, question, kind, value] in ANSWERS {
-            if self.packages.iter().any(|known| known.control.package == *package) {
+            if self.packages.iter().any(|known| known.control.package == *package && !known.configured) {
                 self.line(&format!("answer {package} {question} {kind} {value}"));
             }
         }

@@ -2,24 +2,31 @@
 //!
 //! dpkg refuses to overwrite a file of another package unless the package says that it replaces the other, or one of them has
 //! diverted the path to another name. Packages are merged by digest and all at once here, so the same is found out by walking
-//! down where two of them have a directory; what only one has is not looked at.
+//! down where two of them have a directory; what only one has is not looked at. What a package of the root below has is taken
+//! from there, where it is as its configuration left it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use store::{Name, Node, RelativePath, Store, Tree};
 
-use super::Package;
-use crate::draft::{Draft, names};
+use super::{Below, Package};
+use crate::draft::{Draft, find, names};
 use crate::{Error, Result};
 
 /// Puts into `draft`, which will lie over the packages, what is to be seen at paths that several of them hold: the file of the
 /// package that replaces the others; and where one diverts the path in its preinst, the other's, with its own below
 /// `ROOM/late`. Gives the packages that have something there. Anything else is an error, as it is for dpkg.
-pub fn settle(store: &Store, packages: &[Package], draft: &mut Draft, room: &str) -> Result<BTreeSet<usize>> {
+pub fn settle(
+    store: &Store,
+    packages: &[Package],
+    below: Option<&Below>,
+    draft: &mut Draft,
+    room: &str,
+) -> Result<BTreeSet<usize>> {
     let trees = packages.iter().enumerate().map(|(index, package)| Ok((index, store.tree(package.tree)?)));
     let trees = trees.collect::<store::Result<Vec<_>>>()?;
-    let mut settling = Settling { store, packages, draft, room, late: BTreeSet::new() };
+    let mut settling = Settling { store, packages, below, draft, room, late: BTreeSet::new() };
     settling.walk(&RelativePath::default(), &trees)?;
     Ok(settling.late)
 }
@@ -27,6 +34,7 @@ pub fn settle(store: &Store, packages: &[Package], draft: &mut Draft, room: &str
 struct Settling<'a> {
     store: &'a Store,
     packages: &'a [Package],
+    below: Option<&'a Below>,
     draft: &'a mut Draft,
     room: &'a str,
     late: BTreeSet<usize>,
@@ -89,7 +97,10 @@ impl Settling<'_> {
             });
         };
         if *winner != last {
-            self.draft.replace(self.store, &path.0, (*node).clone()).map_err(about)?;
+            let below = self.below.filter(|_| packages[*winner].configured);
+            let configured = below.map(|below| find(self.store, below.root, &path.0)).transpose()?.flatten();
+            let node = configured.unwrap_or_else(|| (*node).clone());
+            self.draft.replace(self.store, &path.0, node).map_err(about)?;
         }
         Ok(())
     }

@@ -30,10 +30,26 @@ impl World {
         self.store.merge(&deltas).unwrap()
     }
 
+    /// A root that was configured before: dpkg's notes, and files with their content.
+    fn below(&self, status: &str, files: &[(&str, &str)]) -> Result<Below> {
+        let mut draft = Draft::new(Metadata::root(0o755));
+        for (path, content) in files.iter().chain(&[("var/lib/dpkg/status", status)]) {
+            draft.write(&self.store, path, 0o644, content.as_bytes()).unwrap();
+        }
+        let root = draft.tree(&self.store).unwrap();
+        Below::read(&self.store, "debian", self.store.put_delta(&Delta::whole(root)).unwrap())
+    }
+
+    /// These packages over such a root, merged.
+    fn over(&self, below: &Below, packages: &[Package]) -> Result<TreeId> {
+        let deltas: Vec<_> = packages.iter().map(|package| package.delta).collect();
+        Ok(self.store.merge(&lay_out(&self.store, "debian", "amd64", &deltas, Some(below))?)?)
+    }
+
     /// The database over these packages, and all of it merged.
     fn database(&self, packages: &[Package]) -> Result<TreeId> {
         let mut layers: Vec<_> = packages.iter().map(|package| package.delta).collect();
-        layers.push(database("debian", &self.store, "amd64", packages, self.merged(packages))?);
+        layers.push(database("debian", &self.store, "amd64", packages, self.merged(packages), None)?);
         Ok(self.store.merge(&layers)?)
     }
 
@@ -168,6 +184,62 @@ fn a_file_of_two_packages_waits_where_one_diverts_it() {
         assert_eq!(world.text(tree, "var/lib/dpkg/forge/late/mine/usr/bin/x").unwrap(), "mine");
         assert!(world.text(tree, "var/lib/dpkg/forge/plan").unwrap().contains("late mine\n"));
     }
+}
+
+/// dpkg's own note of a package `NAME` 2.0-1, as a configured root has it.
+fn installed(name: &str) -> String {
+    format!("Package: {name}\nStatus: install ok installed\nVersion: 2.0-1\nArchitecture: amd64\n\n")
+}
+
+#[test]
+fn what_is_configured_below_is_not_configured_again() {
+    let world = World::new();
+    let below = [installed("sh"), installed("libc6").replace("\n\n", "\nMulti-Arch: same\n\n")].concat();
+    let below = world.below(&below, &[("etc/sh.conf", "configured"), ("usr/bin/sh", "sh")]).unwrap();
+    let fields = "Package: sh; Essential: yes; Depends: libc6; Conffiles:\n /etc/sh.conf newconffile";
+    let packages = [
+        world.package(fields, &[PREINST, ("etc/sh.conf.dpkg-new", "shipped"), ("usr/bin/sh", "sh")]),
+        world.package("Package: libc6; Multi-Arch: same", &[PREINST]),
+        world.package("Package: app; Pre-Depends: sh", &[PREINST, ("usr/bin/app", "app")]),
+    ];
+    let tree = world.over(&below, &packages).unwrap();
+    let plan = world.text(tree, "var/lib/dpkg/forge/plan").unwrap();
+    assert_eq!(plan, "preinst app amd64 /var/lib/dpkg/info/app.preinst 1.21.22\nfinish\nfinish\n");
+    let status = world.text(tree, "var/lib/dpkg/status").unwrap();
+    let states = status.lines().filter_map(|line| line.strip_prefix("Status: install ok ")).collect::<Vec<_>>();
+    assert_eq!(states, ["unpacked", "installed", "installed"]);
+    assert!(status.contains("Multi-Arch: same\n\nPackage: sh\n"), "{status}");
+    assert_eq!(world.text(tree, "etc/sh.conf").unwrap(), "configured");
+    assert_eq!(world.text(tree, "etc/sh.conf.dpkg-new"), None);
+    assert!(world.text(tree, "usr/bin/app").is_some());
+    // Another version of it is no part of the root below.
+    let newer = world.below(&installed("sh").replace("2.0-1", "2.0-2"), &[]).unwrap();
+    let tree = world.over(&newer, &packages[..1]).unwrap();
+    assert!(world.text(tree, "var/lib/dpkg/forge/plan").unwrap().contains("configure sh\n"));
+
+    let error = |status: &str| world.below(status, &[]).err().unwrap().to_string();
+    assert!(error(&installed("sh").replace("ok installed", "ok half-configured")).contains("`sh` below is"));
+    let nothing = world.store.put_delta(&Delta::whole(Draft::passing().tree(&world.store).unwrap())).unwrap();
+    assert!(Below::read(&world.store, "debian", nothing).err().unwrap().to_string().contains("no dpkg database"));
+}
+
+#[test]
+fn what_a_package_below_replaces_or_diverts_is_kept() {
+    let world = World::new();
+    let diversions = "/bin/x\n/bin/x.distrib\nmine\n/lib32\n/lib32.usr-is-merged\nbase\n";
+    let files = [("usr/bin/x", "configured"), ("usr/bin/y", "new"), ("var/lib/dpkg/diversions", diversions)];
+    let below = world.below(&[installed("mine"), installed("new")].concat(), &files).unwrap();
+    let packages = [
+        world.package("Package: mine", &[("usr/bin/x", "mine")]),
+        world.package("Package: new; Replaces: old", &[("usr/bin/y", "new")]),
+        world.package("Package: old", &[("usr/bin/y", "old"), ("usr/bin/x", "old"), ("usr/lib32/z", "z")]),
+    ];
+    let tree = world.over(&below, &packages).unwrap();
+    let files = ["usr/bin/x", "usr/bin/x.distrib", "usr/bin/y", "usr/lib32/z"].map(|path| world.text(tree, path));
+    assert_eq!(files.map(Option::unwrap), ["configured", "old", "new", "z"]);
+    // Whose file it is below decides nothing for those that replace nothing.
+    let plain = world.package("Package: plain", &[("usr/bin/y", "plain")]);
+    assert!(world.over(&below, &[packages.into_iter().nth(1).unwrap(), plain]).is_err());
 }
 
 #[test]

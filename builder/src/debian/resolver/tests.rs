@@ -53,6 +53,9 @@ fn a_wish_becomes_records() {
     let entry = lock(&world, &["tool"]).unwrap();
     let names: Vec<_> = entry.records.iter().map(|record| record["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["base", "libbase", "tool"]);
+    // What every root has, and what that depends on.
+    let essential: Vec<_> = entry.records.iter().map(|record| record.contains_key("essential")).collect();
+    assert_eq!(essential, [true, true, false]);
     let record = serde_json::to_string(&entry.records[2]).unwrap();
     assert_eq!(
         record,
