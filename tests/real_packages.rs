@@ -487,3 +487,70 @@ fn a_root_of_another_architecture_is_made_where_no_script_must_run() {
         formation("(forge.debian { essential = false; packages = [ \"jq\" ]; }) (forge.run { script = \"true\"; })");
     assert!(refused.code == Some(1) && refused.stderr.contains("runs programs of linux/"), "{}", refused.stderr);
 }
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn a_host_that_has_nothing_but_forge_builds_the_same() {
+    if !is_root() || !have("unshare") || !have("busybox") {
+        return;
+    }
+    let world = World::new();
+    write_formation(&world, "bare", "(forge.debian { packages = [ \"jq\" ]; })", "\"jq\" \"--version\"");
+    let id = world.build(".");
+    let doctor = world.forge(["doctor"]).stdout;
+    let mirror = doctor.lines().find_map(|line| line.strip_prefix("ok   Debian mirrors")).unwrap().trim();
+    let mirror = mirror.split([',', ' ']).next().unwrap();
+    // No C library, no package manager, no /usr: as on any distribution, since nothing of the host's is looked at.
+    let root = world.path("out/host");
+    for directory in ["proc", "dev", "sys", "tmp", "etc", "project", "old"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for name in ["resolv.conf", "hosts"] {
+        let _ = fs::copy(Path::new("/etc").join(name), root.join("etc").join(name));
+    }
+    for name in ["runtime.expr", "forge.lock"] {
+        fs::copy(world.path("project").join(name), root.join("project").join(name)).unwrap();
+    }
+    fs::copy(env!("CARGO_BIN_EXE_forge"), root.join("forge")).unwrap();
+    let busybox = tool_output(&["sh", "-c", "command -v busybox"]);
+    fs::copy(busybox.trim(), root.join("busybox")).unwrap();
+    let script = "set -e; mount --bind \"$0\" \"$0\"; cd \"$0\"; for d in proc dev sys; do mount --rbind /$d $d; done; \
+        pivot_root . old; /busybox umount -l /old; cd /; /forge build -q --locked /project; /forge run bare; \
+        /busybox ls /usr 2>&1 || true";
+    let ran = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .arg(&root)
+        .env_clear()
+        .envs([("PATH", "/usr/sbin:/usr/bin"), ("HOME", "/project"), ("FORGE_STORE", "/project/store")])
+        .env("FORGE_DEBIAN_MIRROR", mirror)
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(stdout, format!("{id}\njq-1.6\nls: /usr: No such file or directory\n"), "{stderr}");
+}
+
+#[test]
+#[ignore = "takes minutes: just ecosystems"]
+fn a_caller_s_own_numpy_is_not_seen() {
+    let world = World::new();
+    let layers = "(forge.debian { packages = [ \"python3\" ]; }) (forge.python { requirements = [ \"numpy\" ]; })";
+    write_formation(&world, "own", layers, "\"python3\" \"-c\" \"import numpy; print(numpy.dtype(float).itemsize)\"");
+    let id = world.build(".");
+    // What Joblet's users meet as "numpy.dtype size changed": packages of theirs that were made for another numpy.
+    let bogus = "raise ValueError('numpy.dtype size changed, may indicate binary incompatibility')\n";
+    let below = ["project/bogus", "home/.local/lib/python3.11/site-packages"].map(|place| world.path(place));
+    for place in &below {
+        fs::create_dir_all(place.join("numpy")).unwrap();
+        fs::write(place.join("numpy/__init__.py"), bogus).unwrap();
+    }
+    let ran = world.command(["run", &id]).env("PYTHONPATH", &below[0]).env("PYTHONHOME", &below[0]).output().unwrap();
+    let ran = Ran::of(ran);
+    assert_eq!(ran.ok().stdout, "8\n", "{}", ran.stderr);
+}
+
+/// What a tool of the host prints.
+fn tool_output(words: &[&str]) -> String {
+    let ran = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}

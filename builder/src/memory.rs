@@ -1,10 +1,12 @@
 //! Whether the machine has memory for one more step at a time.
 //!
 //! A step starts beside others only while as much is free as it took the last time, and a reserve. What it will really take nobody
-//! knows before; where the memory does end, the limit of the sandbox ends the step and not the machine.
+//! knows before: where it takes all but the reserve, the limit of its cgroup ends it and not the machine. What this process's own
+//! cgroup is limited to (a container, a job of a CI) counts as the machine's.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use store::{Store, StorePath};
@@ -55,7 +57,7 @@ impl Memory {
         match *last {
             Some((time, free)) if time.elapsed() < FRESH => free,
             _ => {
-                let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse(&text));
+                let free = Free::now();
                 *last = Some((Instant::now(), free));
                 free
             }
@@ -63,9 +65,59 @@ impl Memory {
     }
 }
 
+/// The most bytes that one step may take. None if the kernel does not say what there is.
+pub fn most() -> Option<u64> {
+    static MOST: OnceLock<Option<u64>> = OnceLock::new();
+    *MOST.get_or_init(|| Free::now().map(|free| free.total - free.reserve()))
+}
+
 fn admits(free: Free, wanted: u64) -> bool {
-    let reserve = (free.total / 10).min(1 << 30);
-    free.available >= wanted.saturating_add(reserve)
+    free.available >= wanted.saturating_add(free.reserve())
+}
+
+impl Free {
+    fn now() -> Option<Self> {
+        let read = |path: &Path| std::fs::read_to_string(path).ok();
+        let host = parse(&read(Path::new("/proc/meminfo"))?)?;
+        Some(read(Path::new("/proc/self/cgroup")).map_or(host, |own| host.within(&own, &read)))
+    }
+
+    /// What everybody else needs.
+    fn reserve(&self) -> u64 {
+        (self.total / 10).min(1 << 30)
+    }
+
+    /// As far as the cgroups of a process allow: `own` is its `/proc/PID/cgroup` (cgroups(7)), `read` reads a file.
+    fn within(self, own: &str, read: &dyn Fn(&Path) -> Option<String>) -> Self {
+        let mut free = self;
+        for line in own.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+                continue;
+            };
+            let (root, [most, taken, unused]) = match controllers.split(',').any(|name| name == "memory") {
+                true => {
+                    ("/sys/fs/cgroup/memory", ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"])
+                }
+                false if controllers.is_empty() => {
+                    ("/sys/fs/cgroup", ["memory.max", "memory.current", "inactive_file"])
+                }
+                false => continue,
+            };
+            // In a container the path may be the host's, and what is mounted begins with the container's own cgroup.
+            for cgroup in Path::new(path.trim_start_matches('/')).ancestors() {
+                let place = Path::new(root).join(cgroup);
+                let number = |file: &str| read(&place.join(file))?.trim().parse::<u64>().ok();
+                let Some(most) = number(most) else { continue };
+                // Files that were read are given up for whoever needs room.
+                let stat = read(&place.join("memory.stat")).unwrap_or_default();
+                let unused = stat.lines().find_map(|line| line.strip_prefix(unused)?.trim().parse().ok()).unwrap_or(0);
+                let left = (most.saturating_add(unused)).saturating_sub(number(taken).unwrap_or(0));
+                free = Self { total: free.total.min(most), available: free.available.min(left) };
+            }
+        }
+        free
+    }
 }
 
 /// `MemTotal:  123 kB`; proc_meminfo(5).
@@ -89,5 +141,32 @@ mod tests {
         assert!(admits(free, 0) && admits(free, 1 << 30) && !admits(free, 2 << 30) && !admits(free, u64::MAX));
         assert!(!admits(Free { available: 1000, ..free }, 0));
         assert_eq!(parse("MemTotal: x kB\n"), None);
+    }
+
+    #[test]
+    fn the_limit_of_a_container_is_what_there_is() {
+        let host = Free { total: 16 << 30, available: 8 << 30 };
+        let files = |files: &'static [(&str, &str)]| {
+            move |path: &Path| {
+                let found = files.iter().find(|(name, _)| Path::new("/sys/fs/cgroup").join(name) == path);
+                found.map(|(_, text)| (*text).to_owned())
+            }
+        };
+        let second = files(&[
+            ("a/memory.max", "4294967296\n"),
+            ("a/memory.current", "3221225472\n"),
+            ("a/memory.stat", "anon 5\ninactive_file 1073741824\n"),
+            ("a/b/memory.max", "max\n"),
+        ]);
+        assert_eq!(host.within("0::/a/b\n", &second), Free { total: 4 << 30, available: 2 << 30 });
+        assert_eq!(host.within("0::/elsewhere\n", &second), host);
+        let first = files(&[
+            ("memory/memory.limit_in_bytes", "1073741824\n"),
+            ("memory/memory.usage_in_bytes", "2147483648\n"),
+            ("memory/docker/x/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        let inside = host.within("5:cpu,cpuacct:/docker/x\n4:memory:/docker/x\n", &first);
+        assert_eq!(inside, Free { total: 1 << 30, available: 0 });
+        assert_eq!(host.within("nonsense\n4:memory\n", &first), host);
     }
 }

@@ -17,7 +17,7 @@ use store::{DeltaId, Limits, TreeId};
 use crate::hosts::Hosts;
 use crate::hosts::doorkeeper::Doorkeeper;
 use crate::kept::Kept;
-use crate::{Builder, Error, Result, check, scan};
+use crate::{Builder, Error, Result, check, memory, scan};
 
 /// What every program in a step finds in its environment. 315619200 is 1980-01-02 00:00 UTC, the time that every file shows.
 pub const ENVIRONMENT: &[(&str, &str)] = &[
@@ -194,18 +194,27 @@ fn duration(millis: u64) -> String {
     }
 }
 
+/// An amount of memory as people write it: `22.5 GiB`.
+fn amount(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        bytes => format!("{} MiB", bytes >> 20),
+    }
+}
+
 /// What bounds every step.
 pub(crate) fn limits(timeout_millis: Option<u64>) -> Limits {
     Limits { pids: Some(MOST_PROCESSES), timeout_millis, ..Limits::default() }
 }
 
-/// What every process of a step may have, whatever the caller's own limits are: programs look at them. No core is left in the tree.
+/// What a step takes of memory at most, and what every process of it may have, whatever the caller's own limits are: programs look at
+/// them. No core is left in the tree.
 fn bounds() -> Bounds {
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let hard = most.map_or(OPEN_FILES.1, |most| most.min(OPEN_FILES.1));
     let limit = |resource, soft, hard| ResourceLimit { resource, soft: Some(soft), hard: Some(hard) };
     let files = limit(Resource::Nofile, OPEN_FILES.0.min(hard), hard);
-    Bounds { resources: vec![files, limit(Resource::Core, 0, 0)], ..Bounds::default() }
+    Bounds { resources: vec![files, limit(Resource::Core, 0, 0)], host_memory: memory::most(), ..Bounds::default() }
 }
 
 /// Runs what was described, here or elsewhere; keeps what it printed, and says how it ended if not well.
@@ -235,7 +244,10 @@ pub(crate) fn run_sandbox(
         Ending::Exited(status) => format!("exit status {status}"),
         Ending::Signalled(signal) => format!("signal {signal}"),
         Ending::TimedOut => format!("timed out after {}", duration(sandbox.limits.timeout_millis.unwrap_or_default())),
-        Ending::OutOfMemory => "it ran out of memory".to_owned(),
+        Ending::OutOfMemory => match sandbox.bounds.host_memory {
+            Some(most) => format!("it ran out of memory, of which a step here has {}", amount(most)),
+            None => "it ran out of memory".to_owned(),
+        },
         Ending::TooMuchOutput => "it printed too much".to_owned(),
     };
     let is_many = outcome.met.contains(&"pids") && matches!(outcome.ending, Ending::Exited(_) | Ending::Signalled(_));

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 pub struct Bounds {
     /// Bytes of swap beside the limit of memory; where memory is limited and this is absent, none.
     pub swap: Option<u64>,
+    /// The most bytes of memory that it takes where nothing limits it to less: for the host's sake, and so only where a cgroup can
+    /// hold it. Swap is not bounded.
+    pub host_memory: Option<u64>,
     /// Weight against others where processors are scarce; 1024 is usual, as cgroups of version 1 count.
     pub cpu_shares: Option<u64>,
     /// The processors that it may run on, by number.

@@ -70,6 +70,24 @@ fn a_hog_of_memory_is_ended_and_named() {
 }
 
 #[test]
+fn what_the_host_keeps_is_kept_where_a_cgroup_can() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.bounds.host_memory = Some(32 << 20);
+    world.sandbox.limits.timeout_millis = Some(60_000);
+    let outcome = world.run(&["true"]).unwrap();
+    assert_eq!(outcome.missing, [""; 0], "nobody asked for it");
+    if !outcome.isolation.contains_key("memory") {
+        return eprintln!("skipped: no cgroup of memory can be had");
+    }
+    let hog = ["awk", "BEGIN { s = \"0123456789\"; while (1) s = s s }"];
+    assert_eq!(world.run(&hog).unwrap().ending, Ending::OutOfMemory);
+    // What was asked for goes before it.
+    world.sandbox.limits.memory = Some(1 << 30);
+    let little = ["awk", "BEGIN { s = \"0123456789\"; while (length(s) < 50000000) s = s s; print \"done\" }"];
+    assert_eq!(world.run(&little).unwrap().ending, Ending::Exited(0));
+}
+
+#[test]
 fn processor_time_is_shared_out() {
     let Some(mut world) = World::new() else { return };
     world.sandbox.limits.cpu_millis = Some(200);

@@ -77,6 +77,7 @@ pub fn bounds(options: &BoundOptions) -> Result<Bounds> {
         return Err(bad("--cpu-shares", &shares.to_string(), "a number from 2 to 262144"));
     }
     Ok(Bounds {
+        host_memory: None,
         swap: swap.transpose()?,
         cpu_shares: options.cpu_shares,
         cores: options.cpuset.as_ref().map(|text| cores(text)).transpose()?,

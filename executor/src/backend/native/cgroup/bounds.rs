@@ -47,6 +47,10 @@ pub fn of(sandbox: &Sandbox, missing: &mut Vec<(&'static str, String)>) -> Vec<B
     let mut add = |what, controllers: (&'static str, &'static str), version_1, version_2| {
         bounds.push(Bound { what, controller_1: controllers.0, controller_2: controllers.1, version_1, version_2 });
     };
+    if let (None, Some(bytes)) = (limits.memory, more.host_memory) {
+        let value = |file: &'static str| vec![(file, bytes.to_string(), Needed)];
+        add("memory", ("memory", "memory"), value("memory.limit_in_bytes"), value("memory.max"));
+    }
     if let Some(bytes) = limits.memory {
         let swap = more.swap.unwrap_or(0);
         // Without a bound on swap a hog would fill that instead. `memsw` counts both, and must be set last.
