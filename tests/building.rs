@@ -325,6 +325,7 @@ fn attempts_to_escape_are_contained() {
         echo x > /proc/sys/kernel/hostname && exit 9
         b kill -9 1; b kill -9 {pid} 2>/dev/null && exit 9
         b cp /bin/busybox /busybox-setuid; b chmod 4755 /busybox-setuid; b rm /disk
+        b mknod /memory c 1 1
         echo contained > /proof
     " )"#,
         outside = outside.display(),
@@ -334,6 +335,13 @@ fn attempts_to_escape_are_contained() {
     world.write("runtime.expr", &formation("escapes", &script));
     let ran = world.forge(["build"]);
     ran.id();
+    // What it left of such things is said, and no run heeds it.
+    for said in ["step `escapes` leaves set-id programs: `/busybox-setuid`", "step `escapes` leaves devices: `/memory`"]
+    {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    let read = world.forge(["run", "escapes", "--", "/bin/busybox", "head", "-c", "1", "/memory"]);
+    assert!(read.code != Some(0) && read.stdout.is_empty(), "{}", read.stdout);
     assert_eq!(world.forge(["run", "escapes", "--", "/bin/busybox", "cat", "/proof"]).ok().stdout, "contained\n");
     // A set-uid file is in the tree, and no run lets it be one.
     let ran = world.forge(["run", "--user", "4:4", "escapes", "--", "/busybox-setuid", "id", "-u"]);

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use store::DeltaId;
 use store::directory::Claim;
+use store::{DeltaId, Node, RelativePath};
 
 use super::{Builtin, Job};
 use crate::hosts::Hosts;
+use crate::report::Event;
 use crate::step::{Command, run_step};
 use crate::{Error, Result};
 
@@ -43,9 +44,46 @@ impl Builtin for Run {
             Some(expected) if expected != delta.to_string() => {
                 Err(Error::Output { step: job.name.to_owned(), actual: delta.to_string(), expected })
             }
-            _ => Ok(Claim::Delta(delta)),
+            _ => {
+                tell_of_powers(job, delta)?;
+                Ok(Claim::Delta(delta))
+            }
         }
     }
+}
+
+/// Says which set-id programs and devices a step leaves. A run of ours heeds neither; what else runs the tree may.
+fn tell_of_powers(job: &Job<'_>, delta: DeltaId) -> Result<()> {
+    const SHOWN: usize = 5;
+    let store = job.builder.store;
+    let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut open = vec![(RelativePath::default(), store.delta(delta)?.tree)];
+    while let Some((path, tree)) = open.pop() {
+        for (name, node) in &store.tree(tree)?.entries {
+            let kind = match node {
+                Node::Directory(id) => {
+                    open.push((path.join(name), *id));
+                    continue;
+                }
+                Node::File(file) if file.metadata.mode & 0o6000 != 0 && file.metadata.mode & 0o111 != 0 => {
+                    "set-id programs"
+                }
+                Node::Device { .. } => "devices",
+                _ => continue,
+            };
+            let path = format!("`/{}`", String::from_utf8_lossy(&path.join(name).to_bytes()).escape_debug());
+            found.entry(kind).or_default().push(path);
+        }
+    }
+    for (kind, mut paths) in found {
+        paths.sort_unstable();
+        let more = paths.len().saturating_sub(SHOWN);
+        paths.truncate(SHOWN);
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let note = format!("step `{}` leaves {kind}: {}{rest}", job.name, paths.join(", "));
+        job.builder.reporter.report(Event::Note(&note));
+    }
+    Ok(())
 }
 
 fn hosts(job: &Job<'_>) -> Result<Hosts> {
