@@ -287,6 +287,8 @@ impl From<store::Error> for Failure {
             Key { .. } => plain(code::USAGE, &error),
             Unremembered { .. } => plain(code::NOT_FOUND, &error)
                 .hint("leave --from away: what this store exported and still lies there is found by itself"),
+            NoAttributes { .. } => plain(code::BUILD_FAILED, &error)
+                .hint("--store DIR on another file system: what is built there runs from here, too"),
             UnknownFormat { .. } | Unsupported { .. } | Unpackable { .. } => plain(code::NEGATIVE, &error),
             File { source, .. }
                 if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>

@@ -191,6 +191,18 @@ pub enum Ownership {
     Exact,
     /// Everything belongs to the caller; what the tree says otherwise is noted in [`OWNER_ATTRIBUTE`].
     Caller,
+    /// Everything belongs to the caller, and nothing is noted: enough to run, on a file system that has no such attributes.
+    Unnoted,
+}
+
+impl Ownership {
+    /// Every kind, with the name of its directory below `checkouts`.
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Caller, "caller"), (Self::Exact, "exact"), (Self::Unnoted, "unnoted")];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// On files and directories of an [`Ownership::Caller`] checkout, and of what a build step leaves: `UID:GID` in decimal,

@@ -109,6 +109,12 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// A file system on which owners cannot be noted: NFS before 4.2, tmpfs before Linux 6.6.
+    #[error("`{}` cannot have the owner that it is to have: its file system has no attributes to note it in (user_xattr)", .path.display())]
+    NoAttributes {
+        /// Which file.
+        path: PathBuf,
+    },
     /// A file that is none of the formats that are read.
     #[error("`{}` is no artifact: neither squashfs, SIF, OCI nor tar", .path.display())]
     UnknownFormat {

@@ -237,7 +237,7 @@ fn prepare(
     if let Some(directory) = &options.writable {
         return writable::keep(store, id, formation, options, directory, sandbox);
     }
-    let checkout = store.checkout(formation.root, ownership())?;
+    let (checkout, _) = store.checkout_to_run(formation.root, ownership())?;
     let writable = if options.read_only { Writable::No } else { Writable::Temporary };
     Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
 }

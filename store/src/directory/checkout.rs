@@ -56,6 +56,19 @@ impl Store {
         }
     }
 
+    /// The same for what will only run: where owners cannot be noted, they are not. Says how it came out.
+    pub fn checkout_to_run(&self, id: TreeId, ownership: Ownership) -> Result<(PathBuf, Ownership)> {
+        let is_there = |ownership| self.is_there(&checkout_path(id, ownership));
+        let unnoted = || Ok((self.checkout(id, Ownership::Unnoted)?, Ownership::Unnoted));
+        if ownership == Ownership::Caller && !is_there(ownership) && is_there(Ownership::Unnoted) {
+            return unnoted();
+        }
+        match self.checkout(id, ownership) {
+            Err(Error::NoAttributes { .. }) => unnoted(),
+            checkout => Ok((checkout?, ownership)),
+        }
+    }
+
     fn lay_out(&self, id: TreeId, root: &std::path::Path, ownership: Ownership) -> Result<()> {
         let mut finished: Vec<Vec<(Place, Metadata)>> = Vec::new();
         let mut level = vec![(Place::open(root)?, id)];
@@ -201,10 +214,7 @@ struct Made {
 }
 
 fn checkout_path(id: TreeId, ownership: Ownership) -> String {
-    match ownership {
-        Ownership::Exact => format!("checkouts/exact/{id}"),
-        Ownership::Caller => format!("checkouts/caller/{id}"),
-    }
+    format!("checkouts/{}/{id}", ownership.name())
 }
 
 #[cfg(test)]
@@ -274,6 +284,24 @@ mod tests {
         assert!(look("fifo").file_type().is_fifo());
         assert_eq!(std::fs::read_link(root.join("link")).unwrap().as_os_str().as_encoded_bytes(), b"../\xff");
         assert!(OWNER_ATTRIBUTE.starts_with("user.forge.") && DEVICE_ATTRIBUTE.starts_with("user.forge."));
+    }
+
+    #[test]
+    fn a_checkout_without_notes_is_enough_to_run() {
+        let world = world();
+        let id = everything(&world);
+        let (root, ownership) = world.store.checkout_to_run(id, Ownership::Unnoted).unwrap();
+        let mode = |path: &str| std::fs::symlink_metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(["", "plain", "program", "closed", "owned"].map(mode), [0o555, 0o644, 0o755, 0, 0o4750]);
+        for path in ["", "owned", "owned-directory", "capable", "null"] {
+            assert_eq!(Marks::of(&root.join(path)).unwrap(), Marks::default(), "{path}");
+        }
+        assert_eq!(ownership, Ownership::Unnoted);
+        // It is there: nothing else is tried, and a step that needs the notes gets a checkout of its own.
+        assert_eq!(world.store.checkout_to_run(id, Ownership::Caller).unwrap(), (root.clone(), ownership));
+        let noted = world.store.checkout(id, Ownership::Caller).unwrap();
+        assert_eq!(Marks::of(&noted.join("owned")).unwrap().owner, Some((33, 42)));
+        assert_eq!(world.store.checkout_to_run(id, Ownership::Caller).unwrap(), (noted, Ownership::Caller));
     }
 
     #[test]

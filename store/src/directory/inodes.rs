@@ -153,8 +153,10 @@ pub(super) fn dress(
 ) -> Result<()> {
     let file = file.as_fd();
     let set = |name: &[u8], value: &[u8]| {
-        rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
-            .map_err(|errno| failed("set an extended attribute of", path())(errno))
+        rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()).map_err(|errno| match errno {
+            Errno::OPNOTSUPP if ownership == Ownership::Caller => Error::NoAttributes { path: path() },
+            errno => failed("set an extended attribute of", path())(errno),
+        })
     };
     match ownership {
         Ownership::Exact => {
@@ -181,6 +183,7 @@ pub(super) fn dress(
                 }
             }
         }
+        Ownership::Unnoted => {}
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(u32::from(metadata.mode)))
         .map_err(|errno| failed("change the mode of", path())(errno))?;
@@ -214,7 +217,7 @@ impl Store {
                 stat = look();
             }
             let stat = stat.map_err(failed("look at", self.full(&path)))?;
-            if ownership == Ownership::Caller || (stat.st_uid, stat.st_gid) == (0, 0) {
+            if ownership != Ownership::Exact || (stat.st_uid, stat.st_gid) == (0, 0) {
                 if stat.st_size.unsigned_abs() != file.size {
                     return Err(self.wrong_size(&path, stat.st_size.unsigned_abs(), file));
                 }
@@ -288,7 +291,12 @@ fn copy(from: &fs::File, to: &fs::File) -> std::io::Result<(BlobId, u64)> {
 
 fn inode_key(file: &File, ownership: Ownership) -> [u8; 32] {
     let mut writer = Writer::default();
-    writer.u8(u8::from(ownership == Ownership::Exact)).digest(file.blob.as_bytes()).u64(file.size);
+    let kind = match ownership {
+        Ownership::Caller => 0,
+        Ownership::Exact => 1,
+        Ownership::Unnoted => 2,
+    };
+    writer.u8(kind).digest(file.blob.as_bytes()).u64(file.size);
     crate::tree::write_metadata(&mut writer, &file.metadata);
     blake3::derive_key("forge 2026-11-21 inode v1", &writer.finish())
 }

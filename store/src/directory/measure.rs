@@ -43,7 +43,7 @@ struct Found {
 impl Store {
     /// Reads the checkout of a tree, which must be there, and hashes everything in it.
     pub fn measure(&self, id: TreeId, ownership: Ownership) -> Result<Measured> {
-        let root = self.checkout(id, ownership)?;
+        let (root, ownership) = self.checkout_to_run(id, ownership)?;
         let mut levels: Vec<Vec<Found>> = Vec::new();
         let mut level = vec![Directory { place: Place::open(&root)?, expected: Some(id) }];
         while !level.is_empty() {
@@ -84,7 +84,7 @@ impl Store {
         let place = &directory.place;
         let expected = directory.expected.map(|id| self.tree(id)).transpose()?;
         let wanted = |name: &Name| expected.as_ref().and_then(|tree| tree.entries.get(name));
-        let metadata = metadata_at(place, ownership)?;
+        let metadata = metadata_at(place, ownership, expected.as_ref().map(|tree| &tree.metadata))?;
         let mut found =
             Found { tree: Tree { metadata, entries: BTreeMap::new() }, directories: Vec::new(), different: Vec::new() };
         let told = |place: &Place| place.shown().display().to_string();
@@ -122,13 +122,13 @@ impl Store {
                     Some(Node::Fifo(metadata)) if !exact => {
                         Node::Fifo(Metadata { mode: (stat.st_mode & 0o7777) as u16, ..metadata.clone() })
                     }
-                    _ => Node::Fifo(metadata_at(&child, ownership)?),
+                    _ => Node::Fifo(metadata_at(&child, ownership, None)?),
                 },
-                FileType::RegularFile => self.measure_file(&child, ownership)?,
+                FileType::RegularFile => self.measure_file(&child, ownership, want)?,
                 kind => {
                     let block = kind == FileType::BlockDevice;
                     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-                    Node::Device { block, major, minor, metadata: metadata_at(&child, ownership)? }
+                    Node::Device { block, major, minor, metadata: metadata_at(&child, ownership, None)? }
                 }
             };
             if want != Some(&node) {
@@ -144,10 +144,14 @@ impl Store {
         Ok(found)
     }
 
-    fn measure_file(&self, place: &Place, ownership: Ownership) -> Result<Node> {
+    fn measure_file(&self, place: &Place, ownership: Ownership, want: Option<&Node>) -> Result<Node> {
         let marks = Marks::of(&place.reached())?;
         let device = marks.device;
-        let metadata = metadata_at(place, ownership)?;
+        let told = match want {
+            Some(Node::File(File { metadata, .. }) | Node::Device { metadata, .. }) => Some(metadata),
+            _ => None,
+        };
+        let metadata = metadata_at(place, ownership, told)?;
         if let (Some(number), Ownership::Caller) = (device, ownership) {
             let (block, major, minor) = (number.block, number.major, number.minor);
             return Ok(Node::Device { block, major, minor, metadata });
@@ -156,14 +160,20 @@ impl Store {
         let file = rustix::fs::openat(place.base(), place.relative(), flags, Mode::empty());
         let file = fs::File::from(file.map_err(place.failed("open"))?);
         let (blob, size) = hash(&file).map_err(Error::file("read", place.shown()))?;
+        if let (Some(Node::Device { block, major, minor, .. }), Ownership::Unnoted, 0) = (want, ownership, size) {
+            return Ok(Node::Device { block: *block, major: *major, minor: *minor, metadata });
+        }
         Ok(Node::File(File { blob, size, metadata }))
     }
 }
 
-/// Mode, owner and attributes: as they are, or as the marks say.
-fn metadata_at(place: &Place, ownership: Ownership) -> Result<Metadata> {
+/// Mode, owner and attributes: as they are, or as the marks say; where nothing is noted, owner and attributes as `told`.
+fn metadata_at(place: &Place, ownership: Ownership, told: Option<&Metadata>) -> Result<Metadata> {
     let stat = rustix::fs::statat(place.base(), place.relative(), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(place.failed("look at"))?;
+    if let (Ownership::Unnoted, Some(told)) = (ownership, told) {
+        return Ok(Metadata { mode: (stat.st_mode & 0o7777) as u16, ..told.clone() });
+    }
     let mut marks = Marks::of(&place.reached())?;
     if ownership == Ownership::Exact {
         marks.owner = Some((stat.st_uid, stat.st_gid));
@@ -180,8 +190,8 @@ mod tests {
 
     fn ownerships() -> Vec<Ownership> {
         match rustix::process::geteuid().is_root() {
-            true => vec![Ownership::Caller, Ownership::Exact],
-            false => vec![Ownership::Caller],
+            true => vec![Ownership::Caller, Ownership::Exact, Ownership::Unnoted],
+            false => vec![Ownership::Caller, Ownership::Unnoted],
         }
     }
 

@@ -70,7 +70,7 @@ impl Store {
             let (path, object, inodes) = (self.full(&relative), Some(object), Vec::new());
             damaged.push(Damage { path, error, object, relative, inodes });
         }
-        for (name, ownership) in [("caller", Ownership::Caller), ("exact", Ownership::Exact)] {
+        for (ownership, name) in Ownership::ALL {
             for id in self.names_in(&format!("checkouts/{name}"))? {
                 let relative = format!("checkouts/{name}/{id}");
                 let Ok(id) = id.parse::<TreeId>() else { continue };

@@ -220,7 +220,7 @@ fn container(
 
     let power = power(engine);
     // The checkout is made where there is room for it: the container sees the store and cannot write to it.
-    store.checkout(formation.root, if power == Power::Root { Ownership::Exact } else { Ownership::Caller })?;
+    store.checkout_to_run(formation.root, if power == Power::Root { Ownership::Exact } else { Ownership::Caller })?;
     let limits = values::limits(&formation.launch.limits, &options.bounds)?;
     let has_groups = !engine.options.iter().any(|option| option == "--cgroups=disabled");
     Ok(Container {

@@ -5,7 +5,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::super::lease::Use;
-use super::super::{Store, failed, objects};
+use super::super::{Ownership, Store, failed, objects};
 use super::mark::Marked;
 use crate::digest::from_hex;
 use crate::{BlobId, DeltaId, FormationId, Result, TreeId};
@@ -99,7 +99,7 @@ impl Store {
             let id = name.strip_suffix(".json").and_then(|id| id.parse().ok());
             dead.extend(id.filter(|id| !marked.formations.contains(id)).map(Dead::Record));
         }
-        for ownership in ["caller", "exact"] {
+        for (_, ownership) in Ownership::ALL {
             for name in self.names_in(&format!("checkouts/{ownership}"))? {
                 let id = name.parse().ok().filter(|id| !marked.checkouts.contains(id));
                 dead.extend(id.map(|id| Dead::Checkout(ownership, id)));
