@@ -55,7 +55,8 @@ pub trait Builtin: Sync {
     fn name(&self) -> &'static str;
     /// The word shown while it works, and by which times are summed (`fetch`, `unpack`, `install`, `configure`, …).
     fn phase(&self) -> &'static str;
-    /// Makes the step. Raise the number returned by [`Builtin::version`] when the same input would give something else.
+    /// Makes the step. Raise the number returned by [`Builtin::version`] when the same input would give something else, and the
+    /// one in `expressions/lib/basics.nix`.
     fn build(&self, job: &Job<'_>) -> Result<Claim>;
     /// Part of the step's key.
     fn version(&self) -> u32 {
@@ -130,5 +131,24 @@ impl Job<'_> {
             parameter: path.to_owned(),
             reason: format!("{wanted} is expected here"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An answer that an older forge kept by the path of a derivation must not be taken for this one's.
+    #[test]
+    fn the_library_knows_every_version() {
+        let library = include_str!("../../expressions/lib/basics.nix");
+        let (_, versions) = library.split_once("  versions = {\n").unwrap();
+        let (versions, _) = versions.split_once("  };\n").unwrap();
+        let mut known: Vec<String> = versions.lines().map(|line| line.trim().to_owned()).collect();
+        known.sort();
+        let raised = ALL.iter().filter(|builtin| builtin.version() > 1);
+        let mut raised: Vec<_> = raised.map(|builtin| format!("{} = {};", builtin.name(), builtin.version())).collect();
+        raised.sort();
+        assert_eq!(known, raised);
     }
 }

@@ -24,14 +24,24 @@ let
   # A Nix store path name: Debian's versions have `:` and `~`, which Nix does not allow.
   storeName = replaceStrings [ "~" ":" "%" "!" "@" " " "/" ] [ "_" "_" "_" "_" "_" "_" "_" ];
 
+  # By builder, where it is not 1: what the same question would be answered with now. It makes another question of it, so that no
+  # answer of an older forge is taken for it.
+  versions = {
+    debian-configure = 3;
+    python-environment = 2;
+  };
+
   step =
     kind: name: parameters:
-    derivation {
-      inherit system;
-      name = storeName name;
-      builder = "builtin:${kind}";
-      parameters = toJSON parameters;
-    };
+    derivation (
+      {
+        inherit system;
+        name = storeName name;
+        builder = "builtin:${kind}";
+        parameters = toJSON parameters;
+      }
+      // (if versions ? ${kind} then { version = versions.${kind}; } else { })
+    );
 
   download =
     {

@@ -164,9 +164,9 @@ let
           architecture = target;
         };
       # What every root has is configured once, while the rest is being unpacked. A lock that was written before this was known does
-      # not say what that is; and nothing of another architecture can be configured.
-      essentials = filter (record: record.essential or false) records;
-      isShared = target == architecture && essentials != [ ] && essentials != records;
+      # not say what that is, a root without all of it need not be one by itself, and nothing of another architecture can be configured.
+      essentials = filter (record: record.essential or false == true) records;
+      isShared = target == architecture && essential && essentials != [ ] && essentials != records;
     in
     {
       label = "debian ${suite}";

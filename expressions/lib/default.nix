@@ -153,14 +153,17 @@ let
       ofPythons =
         attribute: what: default:
         let
-          wishes = unique (filter (wish: wish != null) (map (item: item.${attribute}) pythons));
+          wishing = filter (item: item.${attribute} != null) pythons;
+          wish = (head wishing).${attribute};
+          others = filter (item: item.${attribute} != wish) wishing;
+          other = head others;
         in
-        if wishes == [ ] then
+        if wishing == [ ] then
           default
-        else if length wishes == 1 then
-          head wishes
+        else if others == [ ] then
+          wish
         else
-          throw "formation ${name}: ${what} at a time, not ${concatStringsSep " and " wishes}";
+          fail other.arguments attribute "formation ${name}: ${what} at a time, not ${wish} and ${other.${attribute}}";
       known =
         if debians == [ ] then
           fail (head pythons).arguments "requirements" "formation ${name}: forge.python needs an interpreter: add (forge.debian { packages = [ \"python3\" ]; }) to the layers"

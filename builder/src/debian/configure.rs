@@ -62,6 +62,8 @@ struct Package {
     paragraph: String,
     delta: DeltaId,
     tree: TreeId,
+    /// What of it lies in the root before its preinst has run.
+    laid: DeltaId,
     preinst: Option<String>,
     triggers: String,
     /// Configuration files, as the package has them.
@@ -80,7 +82,7 @@ impl Builtin for Configure {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn build(&self, job: &Job<'_>) -> Result<Claim> {
@@ -120,8 +122,17 @@ fn lay_out(
         packages.iter_mut().try_for_each(|package| below.mark(store, package))?;
         layers.push(below.delta);
     }
-    layers.extend(packages.iter().filter(|package| !package.configured).map(|package| package.delta));
-    let unpacked = store.merge(&layers)?;
+    let fresh = |packages: &[Package], laid: fn(&Package) -> DeltaId| {
+        packages.iter().filter(|package| !package.configured).map(laid).collect::<Vec<_>>()
+    };
+    let unpacked = store.merge(&[&layers[..], &fresh(&packages, |package| package.delta)].concat())?;
+    let essential = order::essential(&packages);
+    for (index, package) in packages.iter_mut().enumerate() {
+        if !package.configured && !essential.contains(&index) && package.diverts() {
+            package.hold_back(store)?;
+        }
+    }
+    layers.extend(fresh(&packages, |package| package.laid));
     layers.push(database(name, store, architecture, &packages, unpacked, below)?);
     Ok(layers)
 }
@@ -146,7 +157,29 @@ impl Package {
         let conffiles = conffiles.lines().filter_map(conffile).collect();
         let info = |kind: &str| text(draft::find(store, tree, &names(&control.info(kind)))?);
         let (preinst, triggers) = (info("preinst")?, info("triggers")?.unwrap_or_default());
-        Ok(Self { control, paragraph, delta, tree, preinst, triggers, conffiles, configured: false })
+        Ok(Self { control, paragraph, delta, tree, laid: delta, preinst, triggers, conffiles, configured: false })
+    }
+}
+
+impl Package {
+    /// Whether its preinst makes room for its files where others have theirs.
+    fn diverts(&self) -> bool {
+        self.preinst.as_deref().is_some_and(|preinst| preinst.contains("dpkg-divert"))
+    }
+
+    /// Keeps all but what dpkg knows of it below `ROOM/late`, to be unpacked after its preinst, as dpkg would.
+    fn hold_back(&mut self, store: &Store) -> Result<()> {
+        let about = |error: draft::DraftError| error.about("package", &self.control.package);
+        let (known, mut others) = (names("var/lib/dpkg"), Draft::open(store, self.tree)?);
+        others.remove(store, &known).map_err(about)?;
+        let mut laid = Draft::passing();
+        if let Some(node) = draft::find(store, self.tree, &known)? {
+            laid.insert(store, &known, node).map_err(about)?;
+        }
+        let place = names(&format!("{ROOM}/late/{}", self.control.package));
+        laid.insert(store, &place, Node::Directory(others.tree(store)?)).map_err(about)?;
+        self.laid = laid.delta(store)?;
+        Ok(())
     }
 }
 
@@ -219,7 +252,8 @@ fn database(
     let mut draft = Draft::passing();
     let about = |error: draft::DraftError| error.about("root", step);
     let triggers = Triggers::of(store, packages, unpacked)?;
-    let late = overlap::settle(store, packages, below, &mut draft, ROOM)?;
+    let overlap::Settled { mut late, removed } = overlap::settle(store, packages, below, &mut draft, ROOM)?;
+    late.extend((0..packages.len()).filter(|index| packages[*index].laid != packages[*index].delta));
     let plan = order::plan(packages, &late, &triggers.met);
     let fresh = || packages.iter().filter(|package| !package.configured);
     let mut notes = below.map(|below| below.status.clone()).unwrap_or_default();
@@ -245,7 +279,8 @@ fn database(
     for directory in ["var/lib/dpkg/updates", "var/lib/dpkg/alternatives", "var/lib/dpkg/parts"] {
         draft.directory(store, &names(directory)).map_err(about)?;
     }
-    Ok(draft.delta(store)?)
+    let delta = draft.delta(store)?;
+    Ok(if removed.is_empty() { delta } else { store.put_delta(&Delta { removed, ..store.delta(delta)? })? })
 }
 
 /// Which packages are interested in what (deb-triggers(5)).

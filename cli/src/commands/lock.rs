@@ -36,8 +36,10 @@ pub fn run(arguments: &LockArguments, context: &Context) -> Result<ExitCode> {
         for change in &changes {
             eprintln!("{change}");
         }
-        if changes.is_empty() {
-            eprintln!("{path} is up to date");
+        match changes.is_empty() {
+            true if before == *expression.lock() => eprintln!("{path} is up to date"),
+            true => eprintln!("{path} says more or less of the same versions"),
+            false => {}
         }
     }
     Ok(ExitCode::SUCCESS)

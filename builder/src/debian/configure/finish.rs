@@ -14,6 +14,7 @@ use crate::draft::{Draft, DraftError, find, names};
 /// As the packages have it, or gone if they have not got it; an empty file may stay. `*` stands for any part of a name.
 const AS_UNPACKED: &[&str] = &[
     "dev",
+    "etc/bind/rndc.key",
     "etc/ssh/ssh_host_*",
     "etc/ssl/certs/ssl-cert-snakeoil.pem",
     "etc/ssl/private/ssl-cert-snakeoil.key",
@@ -21,6 +22,7 @@ const AS_UNPACKED: &[&str] = &[
     "run",
     "sys",
     "tmp",
+    "usr/share/info/dir.old",
     "var/backups/*",
     "var/cache/apt/*",
     "var/cache/debconf/*-old",

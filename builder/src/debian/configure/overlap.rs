@@ -16,19 +16,32 @@ use crate::{Error, Result};
 
 /// Puts into `draft`, which will lie over the packages, what is to be seen at paths that several of them hold: the file of the
 /// package that replaces the others; and where one diverts the path in its preinst, the other's, with its own below
-/// `ROOM/late`. Gives the packages that have something there. Anything else is an error, as it is for dpkg.
+/// `ROOM/late`. Gives the packages that have something there, and paths that are to be taken away. Anything else is an error, as it
+/// is for dpkg.
 pub fn settle(
     store: &Store,
     packages: &[Package],
     below: Option<&Below>,
     draft: &mut Draft,
     room: &str,
-) -> Result<BTreeSet<usize>> {
-    let trees = packages.iter().enumerate().map(|(index, package)| Ok((index, store.tree(package.tree)?)));
+) -> Result<Settled> {
+    // As the layers lie: what was configured before is the lowest.
+    let mut order: Vec<usize> = (0..packages.len()).collect();
+    order.sort_by_key(|index| !packages[*index].configured);
+    let trees = order.into_iter().map(|index| Ok((index, store.tree(store.delta(packages[index].laid)?.tree)?)));
     let trees = trees.collect::<store::Result<Vec<_>>>()?;
-    let mut settling = Settling { store, packages, below, draft, room, late: BTreeSet::new() };
+    let mut settling = Settling { store, packages, below, draft, room, settled: Settled::default() };
     settling.walk(&RelativePath::default(), &trees)?;
-    Ok(settling.late)
+    Ok(settling.settled)
+}
+
+/// What is left to be done.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Packages whose files wait until their preinst has made room.
+    pub late: BTreeSet<usize>,
+    /// What a package of the root below had, may have, and has not any more.
+    pub removed: BTreeSet<RelativePath>,
 }
 
 struct Settling<'a> {
@@ -37,7 +50,7 @@ struct Settling<'a> {
     below: Option<&'a Below>,
     draft: &'a mut Draft,
     room: &'a str,
-    late: BTreeSet<usize>,
+    settled: Settled,
 }
 
 impl Settling<'_> {
@@ -80,7 +93,7 @@ impl Settling<'_> {
             let package = &packages[index].control.package;
             let place = names(&format!("{}/late/{package}", self.room)).into_iter().chain(path.0.iter().cloned());
             self.draft.insert(self.store, &place.collect::<Vec<_>>(), node.clone()).map_err(about)?;
-            self.late.insert(index);
+            self.settled.late.insert(index);
         }
         let replaces_rest = |(index, node): &&(usize, &Node)| {
             let replaces = |(other, theirs): &(usize, &Node)| {
@@ -98,9 +111,15 @@ impl Settling<'_> {
         };
         if *winner != last {
             let below = self.below.filter(|_| packages[*winner].configured);
-            let configured = below.map(|below| find(self.store, below.root, &path.0)).transpose()?.flatten();
-            let node = configured.unwrap_or_else(|| (*node).clone());
-            self.draft.replace(self.store, &path.0, node).map_err(about)?;
+            // A script may have changed it since, or removed it.
+            let node = match below {
+                Some(below) => find(self.store, below.root, &path.0)?,
+                None => Some((*node).clone()),
+            };
+            match node {
+                Some(node) => self.draft.replace(self.store, &path.0, node).map_err(about)?,
+                None => _ = self.settled.removed.insert(path.clone()),
+            }
         }
         Ok(())
     }

@@ -44,12 +44,17 @@ while read -r action rest <&3; do
     set -- $rest
     case $action in
         preinst)
+            # dpkg-divert moves nothing that the diverting package has itself; it has nothing yet.
+            list=${3%.preinst}.list
+            [ ! -d "$room/late/$1" ] || mv "$list" "$room/list" || fail "package \`$1\`: its list of files cannot be put aside"
             preinst "$@" || fail "package \`$1\`: preinst ended with status $?"
+            [ ! -d "$room/late/$1" ] || mv "$room/list" "$list" || fail "package \`$1\`: its list of files is gone"
             ;;
         late)
-            # What the package has at places that its preinst diverted, so that they could not be unpacked before.
-            (cd "$room/late/$1" && find . ! -type d -exec sh -c 'rm -f "/$1" && mv "$1" "/$1"' sh {} \;) ||
-                fail "package \`$1\`: its diverted files cannot be put in place"
+            # What the package has, now that its preinst has made room for it.
+            tar -C "$room/late/$1" --numeric-owner -cf "$room/late.tar" . &&
+                tar -C / --numeric-owner --no-overwrite-dir --keep-directory-symlink -xpf "$room/late.tar" ||
+                fail "package \`$1\`: its files cannot be put in place"
             ;;
         answer)
             # Package, question, type, value.

@@ -25,11 +25,6 @@ impl World {
         Package::read(&self.store, "package", draft.delta(&self.store).unwrap()).unwrap()
     }
 
-    fn merged(&self, packages: &[Package]) -> TreeId {
-        let deltas: Vec<_> = packages.iter().map(|package| package.delta).collect();
-        self.store.merge(&deltas).unwrap()
-    }
-
     /// A root that was configured before: dpkg's notes, and files with their content.
     fn below(&self, status: &str, files: &[(&str, &str)]) -> Result<Below> {
         let mut draft = Draft::new(Metadata::root(0o755));
@@ -48,9 +43,8 @@ impl World {
 
     /// The database over these packages, and all of it merged.
     fn database(&self, packages: &[Package]) -> Result<TreeId> {
-        let mut layers: Vec<_> = packages.iter().map(|package| package.delta).collect();
-        layers.push(database("debian", &self.store, "amd64", packages, self.merged(packages), None)?);
-        Ok(self.store.merge(&layers)?)
+        let deltas: Vec<_> = packages.iter().map(|package| package.delta).collect();
+        Ok(self.store.merge(&lay_out(&self.store, "debian", "amd64", &deltas, None)?)?)
     }
 
     fn text(&self, tree: TreeId, path: &str) -> Option<String> {
@@ -237,9 +231,69 @@ fn what_a_package_below_replaces_or_diverts_is_kept() {
     let tree = world.over(&below, &packages).unwrap();
     let files = ["usr/bin/x", "usr/bin/x.distrib", "usr/bin/y", "usr/lib32/z"].map(|path| world.text(tree, path));
     assert_eq!(files.map(Option::unwrap), ["configured", "old", "new", "z"]);
+    // In whatever order they lie; and what a script has removed stays away.
+    let fresh = |name: &str| world.package(&format!("Package: {name}"), &[("usr/bin/y", name), ("usr/bin/gone", name)]);
+    for name in ["aaa", "zzz"] {
+        let fields = format!("Package: new; Replaces: {name}");
+        let new = world.package(&fields, &[("usr/bin/y", "shipped"), ("usr/bin/gone", "shipped")]);
+        let tree = world.over(&below, &[new, fresh(name)]).unwrap();
+        assert_eq!(world.text(tree, "usr/bin/y").unwrap(), "new", "{name}");
+        assert_eq!(world.text(tree, "usr/bin/gone"), None, "{name}");
+    }
+    let preinst = ("info:preinst", "mv /usr/bin/y /usr/bin/y.real; dpkg-divert --no-rename --add /usr/bin/y");
+    let new = world.package("Package: new", &[("usr/bin/y", "shipped")]);
+    let diverting = world.package("Package: aaa", &[("usr/bin/y", "aaa"), preinst]);
+    let tree = world.over(&below, &[diverting, new]).unwrap();
+    assert_eq!(world.text(tree, "usr/bin/y").unwrap(), "new");
+    assert_eq!(world.text(tree, "var/lib/dpkg/forge/late/aaa/usr/bin/y").unwrap(), "aaa");
     // Whose file it is below decides nothing for those that replace nothing.
     let plain = world.package("Package: plain", &[("usr/bin/y", "plain")]);
     assert!(world.over(&below, &[packages.into_iter().nth(1).unwrap(), plain]).is_err());
+}
+
+#[test]
+fn what_lies_behind_a_link_below_is_put_where_it_leads() {
+    let world = World::new();
+    let mut draft = Draft::new(Metadata::root(0o755));
+    draft.write(&world.store, "var/lib/dpkg/status", 0o644, b"").unwrap();
+    for directory in ["run/lock", "var/mail"] {
+        draft.directory(&world.store, &names(directory)).unwrap().metadata = Metadata::root(0o2775);
+    }
+    for (link, target) in [("var/run", "/run"), ("var/lock", "../var/run/lock"), ("var/loop", "loop"), ("var/x", "/y")]
+    {
+        let node = Node::Symlink { target: target.as_bytes().to_vec(), uid: 0, gid: 0 };
+        draft.insert(&world.store, &names(link), node).unwrap();
+    }
+    let root = draft.tree(&world.store).unwrap();
+    let below = Below::read(&world.store, "debian", world.store.put_delta(&Delta::whole(root)).unwrap()).unwrap();
+    let files = [("var/run/app/pid", "1"), ("run/app/other", "2"), ("var/lock/app", "3"), ("var/loop/a", "4")];
+    let tree = world.over(&below, &[world.package("Package: app", &files)]).unwrap();
+    for (path, content) in [("run/app/pid", "1"), ("run/app/other", "2"), ("run/lock/app", "3"), ("var/loop/a", "4")] {
+        assert_eq!(world.text(tree, path).unwrap(), content, "{path}");
+    }
+    let node = |path: &str| draft::find(&world.store, tree, &names(path)).unwrap().unwrap();
+    assert!(matches!(node("var/run"), Node::Symlink { .. }) && matches!(node("var/lock"), Node::Symlink { .. }));
+    // The directory's own mode stays.
+    let Node::Directory(lock) = node("run/lock") else { panic!() };
+    assert_eq!(world.store.tree(lock).unwrap().metadata.mode, 0o2775);
+}
+
+#[test]
+fn what_makes_room_in_its_preinst_is_unpacked_after_it() {
+    let world = World::new();
+    let preinst = ("info:preinst", "for p in x y; do dpkg-divert --add --rename /usr/bin/z$p; done");
+    let files = [("usr/bin/zx", "mine"), ("etc/mine.conf.dpkg-new", "mine"), ("info:list", "/usr/bin/zx\n"), preinst];
+    let packages =
+        [world.package("Package: mine", &files), world.package("Package: other", &[("usr/bin/zx", "other")])];
+    let tree = world.database(&packages).unwrap();
+    assert_eq!(world.text(tree, "usr/bin/zx").unwrap(), "other");
+    assert_eq!(world.text(tree, "etc/mine.conf.dpkg-new"), None);
+    assert!(world.text(tree, "var/lib/dpkg/info/mine.list").is_some());
+    for waiting in ["usr/bin/zx", "etc/mine.conf.dpkg-new"] {
+        assert_eq!(world.text(tree, &format!("var/lib/dpkg/forge/late/mine/{waiting}")).unwrap(), "mine");
+    }
+    let plan = world.text(tree, "var/lib/dpkg/forge/plan").unwrap();
+    assert!(plan.contains("/var/lib/dpkg/info/mine.preinst 1.21.22\nlate mine\n"), "{plan}");
 }
 
 #[test]
