@@ -354,6 +354,7 @@ fn a_fork_bomb_and_a_flood_end_with_their_step() {
     let world = world_with_shell!();
     let bomb = r#"(sh "bomb" "bomb() { bomb | bomb & }; ulimit -u 200 2>/dev/null || true; bomb; b sleep 1; exit 7")"#;
     world.write("runtime.expr", &formation("bomb", bomb));
+    // It ends by itself, or is ended when it has asked for more processes than there may be for some seconds.
     let ran = world.forge(["build"]);
     assert_eq!(ran.code, Some(100), "{}", ran.stderr);
     assert_eq!(fs::read_dir(world.store().join("scratch")).unwrap().count(), 0);

@@ -14,7 +14,8 @@ import tempfile
 
 # Maintainer scripts that matter: users and groups, alternatives, certificates, ldconfig, diversions, conffiles, set-id programs. `usrmerge` is
 # what apt takes to merge /usr, and forge only if it is wished for.
-PACKAGES = ["adduser", "ca-certificates", "cron", "curl", "less", "openssh-client", "python3", "sudo", "usrmerge", "vim-tiny"]
+PACKAGES = ["adduser", "ca-certificates", "cron", "curl", "less", "molly-guard", "openssh-client", "python3", "sudo", "systemd-sysv",
+            "usrmerge", "vim-tiny", "zsh", "zutils"]
 
 MAY_DIFFER = {
     "dev/*": "forge gives every run its own /dev",
@@ -30,7 +31,7 @@ MAY_DIFFER = {
 }
 
 # Texts whose lines may come in another order.
-LINES = ["etc/shells", "var/cache/debconf/config.dat"]
+LINES = ["etc/group", "etc/gshadow", "etc/shells", "var/cache/debconf/config.dat"]
 
 
 def tree(path):

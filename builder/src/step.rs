@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use executor::bounds::{Bounds, Resource, ResourceLimit};
 use executor::{Bind, Content, Doors, Ending, Network, Outcome, RootFs, Sandbox, Streams, Writable};
@@ -35,6 +36,8 @@ pub const HOST_NAME: &str = "forge";
 
 /// Processes and threads of one step: enough for a build on many cores, too few to take a machine down.
 pub const MOST_PROCESSES: u64 = 8192;
+/// What asks for more of them for so long on end is a program that starts copies of itself.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// Open files of a process of a step, whoever builds: as many as the kernel gives the first process of a machine, and how many a
 /// program may ask for, where the caller may.
@@ -214,7 +217,12 @@ fn bounds() -> Bounds {
     let hard = most.map_or(OPEN_FILES.1, |most| most.min(OPEN_FILES.1));
     let limit = |resource, soft, hard| ResourceLimit { resource, soft: Some(soft), hard: Some(hard) };
     let files = limit(Resource::Nofile, OPEN_FILES.0.min(hard), hard);
-    Bounds { resources: vec![files, limit(Resource::Core, 0, 0)], host_memory: memory::most(), ..Bounds::default() }
+    Bounds {
+        resources: vec![files, limit(Resource::Core, 0, 0)],
+        host_memory: memory::most(),
+        refused_for: Some(REFUSED_FOR),
+        ..Bounds::default()
+    }
 }
 
 /// Runs what was described, here or elsewhere; keeps what it printed, and says how it ended if not well.

@@ -1,6 +1,7 @@
 //! Bounds of one run that are no part of a formation, beside [`Limits`](store::Limits).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// What a run is held to. Absent is unbounded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,6 +11,9 @@ pub struct Bounds {
     /// The most bytes of memory that it takes where nothing limits it to less: for the host's sake, and so only where a cgroup can
     /// hold it. Swap is not bounded.
     pub host_memory: Option<u64>,
+    /// How long it may be refused further processes on end before all of it is ended, where a cgroup counts that. A program that starts
+    /// copies of itself would otherwise go on for ever, with all processors.
+    pub refused_for: Option<Duration>,
     /// Weight against others where processors are scarce; 1024 is usual, as cgroups of version 1 count.
     pub cpu_shares: Option<u64>,
     /// The processors that it may run on, by number.

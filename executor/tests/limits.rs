@@ -50,6 +50,24 @@ fn a_fork_bomb_stays_small() {
 }
 
 #[test]
+fn what_asks_for_processes_without_end_is_ended() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.limits.pids = Some(50);
+    world.sandbox.bounds.refused_for = Some(Duration::from_secs(1));
+    // What is refused a few and goes on with fewer is left alone.
+    let few = "for i in $(seq 60); do sleep 1 2>/dev/null & done; wait; sleep 3; echo done";
+    let outcome = world.run(&["sh", "-c", &format!("({few}) || (sleep 3; echo done)")]).unwrap();
+    if !outcome.isolation.get("pids").is_some_and(|how| how.starts_with("cgroup")) {
+        return eprintln!("skipped: no cgroup counts processes: {:?}", outcome.missing);
+    }
+    assert_eq!((outcome.ending, world.stdout().lines().last()), (Ending::Exited(0), Some("done")));
+    world.sandbox.limits.timeout_millis = Some(100_000);
+    let bomb = "BEGIN { while (1) system(\"sleep 5 &\") }";
+    let outcome = world.run(&["awk", bomb]).unwrap();
+    assert_eq!((outcome.ending, outcome.met), (Ending::Signalled(9), vec!["pids"]));
+}
+
+#[test]
 fn a_hog_of_memory_is_ended_and_named() {
     let Some(mut world) = World::new() else { return };
     world.sandbox.limits.memory = Some(32 << 20);

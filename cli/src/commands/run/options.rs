@@ -78,6 +78,7 @@ pub fn bounds(options: &BoundOptions) -> Result<Bounds> {
     }
     Ok(Bounds {
         host_memory: None,
+        refused_for: None,
         swap: swap.transpose()?,
         cpu_shares: options.cpu_shares,
         cores: options.cpuset.as_ref().map(|text| cores(text)).transpose()?,

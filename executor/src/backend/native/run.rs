@@ -58,6 +58,36 @@ pub struct Run<'a> {
     privileged: bool,
     /// The process that forwards ports.
     forwarder: Option<Forwarder>,
+    refusals: Refusals,
+}
+
+/// Whether a sandbox goes on asking for more processes than it may have.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// How many there had been when it was looked, and when that was.
+    last: Option<(u64, Instant)>,
+    /// Since when there were new ones at every look.
+    since: Option<Instant>,
+    /// They went on for too long.
+    too_long: bool,
+}
+
+impl Refusals {
+    /// How often they are looked at.
+    const LOOK: Duration = Duration::from_millis(500);
+
+    /// Notes how many there have been; says whether they have gone on for longer than `most`.
+    fn go_on(&mut self, count: impl FnOnce() -> u64, most: Duration, now: Instant) -> bool {
+        if self.too_long || self.last.is_some_and(|(_, at)| now - at < Self::LOOK) {
+            return false;
+        }
+        let count = count();
+        let more = self.last.is_some_and(|(last, _)| count > last);
+        self.last = Some((count, now));
+        self.since = if more { self.since.or(Some(now)) } else { None };
+        self.too_long = self.since.is_some_and(|since| now - since >= most);
+        self.too_long
+    }
 }
 
 /// The processes of a sandbox that were just started; none, if that failed, which is on the channel.
@@ -101,6 +131,7 @@ impl<'a> Run<'a> {
             doors: Vec::new(),
             privileged: false,
             forwarder: None,
+            refusals: Refusals::default(),
         }
     }
 
@@ -120,7 +151,7 @@ impl<'a> Run<'a> {
     /// Waits for the end; nothing is left afterwards.
     pub fn end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
         self.missing = missing;
-        let result = self.wait();
+        let result = self.wait(cgroups);
         // Here rather than later: process 1, the last that is left, waits for the kernel while it ends.
         let early = self.ended.is_some().then(|| cgroups.counts());
         let inner_status = self.collect();
@@ -134,13 +165,18 @@ impl<'a> Run<'a> {
     }
 
     /// Answers and passes on until every process of the sandbox has gone.
-    fn wait(&mut self) -> io::Result<()> {
+    fn wait(&mut self, cgroups: &Cgroups) -> io::Result<()> {
         self.map_first();
         // Told of the first process, which says who the next one is: if it is killed in between, nobody else would be heard of again.
         let first = self.outer.and_then(|outer| rustix::process::pidfd_open(outer, PidfdFlags::empty()).ok());
         let mut rests = false;
         loop {
             self.watch_clock();
+            if let Some(most) = self.sandbox.bounds.refused_for
+                && self.refusals.go_on(|| cgroups.counts().refused_processes, most, Instant::now())
+            {
+                self.kill();
+            }
             let rest = (!rests).then(|| REST.saturating_sub(self.start.elapsed()));
             let look = [self.next_look(), rest].into_iter().flatten().min();
             let timeout =
@@ -321,6 +357,7 @@ impl<'a> Run<'a> {
             self.kill_at.map(|at| at.saturating_duration_since(now).max(Duration::from_millis(1))),
             // While signals are forwarded, they do not come this way.
             self.sandbox.interrupt.as_ref().filter(|_| self.forwarding.is_none()).map(|_| LOOK),
+            self.sandbox.bounds.refused_for.map(|_| Refusals::LOOK),
         ];
         dues.into_iter().flatten().min()
     }
@@ -347,7 +384,7 @@ impl<'a> Run<'a> {
 
     /// Whether it was we who ended it.
     fn was_ended(&self) -> bool {
-        self.timed_out || self.too_much_output || self.interrupted != 0
+        self.timed_out || self.too_much_output || self.refusals.too_long || self.interrupted != 0
     }
 
     /// Takes what belongs to us and not to the command out of a kept layer.
