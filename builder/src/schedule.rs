@@ -108,7 +108,7 @@ struct State {
 /// What is ready, the most urgent first; of the equally urgent, the one that was ready last: it goes on where others have just ended.
 #[derive(Default)]
 struct Queue {
-    /// Urgency, the how manieth it is, and which.
+    /// How urgent, in which order it came, and which.
     ready: BinaryHeap<(usize, usize, StorePath)>,
     pushed: usize,
 }
