@@ -133,11 +133,12 @@ impl Package {
     }
 }
 
-/// Whether a package's preinst makes room at this path. It is a program; this looks for the words that such ones have.
+/// Whether a package's preinst makes room at this path. It is a program; this looks for the words that such ones have. Packages that are
+/// not essential are held back whole, and have nothing here.
 fn diverts(package: &Package, path: &RelativePath) -> bool {
     let file_name = path.0.last().map(|name| String::from_utf8_lossy(name.as_bytes()));
     let mentions = |preinst: &str| file_name.is_some_and(|name| preinst.contains(&*name));
-    package.preinst.as_deref().is_some_and(|preinst| preinst.contains("dpkg-divert") && mentions(preinst))
+    package.diverts() && package.preinst.as_deref().is_some_and(mentions)
 }
 
 fn shown(path: &RelativePath) -> String {
