@@ -6,13 +6,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Seek};
 
+use libdeflater::DecompressionError;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use store::BlobId;
-use zip::ZipArchive;
+use zip::{CompressionMethod, ZipArchive};
 
 use crate::python::normalise;
 use crate::{Error, Result};
 
+/// Files that are inflated in one go, before and after; the others piece by piece. The libraries of scientific packages are shorter.
+const LARGEST_WHOLE: u64 = 32 << 20;
 /// Files that are read as a whole: metadata and scripts to be rewritten. No honest one comes near.
 const LARGEST_TEXT: u64 = 64 << 20;
 /// Bytes that all files of one wheel may have together.
@@ -24,6 +27,7 @@ pub struct Archive<R> {
     file: String,
     entries: BTreeMap<String, Entry>,
     record: BTreeMap<String, Recorded>,
+    inflater: Inflater,
     /// `NAME-VERSION.dist-info`.
     pub metadata_directory: String,
     /// Pure or platform-specific; both go to the same directory on Debian.
@@ -117,6 +121,7 @@ impl<R: Read + Seek> Archive<R> {
             file: file.to_owned(),
             entries,
             record: BTreeMap::new(),
+            inflater: Inflater::default(),
             metadata_directory,
             root_is_pure: true,
         };
@@ -191,12 +196,17 @@ impl<R: Read + Seek> Archive<R> {
         let recorded = self.record.get(name).cloned();
         let wanted = recorded.as_ref().and_then(|recorded| recorded.digest.clone());
         let algorithm = wanted.as_ref().map(|(algorithm, _)| *algorithm);
-        let opened = self.zip.by_index(entry.index).map(|file| {
-            let mut reader = Checked::new(file, entry.size, algorithm);
+        let mut through = |bytes: &mut dyn Read| {
+            let mut reader = Checked::new(bytes, entry.size, algorithm);
             let taken = take(&mut reader);
             (taken, reader.finish())
-        });
-        let (taken, finished) = opened.map_err(|error| self.bad(format!("`{name}`: {error}")))?;
+        };
+        let read = match self.inflater.whole(&mut self.zip, entry) {
+            Ok(Some(mut bytes)) => Ok(through(&mut bytes)),
+            Ok(None) => self.zip.by_index(entry.index).map(|mut file| through(&mut file)).map_err(|e| e.to_string()),
+            Err(reason) => Err(reason),
+        };
+        let (taken, finished) = read.map_err(|reason| self.bad(format!("`{name}`: {reason}")))?;
         let (sha256, digest) = match (taken, finished) {
             // The archive's fault comes first: whoever took the bytes fails because of it.
             (_, Err(Fault::Archive(reason))) => return Err(self.bad(format!("`{name}`: {reason}"))),
@@ -249,6 +259,49 @@ impl<R: Read + Seek> Archive<R> {
         }
         self.root_is_pure = field("Root-Is-Purelib").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         Ok(())
+    }
+}
+
+/// Inflates files in one go, which takes two thirds of what it takes piece by piece.
+struct Inflater {
+    decompressor: libdeflater::Decompressor,
+    deflated: Vec<u8>,
+    inflated: Vec<u8>,
+}
+
+impl Default for Inflater {
+    fn default() -> Self {
+        Self { decompressor: libdeflater::Decompressor::new(), deflated: Vec::new(), inflated: Vec::new() }
+    }
+}
+
+impl Inflater {
+    /// The bytes of a file, if it is deflated and small enough to be held in memory.
+    fn whole<R: Read + Seek>(&mut self, zip: &mut ZipArchive<R>, entry: Entry) -> Result<Option<&[u8]>, String> {
+        let Ok(size) = usize::try_from(entry.size) else { return Ok(None) };
+        if entry.size > LARGEST_WHOLE {
+            return Ok(None);
+        }
+        let mut file = zip.by_index_raw(entry.index).map_err(|error| error.to_string())?;
+        if file.compression() != CompressionMethod::Deflated || file.compressed_size() > LARGEST_WHOLE {
+            return Ok(None);
+        }
+        self.deflated.clear();
+        file.read_to_end(&mut self.deflated).map_err(|error| error.to_string())?;
+        if self.inflated.len() < size {
+            self.inflated.resize(size, 0);
+        }
+        let bytes = &mut self.inflated[..size];
+        match self.decompressor.deflate_decompress(&self.deflated, bytes) {
+            Ok(length) if length == size => {}
+            Ok(_) => return Err("it is shorter than the archive says".to_owned()),
+            Err(DecompressionError::InsufficientSpace) => return Err("it is longer than the archive says".to_owned()),
+            Err(DecompressionError::BadData) => return Err("it is damaged: not what DEFLATE makes".to_owned()),
+        }
+        if libdeflater::crc32(bytes) != file.crc32() {
+            return Err("it is damaged: another checksum than the archive says".to_owned());
+        }
+        Ok(Some(bytes))
     }
 }
 

@@ -241,6 +241,48 @@ fn a_damaged_wheel_is_an_error_wherever_it_is_damaged() {
 }
 
 #[test]
+fn how_a_file_is_kept_in_the_archive_makes_no_difference() {
+    // Beyond what is inflated in one go.
+    let text = "0123456789abcdef".repeat((33 << 20) / 16);
+    let archive = |method| {
+        let making = Making::new().with("hello/large.txt", &text).with("hello/empty", "");
+        let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let record = ("hello-1.0.dist-info/RECORD".to_owned(), making.true_record().into_bytes(), 0o100644);
+        for (name, bytes, mode) in making.files.iter().chain([&record]) {
+            let options = SimpleFileOptions::default().unix_permissions(*mode).compression_method(method);
+            writer.start_file(name.as_str(), options).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    };
+    let (_directory, store) = new_store();
+    let stored = install_bytes(&store, archive(zip::CompressionMethod::Stored)).unwrap();
+    assert_eq!(install_bytes(&store, archive(zip::CompressionMethod::Deflated)).unwrap(), stored);
+    let packages = "usr/local/lib/python3.11/dist-packages";
+    assert!(self::text(&store, store.delta(stored).unwrap().tree, &format!("{packages}/hello/large.txt")) == text);
+}
+
+#[test]
+fn a_file_of_another_size_than_the_archive_says_is_refused() {
+    let size = 9 * 20u32;
+    let said = |other: u32| {
+        let mut bytes = Making::new().with("hello.py", &"print(1)\n".repeat(20)).bytes();
+        let places: Vec<usize> =
+            (0..bytes.len() - 4).filter(|at| bytes[*at..*at + 4] == size.to_le_bytes()).collect();
+        // In front of the file and in the directory at the end.
+        assert_eq!(places.len(), 2);
+        for at in places {
+            bytes[at..at + 4].copy_from_slice(&other.to_le_bytes());
+        }
+        refusal(bytes)
+    };
+    insta::assert_snapshot!(said(size + 1), @"`hello.py`: it is shorter than the archive says");
+    insta::assert_snapshot!(said(size - 1), @"`hello.py`: it is longer than the archive says");
+    insta::assert_snapshot!(said(0), @"`hello.py`: it is longer than the archive says");
+    assert!(said(u32::MAX - 1).starts_with("`hello.py`"));
+}
+
+#[test]
 fn the_file_name_tells_name_and_version() {
     let split = |file| name_and_version(file);
     assert_eq!(split("Foo_Bar-1.0-py3-none-any.whl"), Some(("foo-bar".into(), "1.0".into())));
