@@ -267,8 +267,7 @@ fn a_file_of_another_size_than_the_archive_says_is_refused() {
     let size = 9 * 20u32;
     let said = |other: u32| {
         let mut bytes = Making::new().with("hello.py", &"print(1)\n".repeat(20)).bytes();
-        let places: Vec<usize> =
-            (0..bytes.len() - 4).filter(|at| bytes[*at..*at + 4] == size.to_le_bytes()).collect();
+        let places: Vec<usize> = (0..bytes.len() - 4).filter(|at| bytes[*at..*at + 4] == size.to_le_bytes()).collect();
         // In front of the file and in the directory at the end.
         assert_eq!(places.len(), 2);
         for at in places {
