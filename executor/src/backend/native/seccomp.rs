@@ -5,8 +5,6 @@
 //! exist for the command, as on an older kernel. The filter is a binary search over ranges of numbers: 8 comparisons instead of hundreds,
 //! which the kernel also repeats for every call number when the filter is installed (10 times slower to install as a linear list).
 
-use std::collections::BTreeMap;
-
 use libc::{c_long, sock_filter};
 
 mod names;
@@ -146,6 +144,9 @@ const KEXEC_FILE_LOAD: c_long = 294;
 /// `open_tree_attr` of Linux 6.15.
 const OPEN_TREE_ATTR: c_long = 467;
 
+/// More than the highest number that is named here.
+const CALLS: usize = 512;
+
 /// Offsets in `struct seccomp_data`: seccomp(2).
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
@@ -153,7 +154,7 @@ const ARGUMENTS: u32 = 16;
 
 /// The filter for this machine's calls. Those of other machines (32-bit, x32) do not exist for the command.
 pub fn filter() -> Vec<sock_filter> {
-    whole(search(&ranges(), &|rule| judge(*rule)))
+    whole(&ranges(), &|rule, program| judge(*rule, program))
 }
 
 /// The names of the calls that are allowed whatever their arguments are, and of those whose arguments decide.
@@ -168,13 +169,24 @@ pub fn allowed_calls() -> (Vec<&'static str>, Vec<&'static str>) {
 
 /// Rules over the whole range of numbers: each holds from its number up to the next one's.
 fn ranges() -> Vec<(u32, Rule)> {
-    let mut rules: BTreeMap<u32, Rule> = names::NAMES.iter().map(|(_, number)| (*number, Rule::Allow)).collect();
-    rules.extend(RULES.iter().map(|(number, rule)| (*number as u32, *rule)));
-    spread(rules, ENOSYS)
+    // By number, as sorting them would take longer than all the rest: 0 is no call, 1 an allowed one, then come the rules.
+    let mut which = [0u8; CALLS];
+    for (_, number) in names::NAMES {
+        which[*number as usize] = 1;
+    }
+    for (index, (number, _)) in RULES.iter().enumerate() {
+        which[*number as usize] = index as u8 + 2;
+    }
+    let rules = which.into_iter().map(|which| match which {
+        0 => ENOSYS,
+        1 => Rule::Allow,
+        rule => RULES[usize::from(rule) - 2].1,
+    });
+    spread((0..).zip(rules), ENOSYS)
 }
 
-/// Single numbers as ranges; `otherwise` is what holds for the numbers between them.
-fn spread<R: Clone + PartialEq>(rules: BTreeMap<u32, R>, otherwise: R) -> Vec<(u32, R)> {
+/// Single numbers, ascending, as ranges; `otherwise` is what holds for the numbers between them.
+fn spread<R: Clone + PartialEq>(rules: impl IntoIterator<Item = (u32, R)>, otherwise: R) -> Vec<(u32, R)> {
     let mut ranges = vec![(0, otherwise.clone())];
     for (number, rule) in rules {
         put(&mut ranges, number, rule);
@@ -190,54 +202,56 @@ fn put<R: PartialEq>(ranges: &mut Vec<(u32, R)>, number: u32, rule: R) {
     }
 }
 
-/// Code that has the call's number in the accumulator, and always ends in an answer.
-fn search<R>(ranges: &[(u32, R)], judge: &dyn Fn(&R) -> Vec<sock_filter>) -> Vec<sock_filter> {
+/// Adds code that answers to a rule.
+type Judge<'a, R> = &'a dyn Fn(&R, &mut Vec<sock_filter>);
+
+/// Adds code that has the call's number in the accumulator, and always ends in an answer.
+fn search<R>(ranges: &[(u32, R)], judge: Judge<'_, R>, program: &mut Vec<sock_filter>) {
     if let [(_, rule)] = ranges {
-        return judge(rule);
+        return judge(rule, program);
     }
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    let below = search(lower, judge);
-    let mut program = Vec::new();
-    match u8::try_from(below.len()) {
-        Ok(length) => program.push(jump(libc::BPF_JGE, upper[0].0, length, 0)),
+    let at = program.len();
+    program.push(jump(libc::BPF_JGE, upper[0].0, 0, 0));
+    search(lower, judge, program);
+    let below = program.len() - at - 1;
+    match u8::try_from(below) {
+        Ok(length) => program[at].jt = length,
         // A conditional jump reaches 255 instructions; an unconditional one any number.
         Err(_) => {
-            program.push(jump(libc::BPF_JGE, upper[0].0, 0, 1));
-            program.push(statement(libc::BPF_JMP | libc::BPF_JA, below.len() as u32));
+            program[at].jf = 1;
+            program.insert(at + 1, statement(libc::BPF_JMP | libc::BPF_JA, below as u32));
         }
     }
-    program.extend(below);
-    program.extend(search(upper, judge));
-    program
+    search(upper, judge, program);
 }
 
-fn judge(rule: Rule) -> Vec<sock_filter> {
-    let one_of = |argument, values: &[u32], yes, no| {
-        let mut program = vec![load(ARGUMENTS + 8 * argument)];
+fn judge(rule: Rule, program: &mut Vec<sock_filter>) {
+    let mut one_of = |argument, values: &[u32], yes, no| {
+        program.push(load(ARGUMENTS + 8 * argument));
         for (index, value) in values.iter().enumerate() {
             program.push(jump(libc::BPF_JEQ, *value, (values.len() - index) as u8, 0));
         }
         program.extend([answer(no), answer(yes)]);
-        program
     };
     match rule {
-        Rule::Allow | Rule::Fail(_) => vec![answer(rule)],
-        Rule::FailOnBits { argument, bits, errno } => vec![
+        Rule::Allow | Rule::Fail(_) => program.push(answer(rule)),
+        Rule::FailOnBits { argument, bits, errno } => program.extend([
             load(ARGUMENTS + 8 * argument),
             jump(libc::BPF_JSET, bits, 0, 1),
             answer(Rule::Fail(errno)),
             answer(Rule::Allow),
-        ],
+        ]),
         Rule::FailOnValues { argument, values, errno } => one_of(argument, values, Rule::Fail(errno), Rule::Allow),
         Rule::OnlyValues { argument, values } => one_of(argument, values, Rule::Allow, EPERM),
     }
 }
 
-/// A program around code for this machine's calls; those of other machines do not exist.
-fn whole(program: Vec<sock_filter>) -> Vec<sock_filter> {
-    let mut whole = vec![load(ARCH), jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0), answer(ENOSYS), load(NUMBER)];
-    whole.extend(program);
-    whole
+/// A program for this machine's calls; those of other machines do not exist.
+fn whole<R>(ranges: &[(u32, R)], judge: Judge<'_, R>) -> Vec<sock_filter> {
+    let mut program = vec![load(ARCH), jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0), answer(ENOSYS), load(NUMBER)];
+    search(ranges, judge, &mut program);
+    program
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use libc::sock_filter;
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator};
 
-use super::{ARGUMENTS, load, names, search, spread, statement, whole};
+use super::{ARGUMENTS, load, names, spread, statement, whole};
 
 /// What happens to one call: the first entry whose conditions all hold decides, else the last word does.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<sock_filter>, String> {
         }
     }
     let otherwise = Verdict { cases: Vec::new(), otherwise: default };
-    let program = whole(search(&spread(verdicts, otherwise), &judge));
+    let program = whole(&spread(verdicts, otherwise), &judge);
     // BPF_MAXINSNS of the kernel.
     if program.len() > 4096 { Err(format!("a filter of {} instructions", program.len())) } else { Ok(program) }
 }
@@ -51,8 +51,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<u32, String>
     })
 }
 
-fn judge(verdict: &Verdict) -> Vec<sock_filter> {
-    let mut program = Vec::new();
+fn judge(verdict: &Verdict, program: &mut Vec<sock_filter>) {
     for (conditions, action) in &verdict.cases {
         let checks: Vec<Vec<Step>> = conditions.iter().map(check).collect();
         let mut left: usize = checks.iter().map(Vec::len).sum::<usize>() + 1;
@@ -78,7 +77,6 @@ fn judge(verdict: &Verdict) -> Vec<sock_filter> {
         program.push(statement(libc::BPF_RET | libc::BPF_K, *action));
     }
     program.push(statement(libc::BPF_RET | libc::BPF_K, verdict.otherwise));
-    program
 }
 
 /// Where a step leads.
