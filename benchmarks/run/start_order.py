@@ -23,7 +23,7 @@ COMMANDS = [
 
 
 def symbols(*files):
-    """Functions of programs and libraries: which file, where, and name. Not by `nm`, which asks a plugin about libraries with bitcode."""
+    """Functions of programs and libraries: which file, where, how long, and name. Not by `nm`, which asks a plugin about libraries with bitcode."""
     listed = subprocess.run(["readelf", "-sW", *files], capture_output=True, text=True).stdout
     file = files[0] if files else None
     for line in listed.splitlines():
@@ -31,7 +31,7 @@ def symbols(*files):
         if line.startswith("File: "):
             file = words[1].split("(")[0]
         elif len(words) >= 8 and words[3] in ("FUNC", "IFUNC") and words[6] != "UND":
-            yield file, int(words[1], 16), words[7]
+            yield file, int(words[1], 16), words[2], words[7]
 
 
 def sampled(events, runs):
@@ -56,12 +56,12 @@ def short(name):
     return re.sub("Cs[0-9A-Za-z]+_", "C", re.sub("17h[0-9a-f]+E.*$", "", name))
 
 
-found = sorted((address, name) for _, address, name in symbols(forge))
-addresses = [address for address, _ in found]
+found = sorted((address, size, name) for _, address, size, name in symbols(forge))
+addresses = [address for address, *_ in found]
 crates = {}
 sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
 libraries = [f"{os.path.dirname(forge)}/deps/*.rlib", f"{sysroot}/lib/rustlib/*/lib/*.rlib"]
-for file, _, name in symbols(*(file for pattern in libraries for file in glob.glob(pattern))):
+for file, _, _, name in symbols(*(file for pattern in libraries for file in glob.glob(pattern))):
     crates[name] = re.sub(r"^lib|-[0-9a-f]+\.rlib$", "", os.path.basename(file))
 
 needed = set()
@@ -71,9 +71,9 @@ for events, runs in ((["-F", "25000", "-e", "cpu-clock:u"], arguments.runs), (["
         # Beyond the last function begins what the kernel maps.
         if at < 0 or address > addresses[-1] + 65536:
             continue
-        name = found[at][1]
+        _, size, name = found[at]
         # What has no hash is the C library's, or the compiler's own.
-        needed.add((crates.get(name, "forge"), short(name)) if short(name) != name else ("-", name))
+        needed.add((crates.get(name, "forge"), short(name), size) if short(name) != name else ("-", name, size))
 with open(os.path.join(os.path.dirname(__file__), "..", "..", ".cargo", "start-order"), "w") as file:
-    file.writelines(f"{crate} {name}\n" for crate, name in sorted(needed))
+    file.writelines(" ".join(function) + "\n" for function in sorted(needed))
 print(f"{len(needed)} functions", file=sys.stderr)
