@@ -26,6 +26,16 @@ bench-run formation root sif="":
     cargo build --release -p cli
     python3 benchmarks/run/bench.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "$FORGE_STORE" --formation "{{formation}}" --root "{{root}}" {{ if sif == "" { "" } else { "--sif " + sif } }}
 
+# The least that any launcher with this isolation takes: makes a program of a run's system calls, for bench.py's --floor
+run-floor formation program:
+    python3 benchmarks/run/floor.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "$FORGE_STORE" --formation "{{formation}}" -o "{{program}}"
+
+# Which functions a start needs: writes .cargo/start-order, after which a release is linked (as root, with perf; build again afterwards)
+start-order store formation:
+    cargo build --release -p cli
+    python3 benchmarks/run/start_order.py --forge "${CARGO_TARGET_DIR:-target}/release/forge" --store "{{store}}" --formation "{{formation}}"
+    touch cli/src/main.rs
+
 # Nothing is left behind by thousands of runs, 64 at a time, with `kill -9` at seeded moments: `just leftovers FORMATION [RUNS]`
 leftovers formation runs="5000":
     cargo build --release -p cli

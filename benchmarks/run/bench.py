@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What it takes to run /bin/true in a formation, against other ways to run it: medians of interleaved runs on one core, as ratios.
 
-    bench.py --forge FORGE --store STORE --formation ID --root DIR [--sif FILE] [--runner] [--runs 50] [--launchers 8]
+    bench.py --forge FORGE --store STORE --formation ID --root DIR [--sif FILE] [--floor PROGRAM] [--runner] [--runs 50] [--launchers 8]
 
 DIR is the same root as a directory (`forge bundle` makes one: DIR/rootfs). What is not installed is left out and said. Each run is a cold
 process, with all of the default isolation; forge also sets a limit of memory and of processes. Pause between runs: the kernel takes
 network namespaces apart behind the answer, and would charge the next run for it. With --runner, forge in a container of podman's against
-podman itself, both on overlay storage. It can be started among the peers: `sid python3 bench.py …`.
+podman itself, both on overlay storage. With --floor, forge's system calls and nothing else (`floor.py` makes that program). It can be started among the peers: `sid python3 bench.py …`.
 """
 import argparse, glob, json, os, shutil, subprocess, sys, tempfile, time
 
@@ -16,6 +16,7 @@ parser.add_argument("--store", required=True)
 parser.add_argument("--formation", required=True)
 parser.add_argument("--root", required=True)
 parser.add_argument("--sif")
+parser.add_argument("--floor")
 parser.add_argument("--runner", action="store_true")
 parser.add_argument("--runs", type=int, default=50)
 parser.add_argument("--launchers", type=int, default=8)
@@ -53,6 +54,8 @@ ways = {
     "forge": forge,
     "forge, no limits": [arguments.forge, "run", arguments.formation, "--", "/bin/true"],
 }
+if arguments.floor:
+    ways["forge's system calls alone"] = [arguments.floor]
 if shutil.which("bwrap"):
     bind = ["--ro-bind", arguments.root, "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
     ways["bubblewrap --unshare-all"] = ["bwrap", "--unshare-all", "--die-with-parent", *bind, "/bin/true"]
