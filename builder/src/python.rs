@@ -11,6 +11,7 @@ pub mod layout;
 pub mod lockfile;
 pub mod near;
 pub mod pylock;
+pub mod requirement;
 pub mod resolver;
 pub mod scripts;
 pub mod source;

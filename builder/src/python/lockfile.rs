@@ -9,13 +9,13 @@ mod uv_lock;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, MarkerTree, Requirement, VerbatimUrl};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde_json::Value;
 use store::lock::{LockEntry, LockRequest};
 
 use crate::fetch::local_path;
 use crate::python::tags::Target;
-use crate::python::{index, pylock, resolver, uv};
+use crate::python::{index, pylock, requirement, resolver, uv};
 use crate::report::Span;
 use crate::resolve::{Resolver, parameter, parameter_or};
 use crate::{Builder, Error, Result};
@@ -123,14 +123,12 @@ impl<'a> Choice<'a> {
 
     /// Whether a requirement is one for the target at all.
     pub fn holds_requirement(&self, text: &str) -> bool {
-        let requirement = Requirement::<VerbatimUrl>::from_str(text);
-        requirement.is_ok_and(|requirement| requirement.marker.evaluate(&self.environment, &[]))
+        requirement::parse(text).is_ok_and(|requirement| requirement.marker.evaluate(&self.environment, &[]))
     }
 
     /// Whether a marker holds, with these extras.
     pub fn holds(&self, name: &str, marker: &str, extras: &[String]) -> Result<bool> {
-        let tree =
-            MarkerTree::from_str(marker).map_err(|error| bad(name, format!("marker `{marker}`: {}", error.message)))?;
+        let tree = requirement::marker(marker).map_err(|reason| bad(name, format!("marker `{marker}`: {reason}")))?;
         let extras: Vec<ExtraName> = extras.iter().filter_map(|extra| ExtraName::from_str(extra).ok()).collect();
         Ok(tree.evaluate(&self.environment, &extras))
     }

@@ -1,14 +1,12 @@
 //! Answers lock requests of kind `python`: which wheels requirements stand for.
 
-use std::str::FromStr;
-
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::VersionOrUrl;
 use serde_json::Value;
 use store::lock::{LockEntry, LockRequest};
 
 use crate::python::lockfile::{Choice, resolved};
-use crate::python::source;
 use crate::python::tags::Target;
+use crate::python::{requirement, source};
 use crate::report::Span;
 use crate::resolve::Resolver;
 use crate::{Builder, Error, Result};
@@ -60,7 +58,7 @@ pub fn checked(text: &str) -> Result<String> {
     if text.chars().any(char::is_control) {
         return Err(bad("it has a control character".to_owned()));
     }
-    let requirement = Requirement::<VerbatimUrl>::from_str(text).map_err(|error| bad(error.message.to_string()))?;
+    let requirement = requirement::parse(text).map_err(bad)?;
     if matches!(requirement.version_or_url, Some(VersionOrUrl::Url(_))) {
         return Err(bad("it names an address, and only projects of an index can be locked".to_owned()));
     }
@@ -98,7 +96,7 @@ mod tests {
         "numpy>=>2": no such comparison operator ">=>", must be one of ~= == != <= >= < > ===
         "numpy>=1\n-r x": it has a control character
         "a @ https://host/a.whl": it names an address, and only projects of an index can be locked
-        "naïve": Expected one of `@`, `(`, `<`, `=`, `>`, `~`, `!`, `;`, found `ï`
+        "naïve": it has a character that is not ASCII, `ï`
         "numpy==": Unexpected end of version specifier, expected version
         "--index-url=x": Expected package name starting with an alphanumeric character, found `-`
         "#);

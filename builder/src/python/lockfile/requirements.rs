@@ -1,12 +1,10 @@
 //! `requirements.txt` with hashes, as pip's `--require-hashes` wants it. Which files those are the index says.
 
-use std::str::FromStr;
-
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::VersionOrUrl;
 use rayon::prelude::*;
 
 use super::{Choice, Pinned, bad};
-use crate::python::index;
+use crate::python::{index, requirement};
 use crate::{Builder, Error, Result};
 
 /// A line of the file.
@@ -47,8 +45,8 @@ pub fn read(name: &str, text: &str, choice: &Choice<'_>) -> Result<Vec<Line>> {
         }
         let (wanted, options) =
             line.split_once("--hash").map_or((line, ""), |(wanted, _)| (wanted, &line[wanted.len()..]));
-        let requirement = Requirement::<VerbatimUrl>::from_str(wanted.trim())
-            .map_err(|error| bad(name, format!("`{}`: {}", wanted.trim(), error.message)))?;
+        let requirement =
+            requirement::parse(wanted).map_err(|reason| bad(name, format!("`{}`: {reason}", wanted.trim())))?;
         if !requirement.marker.evaluate(&choice.environment, &[]) {
             continue;
         }
