@@ -105,8 +105,16 @@ fn a_failed_step_is_shown_logged_and_kept() {
         .collect();
     assert!(events.iter().any(|event| event["event"] == "planned"), "{}", ran.stderr);
     assert!(
-        events.iter().any(|event| event["event"] == "failed" && event["what"] == "second" || event["what"] == "first")
+        events.iter().any(|event| event["event"] == "failed" && (event["what"] == "second" || event["what"] == "first"))
     );
+    // What ended for another's sake has not failed.
+    let layers = r#"(sh "slow" "b sleep 60") (sh "bad" "b sleep 1; exit 3")"#;
+    world.write("runtime.expr", &formation("stops", layers));
+    let ran = world.forge(["build", "--jobs", "2", "--log-format", "lines"]);
+    assert_eq!(ran.code, Some(100), "{}", ran.stderr);
+    for (ending, step) in [("failed", "bad"), ("stopped", "slow")] {
+        assert!(ran.stderr.contains(&format!(" {ending} run {step} (")), "{ending}: {}", ran.stderr);
+    }
 }
 
 #[test]

@@ -218,10 +218,8 @@ impl Maker<'_> {
             }
             Kind::Nix(prepared) => prepared.build(&builder),
         };
-        if result.is_err()
-            && let Some(span) = &mut span
-        {
-            span.fail();
+        if let (Err(error), Some(span)) = (&result, &mut span) {
+            span.fail(error);
         }
         result
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Error;
+
 /// Something worth telling. `id` joins the events of one piece of work.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
@@ -34,8 +36,19 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
-    /// Work has failed, or was ended.
+    /// Work has failed.
     Failed {
+        /// As at the start.
+        id: u64,
+        /// As at the start.
+        phase: &'static str,
+        /// As at the start.
+        what: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Work was ended before it was done: by the user, or because something else has failed.
+    Stopped {
         /// As at the start.
         id: u64,
         /// As at the start.
@@ -83,7 +96,14 @@ pub struct Span<'a> {
     phase: &'static str,
     what: String,
     started: std::time::Instant,
-    failed: bool,
+    ending: Ending,
+}
+
+#[derive(Clone, Copy)]
+enum Ending {
+    Done,
+    Failed,
+    Stopped,
 }
 
 impl<'a> Span<'a> {
@@ -93,12 +113,13 @@ impl<'a> Span<'a> {
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let what = what.into();
         reporter.report(Event::Started { id, phase, what: &what, bytes });
-        Self { reporter, id, phase, what, started: std::time::Instant::now(), failed: false }
+        Self { reporter, id, phase, what, started: std::time::Instant::now(), ending: Ending::Done }
     }
 
-    /// It ends without having been done.
-    pub fn fail(&mut self) {
-        self.failed = true;
+    /// It ends for this reason, without having been done.
+    pub fn fail(&mut self, error: &Error) {
+        let stopped = matches!(error, Error::Interrupted { .. });
+        self.ending = if stopped { Ending::Stopped } else { Ending::Failed };
     }
 
     /// So many bytes of a transfer so far.
@@ -111,9 +132,10 @@ impl Drop for Span<'_> {
     fn drop(&mut self) {
         let (id, phase, what) = (self.id, self.phase, self.what.as_str());
         let took = self.started.elapsed();
-        self.reporter.report(match self.failed {
-            false => Event::Finished { id, phase, what, took },
-            true => Event::Failed { id, phase, what, took },
+        self.reporter.report(match self.ending {
+            Ending::Done => Event::Finished { id, phase, what, took },
+            Ending::Failed => Event::Failed { id, phase, what, took },
+            Ending::Stopped => Event::Stopped { id, phase, what, took },
         });
     }
 }

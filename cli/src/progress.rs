@@ -124,14 +124,15 @@ impl Reporter for Progress {
                     self.line(&format!("{phase:>9} {what} ({:.1} s)", took.as_secs_f64()));
                 }
             }
-            Event::Failed { id, phase, what, took } => {
+            Event::Failed { id, phase, what, took } | Event::Stopped { id, phase, what, took } => {
+                let ending = if matches!(event, Event::Failed { .. }) { "failed" } else { "stopped" };
                 if let Some(bar) = state.running.remove(&id) {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
                 }
                 drop(state);
                 if matches!(self.style, Style::Lines | Style::Bars) {
-                    self.line(&format!("   failed {phase} {what} ({:.1} s)", took.as_secs_f64()));
+                    self.line(&format!("{ending:>9} {phase} {what} ({:.1} s)", took.as_secs_f64()));
                 }
             }
             Event::Waiting { what, process } => {
@@ -179,6 +180,9 @@ fn record(event: &Event<'_>) -> serde_json::Value {
         }
         Event::Failed { id, phase, what, took } => {
             json!({ "event": "failed", "id": id, "phase": phase, "what": what, "seconds": took.as_secs_f64() })
+        }
+        Event::Stopped { id, phase, what, took } => {
+            json!({ "event": "stopped", "id": id, "phase": phase, "what": what, "seconds": took.as_secs_f64() })
         }
         Event::Waiting { what, process } => json!({ "event": "waiting", "what": what, "process": process }),
         Event::Progress { done, steps } => json!({ "event": "progress", "done": done, "steps": steps }),

@@ -14,6 +14,8 @@ use crate::error::{Failure, Result, code};
 
 /// Where a volume is shown if nothing is said: where Joblet shows it.
 const PLACE: &str = "/volumes";
+/// How the names of those begin that are being removed.
+const REMOVED: &str = ".removed-";
 
 /// Whether a text names a volume, and no path: letters, digits, `.`, `_` and `-`, first a letter or digit.
 pub fn is_name(text: &str) -> bool {
@@ -75,9 +77,11 @@ impl Volume {
             Err(error) => return Err(self.failed("hold", &error.into())),
         }
         // Gone for others at once, and for good when that is done. A run that waits for the lock finds no such name.
-        let aside = self.path.with_file_name(format!(".removed-{}-{}", std::process::id(), self.name));
+        let aside = self.path.with_file_name(format!("{REMOVED}{}-{}", std::process::id(), self.name));
         fs::rename(&self.path, &aside).map_err(|error| self.failed("remove", &error))?;
-        Ok(store::directory::remove_all(&aside)?)
+        store::directory::remove_all(&aside)?;
+        clear_away(self.path.parent().unwrap_or(Path::new("/")));
+        Ok(())
     }
 
     /// Bytes on the disk. What cannot be read is not counted.
@@ -105,6 +109,19 @@ impl Volume {
         let code = if error.kind() == io::ErrorKind::StorageFull { code::DISK_FULL } else { code::REFUSED };
         Failure::new(code, format!("cannot {action} volume `{}` ({})", self.name, self.path.display()))
             .cause(error.to_string())
+    }
+}
+
+/// Ends what a process began that was killed while it removed a volume. One that is still at it holds the lock. What cannot be removed
+/// stays: it is no volume any more, and nobody has asked for it.
+fn clear_away(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let Ok(file) = File::open(entry.path()) else { continue };
+        if entry.file_name().as_encoded_bytes().starts_with(REMOVED.as_bytes())
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = store::directory::remove_all(&entry.path());
+        }
     }
 }
 
