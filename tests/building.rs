@@ -105,7 +105,9 @@ fn a_failed_step_is_shown_logged_and_kept() {
         .collect();
     assert!(events.iter().any(|event| event["event"] == "planned"), "{}", ran.stderr);
     assert!(
-        events.iter().any(|event| event["event"] == "failed" && (event["what"] == "second" || event["what"] == "first"))
+        events
+            .iter()
+            .any(|event| event["event"] == "failed" && (event["what"] == "second" || event["what"] == "first"))
     );
     // What ended for another's sake has not failed.
     let layers = r#"(sh "slow" "b sleep 60") (sh "bad" "b sleep 1; exit 3")"#;

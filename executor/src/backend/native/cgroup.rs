@@ -6,20 +6,23 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bounds::Presence;
+use bounds::{Bound, Presence};
+use owner::Owner;
 use rustix::fs::{Mode, OFlags};
 
 use super::small;
 use crate::Sandbox;
 
+pub use bounds::weight;
+pub use hierarchies::Hierarchies;
+
 mod bounds;
+mod hierarchies;
+mod owner;
 
 /// The cgroups of one run.
 #[derive(Debug, Default)]
@@ -43,6 +46,18 @@ pub struct Joins {
 }
 
 impl Joins {
+    /// One more, of which this file is written to.
+    fn add(&mut self, directory: &Path, file: &str) -> io::Result<()> {
+        let written = OpenOptions::new().write(true).open(directory.join(file))?;
+        if file == VERSION_2 {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            self.second = Some((rustix::fs::open(directory, flags, Mode::empty())?, written));
+        } else {
+            self.files.push(written);
+        }
+        Ok(())
+    }
+
     /// The cgroup that process 1 is started in.
     pub fn entered(&self) -> Option<BorrowedFd<'_>> {
         self.second.as_ref().map(|(directory, _)| directory.as_fd())
@@ -64,6 +79,12 @@ impl Joins {
         }
         self.second = None;
         Ok(())
+    }
+
+    /// Whether there is none.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.second.is_none()
     }
 
     /// To be written `0` by a process that joins, for whoever is started by others.
@@ -106,57 +127,50 @@ impl Cgroups {
         }
         let hierarchies = Hierarchies::read().unwrap_or_default();
         let name = Owner::this().name(NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut second: Option<PathBuf> = None;
         for bound in bounds {
-            if let Some(parent) = hierarchies.version_1(bound.controller_1) {
-                match cgroups.add(&parent, &name, VERSION_1, &bound.version_1) {
-                    Ok(directory) => cgroups.counted.push((bound.what, directory, false)),
-                    Err(error) => cgroups.missing.push((bound.what, refusal(&parent, &error))),
-                }
-                continue;
-            }
-            // Version 2 has one tree for all: the cgroup is made once, and bounded by each controller.
-            let made = match &second {
-                Some(directory) => write(directory, &bound.version_2).map(|()| directory.clone()),
-                None => match hierarchies.version_2(bound.controller_2) {
-                    Ok(parent) => cgroups.add(&parent, &name, VERSION_2, &bound.version_2),
-                    Err(why) => {
-                        cgroups.missing.push((bound.what, why));
-                        continue;
-                    }
-                },
-            };
-            match made {
-                Ok(directory) => {
-                    cgroups.counted.push((bound.what, directory.clone(), true));
-                    second = Some(directory);
-                }
-                Err(error) => cgroups.missing.push((bound.what, error.to_string())),
+            if let Err(why) = cgroups.hold(&bound, &hierarchies, &name) {
+                cgroups.missing.push((bound.what, why));
             }
         }
         cgroups
     }
 
-    fn add(&mut self, parent: &Path, name: &str, join: &str, values: &[bounds::Value]) -> io::Result<PathBuf> {
-        remove_stale(parent);
+    /// Sets a bound, in a cgroup of this name.
+    fn hold(&mut self, bound: &Bound, hierarchies: &Hierarchies, name: &str) -> Result<(), String> {
+        let (parent, join, values) = match hierarchies.version_1(bound.controller_1) {
+            Some(parent) => (parent, VERSION_1, &bound.version_1),
+            None => (self.parent_2(bound.controller_2, hierarchies)?, VERSION_2, &bound.version_2),
+        };
         let directory = parent.join(name);
-        // Version 1 may have several controllers in one hierarchy: `cpu,cpuacct`.
-        if !self.directories.contains(&directory) {
-            fs::create_dir(&directory)?;
-            self.directories.push(directory.clone());
-            write(&directory, values)?;
-            let file = OpenOptions::new().write(true).open(directory.join(join))?;
-            match join {
-                VERSION_2 => {
-                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                    self.joins.second = Some((rustix::fs::open(&directory, flags, Mode::empty())?, file));
-                }
-                _ => self.joins.files.push(file),
-            }
-        } else {
-            write(&directory, values)?;
+        let result = self.make(&directory).and_then(|()| write(&directory, values)).and_then(|()| {
+            // Only where something is bounded: a set of processors that is still empty lets nobody in.
+            let is_joined = self.counted.iter().any(|(_, joined, _)| *joined == directory);
+            if is_joined { Ok(()) } else { self.joins.add(&directory, join) }
+        });
+        result.map_err(|error| format!("no cgroup can be made in `{}` ({error})", parent.display()))?;
+        self.counted.push((bound.what, directory, join == VERSION_2));
+        Ok(())
+    }
+
+    /// Below which cgroup of version 2 a controller can bound. That version has one tree for all: there is one cgroup in it, made for
+    /// the first of the controllers.
+    fn parent_2(&self, controller: &str, hierarchies: &Hierarchies) -> Result<PathBuf, String> {
+        let made = self.counted.iter().find(|(.., second)| *second).and_then(|(_, directory, _)| directory.parent());
+        match made {
+            None => hierarchies.version_2(controller),
+            Some(parent) if hierarchies::is_usable(parent, controller) => Ok(parent.to_owned()),
+            Some(parent) => Err(format!("`{}` does not give this user the controller", parent.display())),
         }
-        Ok(directory)
+    }
+
+    /// Makes a cgroup, unless it was made for another bound: version 1 may have several controllers in one hierarchy, `cpu,cpuacct`.
+    fn make(&mut self, directory: &Path) -> io::Result<()> {
+        if !self.directories.iter().any(|made| made == directory) {
+            owner::remove_stale(directory.parent().unwrap_or(directory));
+            fs::create_dir(directory)?;
+            self.directories.push(directory.to_owned());
+        }
+        Ok(())
     }
 
     /// What bounds each thing: `cgroup v1` or `cgroup v2`.
@@ -198,15 +212,19 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(2);
-        for directory in self.directories.drain(..) {
-            // A process that has been waited for may still be leaving its cgroup.
-            while fs::remove_dir(&directory).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
-                if Instant::now() > deadline {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(2));
+        remove(&self.directories);
+    }
+}
+
+/// Removes cgroups that nobody is in any more. A process that has been waited for may still be leaving.
+pub fn remove(directories: &[PathBuf]) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    for directory in directories {
+        while fs::remove_dir(directory).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+            if Instant::now() > deadline {
+                break;
             }
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 }
@@ -232,292 +250,32 @@ fn write(directory: &Path, values: &[bounds::Value]) -> io::Result<()> {
     Ok(())
 }
 
-fn refusal(parent: &Path, error: &io::Error) -> String {
-    format!("no cgroup can be made in `{}` ({error})", parent.display())
-}
-
-/// Who made a cgroup: a process, told from a later one of the same number by its start. Numbers mean something in one pid namespace only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Owner {
-    namespace: String,
-    pid: u32,
-    start: String,
-}
-
-impl Owner {
-    fn this() -> Self {
-        let pid = std::process::id();
-        Self { namespace: pid_namespace(), pid, start: start_of(pid).unwrap_or_default() }
-    }
-
-    fn name(&self, number: u64) -> String {
-        format!("forge-{}-{}-{}-{number}", self.namespace, self.pid, self.start)
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix("forge-")?.split('-');
-        let owner = Self {
-            namespace: parts.next()?.to_owned(),
-            pid: parts.next()?.parse().ok()?,
-            start: parts.next()?.to_owned(),
-        };
-        parts.next()?;
-        parts.next().is_none().then_some(owner)
-    }
-
-    fn is_gone(&self) -> bool {
-        self.namespace == pid_namespace() && start_of(self.pid).as_ref() != Some(&self.start)
-    }
-}
-
-fn pid_namespace() -> String {
-    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    link.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
-}
-
-/// The 22nd field of `/proc/PID/stat`: proc(5). The second may contain blanks and parentheses.
-fn start_of(pid: u32) -> Option<String> {
-    let stat = small::read_text(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_ascii_whitespace().nth(19).map(str::to_owned)
-}
-
-/// Removes the cgroups of launchers that were killed. Their processes died with them.
-fn remove_stale(parent: &Path) {
-    // A directory has two links, and one for each below it: there is none, as nearly always.
-    if fs::metadata(parent).is_ok_and(|found| found.nlink() == 2) {
-        return;
-    }
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let owner = entry.file_name().to_str().and_then(Owner::parse);
-        if owner.is_some_and(|owner| owner.is_gone()) {
-            let _ = fs::remove_dir(entry.path());
-        }
-    }
-}
-
-/// Where the cgroup file systems are mounted, and where in them this process is.
-#[derive(Debug, Default)]
-pub struct Hierarchies {
-    /// Controllers (empty for version 2) and path.
-    own: Vec<(Vec<String>, String)>,
-    /// Read when it is asked for: the list of all mounts of a host is long.
-    mounts: OnceLock<Mounts>,
-}
-
-#[derive(Debug, Default)]
-struct Mounts {
-    /// Mount point, root of the mount, and controllers.
-    version_1: Vec<(PathBuf, String, Vec<String>)>,
-    version_2: Option<(PathBuf, String)>,
-}
-
-/// Where every distribution mounts version 1, by the names of the controllers.
-const USUAL: &str = "/sys/fs/cgroup";
-
-impl Hierarchies {
-    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`: proc(5), cgroups(7).
-    pub fn read() -> io::Result<Self> {
-        Ok(Self { own: parse_own(&small::read_text("/proc/self/cgroup")?), mounts: OnceLock::new() })
-    }
-
-    fn mounts(&self) -> &Mounts {
-        self.mounts.get_or_init(|| Mounts::parse(&small::read_text("/proc/self/mountinfo").unwrap_or_default()))
-    }
-
-    /// Our own cgroup in the version 1 hierarchy of a controller.
-    pub fn version_1(&self, controller: &str) -> Option<PathBuf> {
-        let has = |list: &[String]| list.iter().any(|name| name == controller);
-        let (_, path) = self.own.iter().find(|(controllers, _)| has(controllers))?;
-        let usual = below(&Path::new(USUAL).join(controller), "/", path);
-        if rustix::fs::statfs(&usual).is_ok_and(|found| found.f_type == CGROUP_1_MAGIC) {
-            return Some(usual);
-        }
-        let (point, root, _) = self.mounts().version_1.iter().find(|(_, _, options)| has(options))?;
-        Some(below(point, root, path))
-    }
-
-    /// Our own cgroup in every hierarchy of version 1, by the name that its mount has.
-    pub fn directories_1(&self) -> Vec<(String, PathBuf)> {
-        let mut found = Vec::new();
-        for (point, root, options) in &self.mounts().version_1 {
-            let own = self.own.iter().find(|(controllers, _)| controllers.iter().any(|name| options.contains(name)));
-            let (Some(name), Some((_, path))) = (point.file_name(), own) else { continue };
-            found.push((name.to_string_lossy().into_owned(), below(point, root, path)));
-        }
-        found
-    }
-
-    /// Our own cgroup of version 2.
-    pub fn directory_2(&self) -> Option<PathBuf> {
-        let (point, root) = self.mounts().version_2.as_ref()?;
-        let (_, path) = self.own.iter().find(|(controllers, _)| controllers.is_empty())?;
-        Some(below(point, root, path))
-    }
-
-    /// Where the hierarchies of version 1 that have controllers are mounted.
-    pub fn mounts_1(&self) -> impl Iterator<Item = &Path> {
-        let has_controllers = |options: &[String]| {
-            self.own
-                .iter()
-                .any(|(controllers, _)| controllers.iter().any(|name| options.contains(name) && !name.contains('=')))
-        };
-        self.mounts()
-            .version_1
-            .iter()
-            .filter(move |(.., options)| has_controllers(options))
-            .map(|(point, ..)| point.as_path())
-    }
-
-    /// Where the hierarchy of version 1 with this controller is mounted.
-    pub fn mount_of(&self, controller: &str) -> Option<&Path> {
-        let found = self.mounts().version_1.iter().find(|(.., options)| options.iter().any(|name| name == controller));
-        found.map(|(point, ..)| point.as_path())
-    }
-
-    /// Where version 2 is mounted.
-    pub fn mount_2(&self) -> Option<&Path> {
-        self.mounts().version_2.as_ref().map(|(point, _)| point.as_path())
-    }
-
-    /// The nearest cgroup of version 2, from our own upwards, in which a child with this controller may be made.
-    pub fn version_2(&self, controller: &str) -> Result<PathBuf, String> {
-        let Some((point, root)) = &self.mounts().version_2 else {
-            return Err("no cgroup file system is mounted".to_owned());
-        };
-        let path = self.own.iter().find(|(controllers, _)| controllers.is_empty()).map(|(_, path)| path.as_str());
-        let own = below(point, root, path.unwrap_or("/"));
-        for parent in own.ancestors().take_while(|parent| parent.starts_with(point)) {
-            if is_usable(parent, controller) {
-                return Ok(parent.to_owned());
-            }
-        }
-        Err(format!("no cgroup from `{}` upwards gives this user the controller", own.display()))
-    }
-}
-
-/// `CGROUP_SUPER_MAGIC` of <linux/magic.h>.
-const CGROUP_1_MAGIC: rustix::fs::FsWord = 0x27_e0eb;
-
-fn list(text: &str) -> Vec<String> {
-    text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-/// Of `/proc/self/cgroup`.
-fn parse_own(text: &str) -> Vec<(Vec<String>, String)> {
-    let line = |line: &str| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        Some((list(fields.next()?), fields.next()?.to_owned()))
-    };
-    text.lines().filter_map(line).collect()
-}
-
-impl Mounts {
-    /// Of `/proc/self/mountinfo`.
-    fn parse(text: &str) -> Self {
-        let mut found = Self::default();
-        for line in text.lines() {
-            let Some((mount, kind)) = line.split_once(" - ") else { continue };
-            let (mount, kind): (Vec<_>, Vec<_>) = (mount.split(' ').collect(), kind.split(' ').collect());
-            let (Some(root), Some(point), Some(options)) = (mount.get(3), mount.get(4), kind.get(2)) else { continue };
-            match kind[0] {
-                "cgroup" => found.version_1.push((unescape(point), (*root).to_owned(), list(options))),
-                "cgroup2" if found.version_2.is_none() => {
-                    found.version_2 = Some((unescape(point), (*root).to_owned()));
-                }
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-/// Whether a cgroup hands on the controller, or can be made to, and lets us make and join children.
-fn is_usable(parent: &Path, controller: &str) -> bool {
-    let has = |file: &str| {
-        let text = small::read_text(parent.join(file)).unwrap_or_default();
-        text.split_ascii_whitespace().any(|name| name == controller)
-    };
-    let writable = |path: &Path| {
-        use rustix::fs::{Access, AtFlags, CWD};
-        rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
-    };
-    // A process may only be moved by one who may write `cgroup.procs` of the nearest common ancestor: cgroups(7), delegation.
-    if !writable(parent) || !writable(&parent.join("cgroup.procs")) {
-        return false;
-    }
-    // The root has no type. Any other that is not a plain domain has children that no process can join (EOPNOTSUPP).
-    let kind = small::read_text(parent.join("cgroup.type"));
-    if kind.as_ref().is_ok_and(|kind| kind.trim() != "domain") {
-        return false;
-    }
-    if has("cgroup.subtree_control") {
-        return true;
-    }
-    // A cgroup with processes of its own cannot hand controllers on, unless it is the root. For memory the kernel says EBUSY; for
-    // processes and processors it makes the cgroup a threaded one, which spoils it for everybody: cgroups(7), threaded mode.
-    let has_processes = || small::read_text(parent.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
-    has("cgroup.controllers")
-        && !(kind.is_ok() && has_processes())
-        && fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}")).is_ok()
-}
-
-fn below(point: &Path, root: &str, path: &str) -> PathBuf {
-    let relative = path.strip_prefix(root.trim_end_matches('/')).unwrap_or(path);
-    point.join(relative.trim_start_matches('/'))
-}
-
-/// mountinfo writes blanks, tabs, newlines and backslashes as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 4).filter(|digits| digits.iter().all(|digit| (b'0'..b'8').contains(digit)));
-        match digits {
-            Some(digits) if bytes[at] == b'\\' => {
-                plain.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
-                at += 4;
-            }
-            _ => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&plain))
-}
-
 #[cfg(test)]
 mod tests {
+    use bounds::Presence::Needed;
+
     use super::*;
 
     #[test]
-    fn hierarchies_of_both_versions_are_found() {
-        let mounts = "\
-24 1 0:22 / /proc rw - proc proc rw
-31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
-32 30 0:28 /docker/abc /sys/fs/cgroup/mem\\040ory rw shared:1 - cgroup cgroup rw,memory
-33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
-";
-        let own = "9:cpu,cpuacct:/a/b\n4:memory:/docker/abc/inner\n0::/user.slice/x\n";
-        let mounts = OnceLock::from(Mounts::parse(mounts));
-        let hierarchies = Hierarchies { own: parse_own(own), mounts };
-        assert_eq!(hierarchies.version_1("cpu").unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
-        assert_eq!(hierarchies.version_1("memory").unwrap(), Path::new("/sys/fs/cgroup/mem ory/inner"));
-        assert_eq!(hierarchies.version_1("pids"), None);
-        assert!(hierarchies.version_2("pids").unwrap_err().contains("/sys/fs/cgroup/unified/user.slice/x"));
-    }
-
-    #[test]
-    fn a_name_tells_whose_it_was() {
-        let owner = Owner::this();
-        assert_eq!(Owner::parse(&owner.name(7)), Some(owner.clone()));
-        assert!(!owner.is_gone());
-        assert!(Owner { start: "1".to_owned(), ..owner.clone() }.is_gone());
-        assert!(!Owner { namespace: "1".to_owned(), start: "1".to_owned(), ..owner }.is_gone());
-        for name in ["forge-", "forge-1-2-3", "forge-1-x-3-4", "forge-1-2-3-4-5", "system.slice"] {
-            assert_eq!(Owner::parse(name), None);
+    fn what_is_said_to_be_bounded_is_joined_whatever_else_cannot_be_had() {
+        let bound = |what, file: &'static str, value: &str| {
+            let values = vec![(file, value.to_owned(), Needed)];
+            Bound { what, controller_1: "pids", controller_2: "pids", version_1: values.clone(), version_2: values }
+        };
+        let hierarchies = Hierarchies::read().unwrap();
+        let name = Owner::this().name(NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut cgroups = Cgroups::default();
+        let refused = cgroups.hold(&bound("cores", "pids.no-such-file", "1"), &hierarchies, &name);
+        assert!(refused.is_err() && cgroups.given().count() == 0 && cgroups.joins.is_empty(), "{refused:?}");
+        if let Err(why) = cgroups.hold(&bound("pids", "pids.max", "9"), &hierarchies, &name) {
+            println!("skipped: {why}");
+            return;
         }
+        assert_eq!(cgroups.given().map(|(what, _)| what).collect::<Vec<_>>(), ["pids"]);
+        assert!(!cgroups.joins.is_empty());
+        // Joined once, however many bounds it has.
+        cgroups.hold(&bound("more", "pids.max", "8"), &hierarchies, &name).unwrap();
+        let (files, second) = (cgroups.joins.files.len(), usize::from(cgroups.joins.second.is_some()));
+        assert_eq!((files + second, cgroups.directories.len()), (1, 1));
     }
 }

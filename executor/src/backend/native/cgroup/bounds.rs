@@ -40,6 +40,14 @@ pub const AS_PARENT: &str = "<as above>";
 /// Microseconds over which processor time is counted.
 const PERIOD: u64 = 100_000;
 
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
+
+/// What version 2 has for the shares of version 1: OCI runtimes turn 2 to 262144 into 1 to 10000.
+pub fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(LEAST_SHARES, MOST_SHARES) - LEAST_SHARES) * 9999 / (MOST_SHARES - LEAST_SHARES)
+}
+
 /// All bounds of a sandbox; what has no files at all goes to `missing`.
 pub fn of(sandbox: &Sandbox, missing: &mut Vec<(&'static str, String)>) -> Vec<Bound> {
     let (limits, more) = (&sandbox.limits, &sandbox.bounds);
@@ -71,10 +79,8 @@ pub fn of(sandbox: &Sandbox, missing: &mut Vec<(&'static str, String)>) -> Vec<B
         cpu_2.push(("cpu.max", format!("{quota} {PERIOD}"), Needed));
     }
     if let Some(shares) = more.cpu_shares {
-        let shares = shares.clamp(2, 262_144);
-        cpu_1.push(("cpu.shares", shares.to_string(), Needed));
-        // As OCI runtimes turn 2 to 262144 into 1 to 10000.
-        cpu_2.push(("cpu.weight", (1 + (shares - 2) * 9999 / 262_142).to_string(), Needed));
+        cpu_1.push(("cpu.shares", shares.clamp(LEAST_SHARES, MOST_SHARES).to_string(), Needed));
+        cpu_2.push(("cpu.weight", weight(shares).to_string(), Needed));
     }
     if !cpu_1.is_empty() {
         add("cpu", ("cpu", "cpu"), cpu_1, cpu_2);

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::super::cgroup::Hierarchies;
+use super::super::cgroup::{self, Hierarchies};
 
 /// Where a container's processes are put.
 #[derive(Debug, Default)]
@@ -105,20 +105,7 @@ impl Placed {
 
     /// Removes them, once nobody is in them.
     pub fn remove(&self) {
-        remove(&self.directories);
-    }
-}
-
-/// Removes cgroups that nobody is in any more; processes that were killed may take a moment to leave.
-pub fn remove(directories: &[PathBuf]) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
-    for directory in directories {
-        while fs::remove_dir(directory).is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
-            if std::time::Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
+        cgroup::remove(&self.directories);
     }
 }
 
@@ -126,13 +113,12 @@ pub fn remove(directories: &[PathBuf]) {
 fn path(wanted: Option<&Path>, id: &str) -> PathBuf {
     let Some(wanted) = wanted else { return Path::new("forge").join(id) };
     let text = wanted.to_string_lossy();
-    match text.split(':').collect::<Vec<_>>().as_slice() {
+    let path = match text.split(':').collect::<Vec<_>>().as_slice() {
         [slice, prefix, name] => Path::new(slice).join(format!("{prefix}-{name}.scope")),
-        _ => {
-            let parts = wanted.components().filter(|part| matches!(part, std::path::Component::Normal(_)));
-            parts.collect()
-        }
-    }
+        _ => wanted.to_owned(),
+    };
+    // It stays below the mount, whatever is in it.
+    path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
 }
 
 /// Copies the sets of processors and memory nodes down to a new cgroup of version 1.
@@ -196,14 +182,12 @@ fn bounds_2(resources: &LinuxResources) -> Vec<(String, String)> {
         add("memory.max", memory.limit().map(most));
         add("memory.low", memory.reservation().map(most));
         // The specification counts memory and swap together.
-        let swap = memory.swap().map(|both| if both < 0 { both } else { both - memory.limit().unwrap_or(0).min(both) });
+        let swap =
+            memory.swap().map(|both| if both < 0 { both } else { both - memory.limit().unwrap_or(0).clamp(0, both) });
         add("memory.swap.max", swap.map(most));
     }
     if let Some(cpu) = resources.cpu() {
-        let weight = cpu
-            .shares()
-            .filter(|shares| *shares != 0)
-            .map(|shares| 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142);
+        let weight = cpu.shares().filter(|shares| *shares != 0).map(cgroup::weight);
         add("cpu.weight", weight.map(|weight| weight.to_string()));
         let quota = cpu.quota().filter(|quota| *quota != 0).map(most);
         add("cpu.max", quota.map(|quota| format!("{quota} {}", cpu.period().unwrap_or(100_000))));
@@ -220,4 +204,23 @@ fn bounds_2(resources: &LinuxResources) -> Vec<(String, String)> {
         }
     }
     bounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_below_the_mount() {
+        for (wanted, below) in [
+            ("/a/b", "a/b"),
+            ("../../a", "a"),
+            ("user.slice:forge:x", "user.slice/forge-x.scope"),
+            ("/etc:forge:x", "etc/forge-x.scope"),
+            ("../..:../x:y", "x-y.scope"),
+        ] {
+            assert_eq!(path(Some(Path::new(wanted)), "id"), Path::new(below), "{wanted}");
+        }
+        assert_eq!(path(None, "id"), Path::new("forge/id"));
+    }
 }
