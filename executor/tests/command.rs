@@ -185,6 +185,14 @@ fn an_interrupt_reaches_the_command() {
 }
 
 #[test]
+fn an_interrupt_that_comes_before_the_command_waits_for_it() {
+    let Some(mut world) = World::new() else { return };
+    world.sandbox.interrupt = Some(Arc::new(AtomicI32::new(15)));
+    let outcome = world.run(&["sleep", "60"]).unwrap();
+    assert_eq!(outcome.ending, Ending::Signalled(15));
+}
+
+#[test]
 fn a_command_that_ignores_an_interrupt_is_killed_by_a_second() {
     let Some(mut world) = World::new() else { return };
     let interrupt = Arc::new(AtomicI32::new(0));

@@ -104,6 +104,7 @@ impl Backend for Native {
             owners,
             owners_file,
             channel: inside,
+            early: Vec::new(),
         };
         let forwarding = match sandbox.streams {
             Streams::Inherit | Streams::Terminal => {

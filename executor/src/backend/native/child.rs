@@ -64,6 +64,8 @@ pub struct Prepared<'a> {
     pub owners_file: Option<File>,
     /// The way to the launcher.
     pub channel: Channel,
+    /// Signals that came for the command before there was one.
+    pub early: Vec<u8>,
 }
 
 /// The number of the capability to send signals to other users' processes.
@@ -198,7 +200,8 @@ impl Prepared<'_> {
             }
             Some(Err(_)) | None => None,
         };
-        init::run(Init { command, channel: &self.channel, children, supervisor, owners: self.owners_file.take() })
+        let (early, owners) = (std::mem::take(&mut self.early), self.owners_file.take());
+        init::run(Init { command, channel: &self.channel, children, supervisor, owners, early })
     }
 
     /// A loopback, and ports below 1024 for everybody: there is nobody here to protect them from.
@@ -224,7 +227,7 @@ impl Prepared<'_> {
     }
 
     /// Gives whoever forwards ports the namespaces that the command will be in, and waits until they are joined.
-    fn publish(&self, proc: &OwnedFd) -> Result<()> {
+    fn publish(&mut self, proc: &OwnedFd) -> Result<()> {
         if self.sandbox.published.is_empty() {
             return Ok(());
         }
@@ -253,7 +256,7 @@ impl Prepared<'_> {
     }
 
     /// From here on there is nothing that the command could gain from process 1 but the capabilities that it is to have.
-    fn give_up_power(&self, proc: &OwnedFd, kernel_settings: Option<OwnedFd>) -> Result<()> {
+    fn give_up_power(&mut self, proc: &OwnedFd, kernel_settings: Option<OwnedFd>) -> Result<()> {
         if self.namespace == UserNamespace::Last {
             match sys::unshare(libc::CLONE_NEWUSER) {
                 Ok(()) => self.wait_for_map()?,
@@ -381,18 +384,21 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    fn wait_for_map(&self) -> Result<()> {
+    fn wait_for_map(&mut self) -> Result<()> {
         self.channel.report(&Report::MapMe);
         self.wait()?;
         // A new user namespace changes the credentials, which clears it.
         die_with_parent()
     }
 
-    fn wait(&self) -> Result<()> {
-        match self.channel.next_order() {
-            Ok(Some(Order::Continue)) => Ok(()),
-            // The launcher has gone.
-            _ => sys::exit(1),
+    fn wait(&mut self) -> Result<()> {
+        loop {
+            match self.channel.next_order() {
+                Ok(Some(Order::Continue)) => return Ok(()),
+                Ok(Some(Order::Signal(signal))) => self.early.push(signal),
+                // The launcher has gone.
+                Ok(None) | Err(_) => sys::exit(1),
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::AssertUnwindSafe;
@@ -26,7 +26,8 @@ mod hooks;
 mod mounts;
 mod process;
 
-pub use cgroups::{Placed, remove as remove_cgroups};
+pub use super::cgroup::remove as remove_cgroups;
+pub use cgroups::Placed;
 pub use hooks::run as run_hooks;
 
 /// Sends a signal to a process.
@@ -120,12 +121,11 @@ impl Creation<'_> {
                     self.channel.order(Order::Continue);
                 }
                 Report::Ready(_) => return Ok(self.inner.map_or(0, |pid| pid.as_raw_nonzero().get())),
-                Report::Failed(Failure { kind, errno, what }) => {
-                    let source =
-                        if errno == 0 { io::Error::other(what.clone()) } else { io::Error::from_raw_os_error(errno) };
-                    return Err(match kind {
+                Report::Failed(failure) => {
+                    let source = failure.source();
+                    return Err(match failure.kind {
                         Kind::UserNamespace => super::userns::refused(source),
-                        _ => Error::Setup { action: what, source },
+                        _ => Error::Setup { action: failure.what, source },
                     });
                 }
                 _ => {}
@@ -178,7 +178,7 @@ impl Container<'_> {
             let kind = namespace.typ() as libc::c_int;
             match namespace.path() {
                 Some(path) => {
-                    let open = OpenFlags::READ;
+                    let open = OFlags::RDONLY | OFlags::CLOEXEC;
                     let what = format!("open the namespace `{}`", path.display());
                     joined.push((kind, rustix::fs::open(path, open, Mode::empty()).doing(what)?));
                 }
@@ -186,8 +186,7 @@ impl Container<'_> {
             }
         }
         if made & libc::CLONE_NEWNS == 0 {
-            let what = "a container without a mount namespace of its own, which forge does not make".to_owned();
-            return Err(Failure { kind: Kind::Setup, errno: 0, what });
+            return Err(Failure::refused("create the container", "it has no mount namespace of its own"));
         }
         let user = LinuxNamespaceType::User as libc::c_int;
         // The user namespace first: the others belong to it.
@@ -249,23 +248,17 @@ impl Container<'_> {
             spec.hooks().as_ref().and_then(|hooks| choose(hooks).as_deref()).unwrap_or_default()
         };
         let state = (self.wanted.state)(own_number());
-        let failed = |error: Error| Failure { kind: Kind::Setup, errno: 0, what: error.to_string() };
-        run_hooks(hooks(|hooks| hooks.create_container()), &state).map_err(failed)?;
+        run_hooks(hooks(|hooks| hooks.create_container()), &state).map_err(Failure::of)?;
         let process = process::Process::prepare(spec, &root.proc)?;
         let terminal = root.enter(spec)?;
         let process = process.confine(terminal, self.wanted.preserved)?;
         self.channel.report(&Report::Ready(2));
         let connection = self.wait_for_start().doing("wait for the start")?;
         let told = |failure: Failure| -> Failure {
-            let source = io::Error::from_raw_os_error(failure.errno);
-            let text = match failure.errno {
-                0 => failure.what.clone(),
-                _ => format!("{}: {source}", failure.what),
-            };
-            let _ = (&connection).write_all(text.as_bytes());
+            let _ = (&connection).write_all(format!("{}: {}", failure.what, failure.source()).as_bytes());
             failure
         };
-        run_hooks(hooks(|hooks| hooks.start_container()), &state).map_err(failed).map_err(told)?;
+        run_hooks(hooks(|hooks| hooks.start_container()), &state).map_err(Failure::of).map_err(told)?;
         Err(told(process.execute()))
     }
 
@@ -302,16 +295,7 @@ fn own_number() -> i32 {
     link.to_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-struct OpenFlags;
-
-impl OpenFlags {
-    const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
-}
-
 /// Bytes of a word of the configuration.
 fn word(text: &str) -> OsString {
     std::ffi::OsStr::from_bytes(text.as_bytes()).to_owned()
 }
-
-/// A descriptor that somebody else closes.
-type Terminal = Option<OwnedFd>;

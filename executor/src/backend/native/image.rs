@@ -246,7 +246,7 @@ fn own_user_and_mounts() -> Result<bool> {
 
 /// Gives this thread a mount namespace that nothing goes out of.
 fn own_mounts() -> io::Result<()> {
-    sys::unshare_mounts()?;
+    sys::unshare(libc::CLONE_NEWNS)?;
     Ok(rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
 }
 

@@ -25,11 +25,16 @@ pub struct Init<'a> {
     pub supervisor: Option<Supervisor>,
     /// Where the supervisor's record of owners goes.
     pub owners: Option<File>,
+    /// Signals that came before there was a command.
+    pub early: Vec<u8>,
 }
 
 /// Waits for the command's end, then ends everything else and reports. Does not return: when this process ends, so does whatever is
 /// left in its pid namespace.
 pub fn run(mut init: Init<'_>) -> ! {
+    for signal in std::mem::take(&mut init.early) {
+        init.pass_on(signal);
+    }
     let mut rests = false;
     let status = loop {
         if let Some(status) = init.wait(&mut rests) {
@@ -69,16 +74,15 @@ impl Init<'_> {
         let events: Vec<PollFlags> = waited.iter().map(PollFd::revents).collect();
         if let (Some(supervisor), Some(event)) = (&mut self.supervisor, events.get(2))
             && event.contains(PollFlags::IN)
-            && supervisor.handle_one().is_err()
+            && let Err(failure) = supervisor.handle_one().doing("answer a call of the command")
         {
-            // Its calls would never be answered.
+            // No further call would be answered.
+            self.channel.report(&Report::Failed(failure));
             sys::exit(1);
         }
         if !events[0].is_empty() {
             match self.channel.next_order() {
-                Ok(Some(Order::Signal(signal))) => {
-                    let _ = sys::kill(self.command.as_raw_nonzero().get(), i32::from(signal));
-                }
+                Ok(Some(Order::Signal(signal))) => self.pass_on(signal),
                 Ok(Some(Order::Continue)) => {}
                 // The launcher has gone: so must we.
                 Ok(None) | Err(_) => sys::exit(1),
@@ -90,6 +94,10 @@ impl Init<'_> {
         // Which children it was, `collect` asks; the descriptor only needs to be emptied (a signalfd_siginfo is 128 bytes).
         let _ = rustix::io::read(&self.children, &mut [0u8; 128]);
         collect(self.command)
+    }
+
+    fn pass_on(&self, signal: u8) {
+        let _ = sys::kill(self.command.as_raw_nonzero().get(), i32::from(signal));
     }
 
     fn write_owners(&mut self) -> io::Result<()> {

@@ -15,6 +15,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType,
 };
 
+use crate::Error;
 use crate::outcome::Counted as Usage;
 
 /// Why a process of the sandbox gave up before the command ran.
@@ -22,10 +23,19 @@ use crate::outcome::Counted as Usage;
 pub struct Failure {
     /// Which kind of error this is for the caller.
     pub kind: Kind,
-    /// What the kernel said; 0 if `what` says all.
-    pub errno: i32,
-    /// What was being done (`mount /proc`), or for [`Kind::CannotExecute`] without errno, why.
+    /// What was being done: `mount /proc`. Empty where the kind says it.
     pub what: String,
+    /// Why that was not to be.
+    pub cause: Cause,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The kernel said so: an errno.
+    Kernel(i32),
+    /// We say so.
+    Words(String),
 }
 
 /// Kinds of [`Failure`].
@@ -88,9 +98,31 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
 }
 
 impl Failure {
-    /// A failure that the kernel reported.
+    /// Something could not be done.
     pub fn new(kind: Kind, error: &io::Error, what: impl Into<String>) -> Self {
-        Self { kind, errno: error.raw_os_error().unwrap_or(libc::EIO), what: what.into() }
+        let cause = error.raw_os_error().map_or_else(|| Cause::Words(error.to_string()), Cause::Kernel);
+        Self { kind, what: what.into(), cause }
+    }
+
+    /// A step of setting up that we refuse.
+    pub fn refused(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { kind: Kind::Setup, what: what.into(), cause: Cause::Words(why.into()) }
+    }
+
+    /// A failure in words that are ready.
+    pub fn of(error: Error) -> Self {
+        match error {
+            Error::Setup { action, source } => Self::new(Kind::Setup, &source, action),
+            error => Self::refused("go on", error.to_string()),
+        }
+    }
+
+    /// The cause, as an error.
+    pub fn source(&self) -> io::Error {
+        match &self.cause {
+            Cause::Kernel(errno) => io::Error::from_raw_os_error(*errno),
+            Cause::Words(words) => io::Error::other(words.clone()),
+        }
     }
 }
 
@@ -217,8 +249,12 @@ impl Report {
             Self::Failed(failure) => {
                 bytes.push(b'f');
                 bytes.push(failure.kind as u8);
-                bytes.extend(failure.errno.to_le_bytes());
-                bytes.extend(failure.what.bytes());
+                let (errno, words) = match &failure.cause {
+                    Cause::Kernel(errno) => (*errno, ""),
+                    Cause::Words(words) => (0, words.as_str()),
+                };
+                bytes.extend(errno.to_le_bytes());
+                bytes.extend(words.bytes().chain([0]).chain(failure.what.bytes()));
             }
             Self::Ended(status, usage) => {
                 bytes.push(b'e');
@@ -248,8 +284,12 @@ impl Report {
                 let kinds = [Kind::Setup, Kind::UserNamespace, Kind::NotFound, Kind::CannotExecute];
                 let kind = kinds.into_iter().find(|candidate| *candidate as u8 == kind)?;
                 let (errno, what) = rest.split_at_checked(4)?;
-                let errno = i32::from_le_bytes(errno.try_into().ok()?);
-                Self::Failed(Failure { kind, errno, what: text(what) })
+                let end = what.iter().position(|byte| *byte == 0)?;
+                let cause = match i32::from_le_bytes(errno.try_into().ok()?) {
+                    0 => Cause::Words(text(&what[..end])),
+                    errno => Cause::Kernel(errno),
+                };
+                Self::Failed(Failure { kind, what: text(&what[end + 1..]), cause })
             }
             b'e' => {
                 let number = |at: usize| Some(u64::from_le_bytes(rest.get(at..at + 8)?.try_into().ok()?));
@@ -281,7 +321,7 @@ mod tests {
     #[test]
     fn what_is_reported_arrives_in_order_and_then_the_end() {
         let (sandbox, launcher) = Channel::pair().unwrap();
-        let failure = Failure { kind: Kind::CannotExecute, errno: libc::EACCES, what: "look into `/x`".to_owned() };
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
         let usage =
             Usage { user: Duration::from_micros(1234), largest_process: 1 << 40, minor_faults: 7, ..Usage::default() };
         let reports = [
@@ -289,7 +329,8 @@ mod tests {
             Report::MapMe,
             Report::MountPoint(PathBuf::from("build/out")),
             Report::Missing("limits: no cgroup".to_owned()),
-            Report::Failed(failure),
+            Report::Failed(Failure::new(Kind::CannotExecute, &denied, "look into `/x`")),
+            Report::Failed(Failure::refused("choose the processors", "there are no so many")),
             Report::Ended(256, usage),
         ];
         reports.iter().for_each(|report| sandbox.report(report));

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::message::{Failure, Kind};
+use super::message::{Cause, Failure, Kind};
 use super::sys::{self, Strings};
 use crate::{Error, Sandbox};
 
@@ -75,8 +75,7 @@ impl Program {
             // As deep as the kernel follows: BINPRM's depth, and a dynamic linker.
             for _ in 0..6 {
                 if own.is_some() && identity(&path) == own {
-                    let what = "it leads out of the root".to_owned();
-                    return Err(Failure { kind: Kind::CannotExecute, errno: 0, what });
+                    return Err(not_executed("it leads out of the root".to_owned()));
                 }
                 match interpreter(&path) {
                     Some(next) => path = PathBuf::from(next),
@@ -106,7 +105,7 @@ impl Program {
         }
         match refused {
             Some((place, error)) => explain(Path::new(OsStr::from_bytes(place.as_bytes())), error),
-            None => Failure { kind: Kind::NotFound, errno: libc::ENOENT, what: String::new() },
+            None => Failure::new(Kind::NotFound, &io::Error::from_raw_os_error(libc::ENOENT), ""),
         }
     }
 }
@@ -119,24 +118,27 @@ fn string(bytes: Vec<u8>) -> Result<CString, Error> {
     })
 }
 
+fn not_executed(why: String) -> Failure {
+    Failure { kind: Kind::CannotExecute, what: String::new(), cause: Cause::Words(why) }
+}
+
 /// Why a program that is there could not be executed.
 fn explain(path: &Path, error: io::Error) -> Failure {
-    let words = |what: String| Failure { kind: Kind::CannotExecute, errno: 0, what };
     let plain = Failure::new(Kind::CannotExecute, &error, "");
     match error.raw_os_error() {
         Some(libc::EACCES) if path.is_dir() => {
             Failure::new(Kind::CannotExecute, &io::Error::from_raw_os_error(libc::EISDIR), "")
         }
         Some(libc::ENOENT) => match interpreter(path) {
-            Some(interpreter) => words(format!("its interpreter `{interpreter}` is missing")),
+            Some(interpreter) => not_executed(format!("its interpreter `{interpreter}` is missing")),
             None => plain,
         },
         Some(libc::ENOEXEC) => match first_bytes(path) {
             Some(bytes) if bytes.starts_with(b"\x7fELF") => {
-                words("it is a program for another kind of machine".to_owned())
+                not_executed("it is a program for another kind of machine".to_owned())
             }
-            Some(bytes) if bytes.is_empty() => words("it is empty".to_owned()),
-            Some(_) => words("it is neither a program nor a script that begins with `#!`".to_owned()),
+            Some(bytes) if bytes.is_empty() => not_executed("it is empty".to_owned()),
+            Some(_) => not_executed("it is neither a program nor a script that begins with `#!`".to_owned()),
             None => plain,
         },
         _ => plain,

@@ -204,7 +204,8 @@ fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
             Err(rustix::io::Errno::AGAIN) => {
                 // The caller's stdout may be non-blocking, for reasons of its own.
                 let mut waited = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::OUT)];
-                rustix::event::poll(&mut waited, None)?;
+                // Signals of the launcher, a new size of the terminal for one, may interrupt it.
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut waited, None))?;
             }
             Err(error) => return Err(error.into()),
         }

@@ -16,13 +16,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::message::{Doing, Failure};
 use super::sys;
 use super::userns::UserNamespace;
 use crate::{Content, MemoryMount, Network, Sandbox, Streams, Writable};
 
+use mounts::{COPY, attach_new, attach_new_file, clone_mount, move_mount, new_mount, tmpfs};
+
+pub mod mounts;
 mod overlay;
 
 type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -237,10 +240,7 @@ impl Builder {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             Err(error) => return Err(error).doing(what()),
         };
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
+        let flags = COPY | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
         let copy = rustix::mount::open_tree(&target, "", flags).doing(what())?;
         let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
         sys::mount_setattr(copy.as_fd(), read_only, 0, true).doing(what())?;
@@ -443,9 +443,6 @@ impl Builder {
     }
 }
 
-/// What of the host and of the layers is resolved only below.
-const COPY: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
-
 /// What lies in memory: one file system with one bound, of which parts are mounted.
 pub struct Scratch {
     /// The whole of it.
@@ -518,7 +515,7 @@ impl Scratch {
 /// of the root is followed, and what is mounted is the very terminal that was made (CVE-2025-52565).
 fn new_terminal(dev: &OwnedFd, pts: &OwnedFd, sandbox: &Sandbox) -> io::Result<Terminal> {
     let terminal = terminal_of(pts, sandbox.user.0)?;
-    attach_new_file(dev, "console", &mount_of(&terminal.far)?)?;
+    attach_new_file(dev, "console", &clone_mount(&terminal.far)?)?;
     Ok(terminal)
 }
 
@@ -536,12 +533,6 @@ pub fn terminal_of(pts: &OwnedFd, uid: u32) -> io::Result<Terminal> {
     // An id that does not exist here cannot own it, and need not: then there is one user.
     let _ = rustix::fs::fchown(&far, Some(Uid::from_raw(uid)), None);
     Ok(Terminal { near, far })
-}
-
-/// An open file as a mount.
-pub fn mount_of(file: &OwnedFd) -> io::Result<OwnedFd> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    Ok(rustix::mount::open_tree(file, "", clone)?)
 }
 
 /// What lies over what nobody is to see.
@@ -593,60 +584,4 @@ fn below(mount: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
         Err(Errno::NOENT | Errno::ACCESS) => Ok(None),
         Err(error) => Err(error).doing(format!("open `{path}` of a new mount")),
     }
-}
-
-/// A new file system.
-pub fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags) -> io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in options {
-        rustix::mount::fsconfig_set_string(&context, *key, *value)?;
-    }
-    rustix::mount::fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?)
-}
-
-/// A new file system with options that somebody else wrote.
-pub fn new_mount_of(kind: &str, source: &str, options: &[(String, Option<String>)]) -> io::Result<OwnedFd> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&context, "source", source)?;
-    for (key, value) in options {
-        match value {
-            Some(value) => rustix::mount::fsconfig_set_string(&context, key.as_str(), value.as_str())?,
-            None => rustix::mount::fsconfig_set_flag(&context, key.as_str())?,
-        }
-    }
-    rustix::mount::fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
-}
-
-/// A new file system in memory.
-pub fn tmpfs(mode: &str, size: Option<&str>, flags: MountAttrFlags) -> io::Result<OwnedFd> {
-    let mut options = vec![("mode", mode)];
-    options.extend(size.map(|size| ("size", size)));
-    new_mount("tmpfs", &options, flags)
-}
-
-/// A copy of a mount, as it is.
-pub fn clone_mount(mount: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    Ok(rustix::mount::open_tree(mount, "", flags)?)
-}
-
-/// Attaches a mount.
-pub fn move_mount(mount: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount, "", target, "", flags)?)
-}
-
-/// Mounts onto a new directory.
-pub fn attach_new(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
-    rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755))?;
-    Ok(rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-}
-
-/// Mounts onto a new file.
-fn attach_new_file(directory: &OwnedFd, name: &str, mount: &OwnedFd) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    drop(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o666))?);
-    Ok(rustix::mount::move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

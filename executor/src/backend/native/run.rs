@@ -467,17 +467,13 @@ impl<'a> Run<'a> {
     }
 
     fn explain(&self, failure: Failure) -> Error {
-        let Failure { kind, errno, what } = failure;
         let command = self.sandbox.command.first().cloned().unwrap_or_default();
-        let source = match errno {
-            0 => io::Error::other(what.clone()),
-            errno => io::Error::from_raw_os_error(errno),
-        };
-        match kind {
+        let source = failure.source();
+        match failure.kind {
             Kind::NotFound => Error::CommandNotFound { command },
             Kind::CannotExecute => Error::CannotExecute { command, source },
             Kind::UserNamespace => userns::refused(source),
-            Kind::Setup => Error::Setup { action: what, source },
+            Kind::Setup => Error::Setup { action: failure.what, source },
         }
     }
 }

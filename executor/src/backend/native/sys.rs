@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Rlimit};
 
 use crate::Resource;
 use crate::outcome::Counted;
@@ -364,42 +364,36 @@ pub fn last_capability() -> u32 {
     (0..64).rev().find(|number| known(*number)).unwrap_or(0)
 }
 
-#[allow(clippy::unnecessary_cast, reason = "which of the two kinds of number it is differs between C libraries")]
-fn resource_number(resource: Resource) -> u32 {
-    let number = match resource {
-        Resource::As => libc::RLIMIT_AS,
-        Resource::Core => libc::RLIMIT_CORE,
-        Resource::Cpu => libc::RLIMIT_CPU,
-        Resource::Data => libc::RLIMIT_DATA,
-        Resource::Fsize => libc::RLIMIT_FSIZE,
-        Resource::Memlock => libc::RLIMIT_MEMLOCK,
-        Resource::Msgqueue => libc::RLIMIT_MSGQUEUE,
-        Resource::Nice => libc::RLIMIT_NICE,
-        Resource::Nofile => libc::RLIMIT_NOFILE,
-        Resource::Nproc => libc::RLIMIT_NPROC,
-        Resource::Rss => libc::RLIMIT_RSS,
-        Resource::Rtprio => libc::RLIMIT_RTPRIO,
-        Resource::Sigpending => libc::RLIMIT_SIGPENDING,
-        Resource::Stack => libc::RLIMIT_STACK,
-    };
-    number as u32
-}
-
 /// Sets a resource limit of this process; `None` is unlimited.
 pub fn limit_resource(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> io::Result<()> {
-    let limit =
-        libc::rlimit { rlim_cur: soft.unwrap_or(libc::RLIM_INFINITY), rlim_max: hard.unwrap_or(libc::RLIM_INFINITY) };
-    // SAFETY: the structure is valid and lives for the call.
-    check(unsafe { libc::setrlimit(resource_number(resource) as _, &raw const limit) }).map(drop)
+    Ok(rustix::process::setrlimit(kernels(resource), Rlimit { current: soft, maximum: hard })?)
 }
 
 /// Lets the hard limit of a resource be this high, without changing the soft one.
 pub fn raise_resource(resource: Resource, hard: Option<u64>) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is valid and lives for the call, which fills it.
-    check(unsafe { libc::getrlimit(resource_number(resource) as _, &raw mut limit) })?;
-    let hard = hard.unwrap_or(libc::RLIM_INFINITY);
-    if hard > limit.rlim_max { limit_resource(resource, Some(limit.rlim_cur), Some(hard)) } else { Ok(()) }
+    let Rlimit { current, maximum } = rustix::process::getrlimit(kernels(resource));
+    let is_higher = maximum.is_some_and(|maximum| hard.is_none_or(|hard| hard > maximum));
+    if is_higher { limit_resource(resource, current, hard) } else { Ok(()) }
+}
+
+fn kernels(resource: Resource) -> rustix::process::Resource {
+    use rustix::process::Resource as Kernels;
+    match resource {
+        Resource::As => Kernels::As,
+        Resource::Core => Kernels::Core,
+        Resource::Cpu => Kernels::Cpu,
+        Resource::Data => Kernels::Data,
+        Resource::Fsize => Kernels::Fsize,
+        Resource::Memlock => Kernels::Memlock,
+        Resource::Msgqueue => Kernels::Msgqueue,
+        Resource::Nice => Kernels::Nice,
+        Resource::Nofile => Kernels::Nofile,
+        Resource::Nproc => Kernels::Nproc,
+        Resource::Rss => Kernels::Rss,
+        Resource::Rtprio => Kernels::Rtprio,
+        Resource::Sigpending => Kernels::Sigpending,
+        Resource::Stack => Kernels::Stack,
+    }
 }
 
 /// Lets this process and what it starts run on these processors only. Those that the machine does not have are left out by the kernel.
@@ -453,12 +447,6 @@ pub fn execute_only_below(root: BorrowedFd<'_>) -> io::Result<bool> {
 pub fn join_namespace(namespace: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setns(namespace.as_raw_fd(), kind) }).map(drop)
-}
-
-/// Gives this thread a mount namespace of its own.
-pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: no memory is involved.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).map(drop)
 }
 
 /// The number of a loop device that nothing is attached to.

@@ -27,8 +27,9 @@ fn one(hook: &Hook, state: &[u8]) -> Result<()> {
         // It need not read it.
         let _ = stdin.write_all(state);
     }
-    let deadline =
-        hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(|s| Instant::now() + Duration::from_secs(s));
+    // One that is too far off for a clock is none.
+    let seconds = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
+    let deadline = seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;

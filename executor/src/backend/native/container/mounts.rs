@@ -15,7 +15,7 @@ use rustix::mount::{MountAttrFlags, UnmountFlags};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::super::cgroup::Hierarchies;
-use super::super::message::{Doing, Failure, Kind};
+use super::super::message::{Doing, Failure};
 use super::super::root::{self, Builder};
 use super::super::sys;
 use super::process::write;
@@ -146,7 +146,7 @@ pub fn open(spec: &Spec, bundle: &Path) -> Result<Sources> {
     // What masks must be the null device, whatever lies at that path: CVE-2025-31133.
     let status = rustix::fs::fstat(&null).doing("look at `/dev/null`")?;
     if status.st_rdev != rustix::fs::makedev(1, 3) {
-        return Err(Failure { kind: Kind::Setup, errno: 0, what: "find the null device at `/dev/null`".to_owned() });
+        return Err(Failure::refused("find the null device", "something else is at `/dev/null`"));
     }
     Ok(Sources { root, binds, devices, null })
 }
@@ -160,12 +160,12 @@ pub fn build(spec: &Spec, sources: Sources) -> Result<Root> {
     };
     let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing("open `/`")?;
     sys::change_mount(host.as_fd(), 0, 0, propagation, true).doing("keep our mounts from the host")?;
-    let scratch = root::tmpfs("0755", None, MountAttrFlags::empty()).doing("make a tmpfs")?;
-    root::move_mount(&scratch, &host).doing("mount a tmpfs over `/`")?;
+    let scratch = root::mounts::tmpfs("0755", None, MountAttrFlags::empty()).doing("make a tmpfs")?;
+    root::mounts::move_mount(&scratch, &host).doing("mount a tmpfs over `/`")?;
     rustix::process::fchdir(&scratch).doing("enter the tmpfs")?;
-    root::attach_new(&scratch, "root", &sources.root).doing("mount the root")?;
+    root::mounts::attach_new(&scratch, "root", &sources.root).doing("mount the root")?;
     let mut builder = Builder::new(sources.root);
-    let proc = root::new_mount("proc", &[], MountAttrFlags::empty()).doing("make a mount of /proc")?;
+    let proc = root::mounts::new_mount("proc", &[], MountAttrFlags::empty()).doing("make a mount of /proc")?;
     for (mount, source) in spec.mounts().iter().flatten().zip(sources.binds) {
         one(&mut builder, mount, source, spec)?;
     }
@@ -177,11 +177,7 @@ pub fn build(spec: &Spec, sources: Sources) -> Result<Root> {
     for (name, value) in linux.iter().flat_map(|linux| linux.sysctl().iter().flatten()) {
         let path = format!("sys/{}", name.replace('.', "/"));
         if path.split('/').any(|part| part == ".." || part.is_empty()) {
-            return Err(Failure {
-                kind: Kind::Setup,
-                errno: 0,
-                what: format!("set the kernel's `{name}`: no such name"),
-            });
+            return Err(Failure::refused(format!("set the kernel's `{name}`"), "there is no such name"));
         }
         write(&proc, &path, value.as_bytes()).doing(format!("set the kernel's `{name}`"))?;
     }
@@ -207,18 +203,14 @@ fn one(builder: &mut Builder, mount: &Mount, source: Option<OwnedFd>, spec: &Spe
     let what = || format!("mount `{}`", target.display());
     let kind = mount.typ().as_deref().unwrap_or(if source.is_some() { "bind" } else { "none" });
     if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(Failure {
-            kind: Kind::Setup,
-            errno: 0,
-            what: format!("{}: mapped ids, which forge does not know", what()),
-        });
+        return Err(Failure::refused(what(), "its ids are mapped, which forge does not know"));
     }
     let new = match source {
         Some(source) => source,
         None if kind == "cgroup" || kind == "cgroup2" => cgroup(spec).doing(what())?,
         None => {
             let source = mount.source().as_ref().and_then(|source| source.to_str()).unwrap_or(kind);
-            root::new_mount_of(kind, source, &options.data).doing(what())?
+            root::mounts::new_mount_of(kind, source, &options.data).doing(what())?
         }
     };
     options.apply(&new).doing(format!("{}: set its options", what()))?;
@@ -236,15 +228,15 @@ fn cgroup(spec: &Spec) -> io::Result<OwnedFd> {
     let first = hierarchies.directories_1();
     if first.is_empty() {
         if has_own {
-            return root::new_mount("cgroup2", &[], MountAttrFlags::empty());
+            return root::mounts::new_mount("cgroup2", &[], MountAttrFlags::empty());
         }
         let own = hierarchies.directory_2().ok_or(io::ErrorKind::NotFound)?;
         return root::clone_tree(&own, MountAttrFlags::empty(), true);
     }
-    let all = root::tmpfs("0755", None, MountAttrFlags::empty())?;
+    let all = root::mounts::tmpfs("0755", None, MountAttrFlags::empty())?;
     for (name, directory) in first {
         let tree = root::clone_tree(&directory, MountAttrFlags::empty(), true)?;
-        root::attach_new(&all, &name, &tree)?;
+        root::mounts::attach_new(&all, &name, &tree)?;
     }
     Ok(all)
 }
@@ -323,7 +315,7 @@ fn terminal(builder: &mut Builder, spec: &Spec) -> Result<root::Terminal> {
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let _ = rustix::termios::tcsetwinsize(&terminal.near, size);
     }
-    let console = root::mount_of(&terminal.far).doing("open the terminal")?;
+    let console = root::mounts::clone_mount(&terminal.far).doing("open the terminal")?;
     builder.attach(&console, "/dev/console", FileType::RegularFile)?;
     Ok(terminal)
 }

@@ -11,7 +11,7 @@ use rustix::process::DumpableBehavior;
 use super::super::message::{Doing, Failure, Kind};
 use super::super::program::Program;
 use super::super::{seccomp, sys};
-use super::{Terminal, word};
+use super::word;
 use crate::{Capabilities, Resource};
 
 /// Everything about the program, read before the host's files are out of reach.
@@ -21,27 +21,49 @@ pub struct Process {
     groups: Vec<u32>,
     umask: Mode,
     limits: Vec<(Resource, Option<u64>, Option<u64>)>,
-    bounding: u64,
-    sets: sys::Sets,
-    ambient: u64,
+    /// As they are, if the configuration says nothing of them.
+    capabilities: Option<Powers>,
     no_new_privileges: bool,
     filter: Option<Vec<libc::sock_filter>>,
     directory: std::path::PathBuf,
     has_terminal: bool,
 }
 
-fn refuse(what: String) -> Failure {
-    Failure { kind: Kind::Setup, errno: 0, what }
+/// Sets of capabilities, in bits.
+struct Powers {
+    bounding: u64,
+    sets: sys::Sets,
+    ambient: u64,
+}
+
+impl Powers {
+    /// As far as this kernel knows them.
+    fn of(capabilities: &LinuxCapabilities) -> Self {
+        let known = u64::MAX >> (63 - sys::last_capability());
+        let of = |set: &Option<oci_spec::runtime::Capabilities>| {
+            let bits = set.iter().flatten().map(|name| Capabilities::named(&name.to_string()));
+            bits.fold(0, |all, one| all | one.map_or(0, Capabilities::bits)) & known
+        };
+        let sets = sys::Sets {
+            effective: of(capabilities.effective()),
+            permitted: of(capabilities.permitted()),
+            inheritable: of(capabilities.inheritable()),
+        };
+        Self { bounding: of(capabilities.bounding()), sets, ambient: of(capabilities.ambient()) }
+    }
+}
+
+fn refuse(why: impl Into<String>) -> Failure {
+    Failure::refused("do as the configuration says", why)
 }
 
 impl Process {
     /// Reads the configuration, and sets what takes power that is given up later.
     pub fn prepare(spec: &Spec, proc: &OwnedFd) -> Result<Self, Failure> {
-        let process =
-            spec.process().as_ref().ok_or_else(|| refuse("find `process` in the configuration".to_owned()))?;
+        let process = spec.process().as_ref().ok_or_else(|| refuse("it has no `process`"))?;
         let words: Vec<OsString> = process.args().iter().flatten().map(|text| word(text)).collect();
         let environment: Vec<OsString> = process.env().iter().flatten().map(|text| word(text)).collect();
-        let program = Program::of(&words, &environment).map_err(|error| refuse(error.to_string()))?;
+        let program = Program::of(&words, &environment).map_err(Failure::of)?;
         for (name, wanted) in [
             ("scheduler", process.scheduler().is_some()),
             ("ioPriority", process.io_priority().is_some()),
@@ -78,42 +100,19 @@ impl Process {
             let _ = sys::raise_resource(resource, hard);
             limits.push((resource, soft, hard));
         }
-        let (bounding, sets, ambient) = match process.capabilities() {
-            None => (u64::MAX, None, 0),
-            Some(capabilities) => {
-                let bits = |set: &Option<oci_spec::runtime::Capabilities>| -> u64 {
-                    let one = |all: u64, name: &oci_spec::runtime::Capability| {
-                        all | Capabilities::named(&name.to_string()).map_or(0, Capabilities::bits)
-                    };
-                    set.iter().flatten().fold(0, one)
-                };
-                let known = u64::MAX >> (63 - sys::last_capability());
-                let of = |choose: fn(&LinuxCapabilities) -> &Option<oci_spec::runtime::Capabilities>| {
-                    bits(choose(capabilities)) & known
-                };
-                let sets = sys::Sets {
-                    effective: of(|sets| sets.effective()),
-                    permitted: of(|sets| sets.permitted()),
-                    inheritable: of(|sets| sets.inheritable()),
-                };
-                (of(|sets| sets.bounding()), Some(sets), of(|sets| sets.ambient()))
-            }
-        };
         let user = process.user();
         let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
         let filter = filter
             .map(seccomp::profile::compile)
             .transpose()
-            .map_err(|what| refuse(format!("compile the seccomp profile: {what}")))?;
+            .map_err(|why| Failure::refused("compile the seccomp profile", why))?;
         Ok(Self {
             program,
             user: (user.uid(), user.gid()),
             groups: user.additional_gids().clone().unwrap_or_default(),
             umask: Mode::from_raw_mode(user.umask().unwrap_or(0o022)),
             limits,
-            bounding,
-            sets: sets.unwrap_or_default(),
-            ambient,
+            capabilities: process.capabilities().as_ref().map(Powers::of),
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             filter,
             directory: process.cwd().clone(),
@@ -122,7 +121,7 @@ impl Process {
     }
 
     /// Gives up all that the program is not to have. From here on nothing can be done but wait and execute.
-    pub fn confine(self, terminal: Terminal, preserved: u32) -> Result<Self, Failure> {
+    pub fn confine(self, terminal: Option<OwnedFd>, preserved: u32) -> Result<Self, Failure> {
         rustix::process::setsid().doing("make a session")?;
         if let Some(terminal) = terminal {
             sys::take_terminal(terminal.as_fd()).doing("take the terminal")?;
@@ -130,7 +129,7 @@ impl Process {
                 sys::set_stream(terminal.as_fd(), number).doing("set the streams")?;
             }
         } else if self.has_terminal {
-            return Err(refuse("send a terminal: no console socket was given".to_owned()));
+            return Err(Failure::refused("send a terminal", "no console socket was given"));
         }
         let enter = || format!("enter the working directory `{}`", self.directory.display());
         rustix::process::chdir(&self.directory).doing(enter())?;
@@ -143,21 +142,21 @@ impl Process {
             sys::limit_resource(*resource, *soft, *hard)
                 .doing(format!("set the resource limit `{}`", resource.name()))?;
         }
-        if self.bounding != u64::MAX {
-            sys::limit_bounding_set(self.bounding).doing("limit the bounding set of capabilities")?;
+        if let Some(powers) = &self.capabilities {
+            sys::limit_bounding_set(powers.bounding).doing("limit the bounding set of capabilities")?;
         }
         if let (Some(filter), false) = (&self.filter, self.no_new_privileges) {
             sys::install_filter(filter).doing("install the seccomp filter")?;
         }
-        if self.bounding != u64::MAX {
+        if self.capabilities.is_some() {
             sys::keep_capabilities(true).doing("keep capabilities over the change of user")?;
         }
         let (uid, gid) = self.user;
         let groups: Option<&[u32]> = (!super::super::userns::keeps_groups()).then_some(self.groups.as_slice());
         sys::set_user(uid, gid, groups).doing(format!("become user {uid}:{gid}"))?;
         rustix::process::umask(self.umask);
-        if self.bounding != u64::MAX {
-            sys::hold_capabilities(self.sets, self.ambient).doing("set the capabilities")?;
+        if let Some(powers) = &self.capabilities {
+            sys::hold_capabilities(powers.sets, powers.ambient).doing("set the capabilities")?;
             sys::keep_capabilities(false).doing("keep no capabilities")?;
         }
         if self.no_new_privileges {
@@ -166,7 +165,7 @@ impl Process {
         // Others in its namespaces must not reach our executable through /proc/PID/exe (CVE-2019-5736).
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).doing("hide the waiting process")?;
         sys::close_on_exec().doing("close what the program must not see")?;
-        for fd in 3..3 + preserved {
+        for fd in 3..preserved.saturating_add(3) {
             sys::keep_at_exec(fd as i32).doing("keep the descriptors that are handed on")?;
         }
         Ok(self)
@@ -196,8 +195,7 @@ impl Process {
         }
         let failure = self.program.execute();
         match failure.kind {
-            Kind::NotFound => refuse("find the program in the root: no such file or directory".to_owned()),
-            _ if failure.errno == 0 => refuse(format!("execute the program: {}", failure.what)),
+            Kind::NotFound => Failure { kind: Kind::Setup, what: "find the program in the root".to_owned(), ..failure },
             _ => Failure { kind: Kind::Setup, what: "execute the program".to_owned(), ..failure },
         }
     }
