@@ -384,7 +384,9 @@ fn wrong_use_has_its_code() {
     let world = World::new();
     assert_eq!(world.forge(["no-such-command"]).code, Some(2));
     assert_eq!(world.forge(["build", "--no-such-flag"]).code, Some(2));
-    assert_eq!(world.forge(["run", "--no-such-flag"]).code, Some(125));
+    for run in [&["run", "--no-such-flag"][..], &["-q", "run", "--no-such-flag"], &["--store", "x", "shell", "--no"]] {
+        assert_eq!(world.forge(run).code, Some(125), "{run:?}");
+    }
     assert_eq!(world.forge(["tag", "x", "0123456789"]).code, Some(2));
     let mut command = world.command(["list"]);
     assert_eq!(Ran::of(command.env("FORGE_STORE", "/proc/nowhere").output().unwrap()).code, Some(100));

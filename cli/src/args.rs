@@ -1,38 +1,41 @@
 //! What can be typed.
 
-pub mod test;
-
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-mod commit;
-mod hint;
-mod joblet;
-pub mod quick;
-mod run;
-mod runtime;
-
-pub use commit::CommitArguments;
-pub use hint::hint;
-pub use run::{BoundOptions, HabitOptions, NetworkChoice, RunOptions};
-pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments};
-
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-pub mod building;
-mod keeping;
-pub mod parity;
-pub mod runner;
-pub mod volume;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use building::BuildOptions;
+pub use commit::CommitArguments;
+pub use hint::hint;
 pub use keeping::{GcArguments, PinArguments, VerifyArguments};
-mod peers;
-
 pub use peers::{
     CopyArguments, KeyArguments, KeyCommand, PullArguments, PushArguments, PushOptions, RemoteArguments, RemoteCommand,
     ServeArguments,
 };
+pub use run::{BoundOptions, HabitOptions, NetworkChoice, RunOptions};
+pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments};
+
+pub mod building;
+mod commit;
+mod hint;
+mod joblet;
+mod keeping;
+pub mod parity;
+mod peers;
+pub mod quick;
+mod run;
+pub mod runner;
+mod runtime;
+pub mod test;
+pub mod volume;
+
+/// The command that is meant by words of which not all are understood.
+pub fn command_of(words: impl Iterator<Item = OsString>) -> Option<String> {
+    let commands = Arguments::command();
+    let known = |word: &OsStr| commands.get_subcommands().find(|command| word == command.get_name());
+    words.into_iter().find_map(|word| known(&word).map(|command| command.get_name().to_owned()))
+}
 
 /// Builds a file system and the way to run it from an expression, names it by a digest, and runs it by that digest.
 #[derive(Debug, Parser)]

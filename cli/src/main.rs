@@ -84,10 +84,11 @@ fn begin() -> ExitCode {
                 eprintln!("\nhint: {hint}");
             }
             // A typing error in `forge run` must not look like the program's own exit status.
-            let run = std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "shell");
-            let code =
-                if error.use_stderr() { if run { error::code::RUN_FAILED } else { error::code::USAGE } } else { 0 };
-            return ExitCode::from(code);
+            return ExitCode::from(match args::command_of(std::env::args_os().skip(1)).as_deref() {
+                _ if !error.use_stderr() => 0,
+                Some("run" | "shell") => error::code::RUN_FAILED,
+                _ => error::code::USAGE,
+            });
         }
     };
     guarded(|| commands::run(arguments))

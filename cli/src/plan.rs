@@ -47,7 +47,7 @@ pub struct Expression {
 const DEFAULT_FILES: [&str; 3] = ["runtime.expr", "runtime.yaml", "runtime.yml"];
 
 /// What names a file and no runtime.
-const SUFFIXES: [&str; 4] = ["expr", "nix", "yaml", "yml"];
+pub const SUFFIXES: [&str; 4] = ["expr", "nix", "yaml", "yml"];
 
 impl Expression {
     /// Finds the file and reads its lock.

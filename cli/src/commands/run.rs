@@ -18,7 +18,9 @@ use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
 use crate::{importing, render, transfer, volumes};
 
-mod elsewhere;
+mod checkout;
+mod contained;
+mod container;
 mod exchange;
 mod gpus;
 mod in_place;
@@ -123,7 +125,7 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
     }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
-        || path.extension().is_some_and(|suffix| ["expr", "nix", "yaml", "yml"].iter().any(|known| suffix == *known));
+        || path.extension().is_some_and(|suffix| crate::plan::SUFFIXES.iter().any(|known| suffix == *known));
     if !like_path {
         return match store.find(given) {
             // A digest proves what comes; a name at a peer proves nothing.
@@ -193,7 +195,7 @@ fn execute_settled(
     }
     let choice = whereabouts.backend.unwrap_or_default();
     if choice != BackendChoice::Native {
-        return elsewhere::run(&store, (id, &formation), &target.options, verb, choice, context);
+        return container::run(&store, (id, &formation), &target.options, verb, choice, context);
     }
     let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
     if executor::backend::native::has_every_user() {
@@ -202,16 +204,16 @@ fn execute_settled(
     let exchange = exchange::Exchange::new(&store, &target.options)?;
     exchange.show(&mut sandbox);
     if whereabouts.measure {
-        elsewhere::measure(&store, formation.root, ownership())?;
+        checkout::measure(&store, formation.root, ownership())?;
     }
     let place = runtime.as_ref().map(|_| store.scratch()).transpose()?;
     // A run may take weeks: it holds what it runs on, and leaves the rest of the store to others.
-    let _lease = elsewhere::close(store, formation.root)?;
+    let _lease = checkout::close_and_hold(store, formation.root)?;
     let outcome = match (runtime, &place) {
         (Some((program, words)), Some(place)) => {
             Other { program, words, directory: place.path().to_owned() }.run(&sandbox)?
         }
-        _ if whereabouts.contained => elsewhere::run_contained(&mut sandbox, &context.backend)?,
+        _ if whereabouts.contained => contained::run(&mut sandbox, &context.backend)?,
         _ => context.backend.run(&sandbox)?,
     };
     for missing in &outcome.missing {

@@ -12,7 +12,7 @@ pub mod arguments;
 #[cfg(test)]
 mod tests;
 
-pub use arguments::{Container, Mount, Power, Reach};
+pub use arguments::{Container, Mount, OWN_PROCESSES, Power, Reach};
 
 /// Which engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -156,7 +156,7 @@ impl Container {
 }
 
 /// Threads of forge inside, which count too.
-const OWN_PROCESSES: u64 = 8;
+pub const OWN_PROCESSES: u64 = 8;
 
 impl Mount {
     /// A record of comma-separated fields, as RFC 4180 quotes them: a path may have any letter.
