@@ -251,8 +251,13 @@ fn watch(
         let signal = sandbox.interrupt.as_ref().map_or(0, |interrupt| interrupt.load(Ordering::Relaxed));
         if signal != interrupted {
             interrupted = signal;
+            let by = match signal {
+                1.. => now + GRACE,
+                // At once.
+                _ => now,
+            };
             let _ = sys::kill(pid, signal.abs());
-            kill_at.get_or_insert(now + GRACE);
+            kill_at = Some(kill_at.map_or(by, |at: Instant| at.min(by)));
         }
         if kill_at.is_some_and(|at| now >= at) {
             // What it leaves is deleted by the caller.

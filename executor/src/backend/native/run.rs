@@ -99,6 +99,19 @@ pub struct Processes {
     pub inner: Option<Pid>,
 }
 
+/// Who has something to say while a sandbox runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// A process of the sandbox.
+    Channel,
+    /// Somebody who sends us signals.
+    Signals,
+    /// The relay: too much was printed.
+    Alarm,
+    /// The first process, by its end.
+    First,
+}
+
 impl<'a> Run<'a> {
     /// Of a sandbox whose first process was just started.
     pub fn new(
@@ -179,49 +192,33 @@ impl<'a> Run<'a> {
             }
             let rest = (!rests).then(|| REST.saturating_sub(self.start.elapsed()));
             let look = [self.next_look(), rest].into_iter().flatten().min();
-            let timeout =
-                look.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
-            let mut waited = vec![PollFd::from_borrowed_fd(self.channel.as_fd(), PollFlags::IN)];
-            let forwarding = self.forwarding.as_ref().map(AsFd::as_fd);
-            let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
-            let others: Vec<_> = [forwarding, alarm].into_iter().flatten().collect();
-            waited.extend(others.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)));
-            let first = first.as_ref().filter(|_| self.outer.is_some());
-            waited.extend(first.map(|first| PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN)));
-            match rustix::event::poll(&mut waited, timeout.as_ref()) {
-                Ok(0) if !rests && self.start.elapsed() >= REST => {
-                    sys::let_code_go();
-                    rests = true;
-                }
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            let ready = match self.wait_for(first.as_ref(), look) {
+                Ok(ready) => ready,
                 Err(error) => {
                     self.kill();
-                    return Err(error.into());
+                    return Err(error);
                 }
-            }
-            let ready: Vec<bool> = waited.iter().map(|fd| !fd.revents().is_empty()).collect();
-            let (is_alarmed, is_signalled) = match (forwarding.is_some(), alarm.is_some()) {
-                (true, true) => (ready[2], ready[1]),
-                (true, false) => (false, ready[1]),
-                (false, true) => (ready[1], false),
-                (false, false) => (false, false),
             };
-            if !ready[0] && first.is_some() && ready.last() == Some(&true) {
+            if ready.is_empty() && !rests && self.start.elapsed() >= REST {
+                sys::let_code_go();
+                rests = true;
+            }
+            if ready.contains(&Source::First) && !ready.contains(&Source::Channel) {
                 // It went without a word. Whoever it may have started ends with the channel.
                 self.channel.close();
             }
-            if is_alarmed {
+            if ready.contains(&Source::Alarm) {
                 self.too_much_output = true;
                 self.kill();
             }
-            if is_signalled
+            if ready.contains(&Source::Signals)
                 && let Some(forwarding) = &self.forwarding
                 && forwarding.pass_on(&self.channel)
                 && let Some(relay) = &self.relay
             {
                 relay.fit();
             }
-            if ready[0] {
+            if ready.contains(&Source::Channel) {
                 match self.channel.next_report() {
                     Ok(Some((report, fds))) => {
                         self.hear(report, fds)?;
@@ -237,6 +234,31 @@ impl<'a> Run<'a> {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits until somebody has something to say, or for so long; who it is. Nobody too if a signal came in between.
+    fn wait_for(&self, first: Option<&OwnedFd>, most: Option<Duration>) -> io::Result<Vec<Source>> {
+        let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
+        let sources = [
+            (Source::Channel, Some(self.channel.as_fd())),
+            (Source::Signals, self.forwarding.as_ref().map(AsFd::as_fd)),
+            (Source::Alarm, alarm),
+            (Source::First, first.filter(|_| self.outer.is_some()).map(AsFd::as_fd)),
+        ];
+        let sources = sources.into_iter().filter_map(|(source, fd)| Some((source, fd?)));
+        let (names, mut waited): (Vec<Source>, Vec<PollFd<'_>>) =
+            sources.map(|(source, fd)| (source, PollFd::from_borrowed_fd(fd, PollFlags::IN))).unzip();
+        let most = most.map(|most| Timespec { tv_sec: most.as_secs() as i64, tv_nsec: i64::from(most.subsec_nanos()) });
+        match rustix::event::poll(&mut waited, most.as_ref()) {
+            Ok(_) => Ok(names
+                .into_iter()
+                .zip(&waited)
+                .filter(|(_, fd)| !fd.revents().is_empty())
+                .map(|(name, _)| name)
+                .collect()),
+            Err(rustix::io::Errno::INTR) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
         }
     }
 
