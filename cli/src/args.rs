@@ -49,6 +49,17 @@ pub struct Arguments {
     pub global: Global,
 }
 
+/// Arguments of an expression's function, in pairs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FunctionArguments {
+    /// An argument of the file's function, as an expression
+    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
+    pub arg: Vec<String>,
+    /// An argument of the file's function, as a string
+    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
+    pub argstr: Vec<String>,
+}
+
 /// Options that every command takes.
 #[derive(Default, Debug, Args)]
 pub struct Global {
@@ -186,12 +197,9 @@ pub struct ExpressionArguments {
     /// Which of the file's formations or attributes, for instance `tools.small`
     #[arg(short = 'A', long = "attribute", value_name = "PATH")]
     pub attribute: Option<String>,
-    /// An argument of the file's function, as an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
-    pub arg: Vec<String>,
-    /// An argument of the file's function, as a string
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
-    pub argstr: Vec<String>,
+    /// Arguments of the file's function.
+    #[command(flatten)]
+    pub arguments: FunctionArguments,
 }
 
 /// `forge build`
@@ -279,12 +287,9 @@ pub struct EvalArguments {
     /// Which attribute of the value
     #[arg(short = 'A', long = "attribute", value_name = "PATH")]
     pub attribute: Option<String>,
-    /// An argument of the file's function, as an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
-    pub arg: Vec<String>,
-    /// An argument of the file's function, as a string
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
-    pub argstr: Vec<String>,
+    /// Arguments of the file's function.
+    #[command(flatten)]
+    pub arguments: FunctionArguments,
     /// Evaluates the whole value, not only its outermost part
     #[arg(long)]
     pub strict: bool,
@@ -319,12 +324,9 @@ pub struct ReplArguments {
     /// Brings the attributes of this expression into scope
     #[arg(short = 'E', long = "expr", value_name = "EXPR")]
     pub expression: Option<String>,
-    /// An argument of the file's function, as an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
-    pub arg: Vec<String>,
-    /// An argument of the file's function, as a string
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
-    pub argstr: Vec<String>,
+    /// Arguments of the file's function.
+    #[command(flatten)]
+    pub arguments: FunctionArguments,
     /// What can be read.
     #[command(flatten)]
     pub sources: SourceOptions,

@@ -11,7 +11,7 @@ use expressions::{Argument, Evaluated, Input, Message, Request, Sources};
 use store::Plan;
 use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
-use crate::args::{ExpressionArguments, SourceOptions};
+use crate::args::{ExpressionArguments, FunctionArguments, SourceOptions};
 use crate::context::{self, Context};
 use crate::error::{Failure, Result, code};
 use crate::evaluation_cache::EvaluationCache;
@@ -212,7 +212,7 @@ fn request(file: &Path, arguments: &ExpressionArguments) -> Result<Request> {
     Ok(Request {
         input: Input::File(file.to_owned()),
         attribute: attribute_path(arguments.attribute.as_deref())?,
-        arguments: function_arguments(&arguments.arg, &arguments.argstr),
+        arguments: function_arguments(&arguments.arguments),
         system: system(),
         sources: Sources::pure(project_of(file)),
         listener: Some(listener()),
@@ -263,12 +263,12 @@ pub fn listener() -> expressions::Listener {
     })
 }
 
-/// `--arg NAME EXPR` and `--argstr NAME TEXT`, as typed in pairs.
-pub fn function_arguments(expressions: &[String], strings: &[String]) -> Vec<(String, Argument)> {
+/// `--arg NAME EXPR` and `--argstr NAME TEXT`.
+pub fn function_arguments(arguments: &FunctionArguments) -> Vec<(String, Argument)> {
     let pairs = |words: &[String], make: fn(String) -> Argument| {
         words.chunks_exact(2).map(|pair| (pair[0].clone(), make(pair[1].clone()))).collect::<Vec<_>>()
     };
-    [pairs(expressions, Argument::Expression), pairs(strings, Argument::String)].concat()
+    [pairs(&arguments.arg, Argument::Expression), pairs(&arguments.argstr, Argument::String)].concat()
 }
 
 /// Checks an attribute path such as `a.b`; empty if none is given.

@@ -37,7 +37,7 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
     let mut request = Request {
         input,
         attribute: plan::attribute_path(arguments.attribute.as_deref())?,
-        arguments: plan::function_arguments(&arguments.arg, &arguments.argstr),
+        arguments: plan::function_arguments(&arguments.arguments),
         system: plan::system(),
         sources,
         listener: None,

@@ -52,7 +52,7 @@ pub fn run(arguments: &ReplArguments, context: &Context) -> Result<ExitCode> {
         sources: plan::sources(project, &arguments.sources, context)?,
         system: plan::system(),
         lock,
-        arguments: plan::function_arguments(&arguments.arg, &arguments.argstr),
+        arguments: plan::function_arguments(&arguments.arguments),
         listener: Some(plan::listener()),
     };
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

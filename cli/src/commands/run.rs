@@ -12,7 +12,7 @@ use store::formation::Identity;
 use store::{Formation, FormationId, Launch, Port, Store};
 
 use crate::args::runner::BackendChoice;
-use crate::args::{ExpressionArguments, RunArguments, RunOptions, ShellArguments, Target};
+use crate::args::{ExpressionArguments, FunctionArguments, RunArguments, RunOptions, ShellArguments, Target};
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
@@ -137,7 +137,7 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
         };
     }
     let (file, attribute) = (path.to_owned(), target.attribute.clone());
-    let expression = ExpressionArguments { file, attribute, arg: Vec::new(), argstr: Vec::new() };
+    let expression = ExpressionArguments { file, attribute, arguments: FunctionArguments::default() };
     Ok(super::build::build(store, &expression, &target.build, context)?.id)
 }
 
