@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{DumpableBehavior, Pid, Signal};
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use store::formation::Protocol;
 
 use super::sys;
@@ -35,6 +35,8 @@ pub struct Forwarder {
     lasts: OwnedFd,
 }
 
+/// Open files that are no connections: streams, namespaces, the way to the launcher, and some in passing.
+const OWN_FILES: usize = 32;
 /// How long those outside may take to accept what a run wrote last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -130,7 +132,9 @@ impl Listeners {
 
     /// Accepts and passes on for as long as the run lasts, and then what those inside wrote before they ended.
     fn pass_on(&self, over: BorrowedFd<'_>) -> io::Result<()> {
-        let mut streams = streams::Streams::default();
+        let has_datagrams = self.0.iter().any(|listener| listener.datagrams().is_some());
+        let others = self.0.len() + OWN_FILES + if has_datagrams { datagrams::MOST } else { 0 };
+        let mut streams = streams::Streams::within(files()?.saturating_sub(others));
         let mut datagrams = datagrams::Datagrams::default();
         let mut deadline: Option<Instant> = None;
         loop {
@@ -185,6 +189,13 @@ impl Listeners {
             }
         }
     }
+}
+
+/// How many files this process may have open: as many as it can be allowed.
+fn files() -> io::Result<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    Ok(limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX)))
 }
 
 impl Forwarder {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// Most clients at a time; the one that was silent longest makes room.
-const MOST: usize = 256;
+pub const MOST: usize = 256;
 /// How long a client is remembered that says nothing and hears nothing.
 const SILENCE: Duration = Duration::from_secs(120);
 

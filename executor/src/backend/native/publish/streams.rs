@@ -7,18 +7,20 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-/// Most connections at a time; with two descriptors each, below the usual limit of open files.
+/// Most connections at a time, with two descriptors each.
 const MOST: usize = 500;
-/// How long a program may take to have room in its queue.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long nobody is accepted after that has failed for want of something: whoever waits would be reported at once again.
+const REST: Duration = Duration::from_millis(50);
 /// What is read at a time.
 const BUFFER: usize = 64 * 1024;
 
 /// All that are open.
-#[derive(Default)]
 pub struct Streams {
     pairs: Vec<Pair>,
+    most: usize,
 }
 
 struct Pair {
@@ -40,9 +42,14 @@ struct Half {
 }
 
 impl Streams {
+    /// None yet, and never more than so many open files allow; one at least.
+    pub fn within(files: usize) -> Self {
+        Self { pairs: Vec::new(), most: (files / 2).clamp(1, MOST) }
+    }
+
     /// Whether another may be accepted.
     pub fn has_room(&self) -> bool {
-        self.pairs.len() < MOST
+        self.pairs.len() < self.most
     }
 
     /// Whether those outside have heard all that those inside said, and that it ended.
@@ -89,20 +96,32 @@ impl Streams {
 
     /// Accepts those who wait, and connects each to the port inside. Where nobody listens there, they are turned away.
     pub fn accept(&mut self, listener: &TcpListener, port: u16) {
-        while self.has_room()
-            && let Ok((outside, _)) = listener.accept()
-        {
+        while self.has_room() {
+            let outside = match listener.accept() {
+                Ok((outside, _)) => outside,
+                Err(error) if is_later(&error) || error.kind() == io::ErrorKind::ConnectionAborted => return,
+                Err(_) => return std::thread::sleep(REST),
+            };
             let places = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-            // On a loopback a connection is made or refused at once, but where the program's own queue is full.
-            let connect = |place| TcpStream::connect_timeout(place, PATIENCE).ok();
-            let Some(inside) = places.iter().find_map(connect) else { continue };
-            let ready = [&outside, &inside]
-                .into_iter()
-                .all(|stream| stream.set_nonblocking(true).is_ok() && stream.set_nodelay(true).is_ok());
+            let Some(inside) = places.into_iter().find_map(|place| connect(place).ok()) else { continue };
+            let ready = outside.set_nonblocking(true).is_ok()
+                && [&outside, &inside].into_iter().all(|stream| stream.set_nodelay(true).is_ok());
             if ready {
                 self.pairs.push(Pair { outside, inside, inward: Half::default(), outward: Half::default() });
             }
         }
+    }
+}
+
+/// Connects without waiting. On a loopback a connection is made or refused at once, but where the program's own queue is full: then the
+/// kernel asks again and again, and until that succeeds nothing can be read or written.
+fn connect(place: SocketAddr) -> io::Result<TcpStream> {
+    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &place) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
     }
 }
 
