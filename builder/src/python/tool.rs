@@ -222,7 +222,8 @@ pub fn without_addresses(text: &str, scratch: &Path) -> String {
 /// An address in a sentence: whatever stands around it (quotes, brackets, a full stop) stays.
 fn redact_word(word: &str) -> String {
     let at = word.find("://").unwrap_or(0);
-    let start = word[..at].rfind(|character: char| !character.is_ascii_alphanumeric()).map_or(0, |last| last + 1);
+    let before = word[..at].rmatch_indices(|character: char| !character.is_ascii_alphanumeric()).next();
+    let start = before.map_or(0, |(last, character)| last + character.len());
     let end =
         word[at..].find(|character: char| "`'\"()<>, \n\t".contains(character)).map_or(word.len(), |end| at + end);
     let shown = if split(&word[start..end]).is_some() { "the index" } else { "…" };
@@ -238,5 +239,8 @@ mod tests {
         let said = "Failed to fetch: `https://me:secret@host.example/simple/x/` (see file:///tmp/x) at /scratch/7/in.txt\n  twice";
         let clean = without_addresses(said, Path::new("/scratch/7"));
         assert_eq!(clean, "Failed to fetch: `the index` (see …) at /in.txt\n  twice");
+        // In the quotes of a language that has its own.
+        let clean = without_addresses("from “https://host.example/simple”, „file:///tmp/x“", Path::new("/scratch/7"));
+        assert_eq!(clean, "from “the index, „…");
     }
 }

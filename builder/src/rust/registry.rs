@@ -94,7 +94,7 @@ fn fill(template: &str, name: &str, version: &str) -> String {
     let prefix = |name: &str| match name.len() {
         1 => "1".to_owned(),
         2 => "2".to_owned(),
-        3 => format!("3/{}", &name[..1]),
+        3 => format!("3/{}", name.get(..1).unwrap_or(name)),
         _ => format!("{}/{}", name.get(..2).unwrap_or(name), name.get(2..4).unwrap_or_default()),
     };
     let filled = template.replace("{crate}", &name_part).replace("{version}", &version_part);
@@ -206,6 +206,8 @@ mod tests {
         );
         assert_eq!(fill("https://h/{lowerprefix}/{crate}", "Abc", "1"), "https://h/3/a/Abc");
         assert_eq!(fill("https://h/x/", "ab", "1"), "https://h/x/ab/1/download");
+        // No crate is called so, but a lock may say so: three bytes, of which the first is no letter.
+        assert_eq!(fill("https://h/{prefix}/{crate}", "é1", "1"), "https://h/3/é1/%c3%a91");
     }
 
     #[test]
