@@ -185,7 +185,8 @@ impl<R: Read> Tar<R> {
             check_sum(&header)?;
             let size = number(&header[124..136])?;
             self.left = size;
-            self.padding = size.next_multiple_of(BLOCK as u64).saturating_sub(size);
+            // The next multiple of a block may be none that a number of 64 bits can hold.
+            self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
             let kind = match header[156] {
                 b'L' => {
                     long_path = Some(self.long_name(size)?);

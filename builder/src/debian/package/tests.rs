@@ -293,6 +293,19 @@ fn what_grows_without_end_is_stopped() {
 }
 
 #[test]
+fn a_size_beyond_all_bounds_is_an_error() {
+    let world = World::new();
+    // The last of them have no next multiple of a block.
+    for size in [1 << 63, u64::MAX - 511, u64::MAX - 510, u64::MAX] {
+        let mut deb = Deb::hello();
+        let mut header = header("./x", tar::EntryType::Regular, 0o644, size, "");
+        header.set_cksum();
+        deb.data.append(&header, &b""[..]).unwrap();
+        assert_eq!(world.refusal(&deb.build(".gz")), "it ends within a file", "{size}");
+    }
+}
+
+#[test]
 fn other_archives_are_told_apart() {
     let world = World::new();
     assert_eq!(world.refusal(b""), "it is not an ar archive");
