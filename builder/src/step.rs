@@ -65,7 +65,7 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// A shell script over these layers.
+    /// A program with its arguments over these layers, in their root directory, with nothing else of the host.
     pub fn new(layers: &'a [DeltaId], command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             layers,
