@@ -9,12 +9,11 @@ use std::io::{BufReader, Read};
 use store::format::tar::read::{Archive, Entry, Kind};
 use store::format::tar::unpack::Unpacker;
 use store::format::{Bounds, Growing, Links, unpacked};
+use store::nix::nar::DEEPEST;
 use store::{BlobId, File, Metadata, Node, RelativePath, Store, TreeId};
 
 use crate::{Builder, Error, Result};
 
-/// How deep directories may nest; a Nix archive takes no more.
-const DEEPEST: usize = 64;
 /// The longest symlink target. Linux takes no longer one (`PATH_MAX`).
 const LONGEST_TARGET: u64 = 4096;
 
