@@ -111,12 +111,8 @@ fn zip(builder: &Builder<'_>, file: std::fs::File, name: &str, mut bounds: Bound
         let path = entry.name_raw().to_vec();
         let shown = String::from_utf8_lossy(&path).into_owned();
         let parsed = RelativePath::parse(&path).map_err(|error| bad(name, error.to_string()))?;
-        bounds.entries = bounds.entries.checked_sub(1).ok_or_else(|| bad(name, "it has too many entries"))?;
-        bounds.bytes =
-            bounds.bytes.checked_sub(entry.size()).ok_or_else(|| bad(name, "it is too large when unpacked"))?;
-        if parsed.0.len() > bounds.depth {
-            return Err(bad(name, format!("`{shown}` is too deep")));
-        }
+        let within = bounds.take(entry.size(), parsed.0.len());
+        within.map_err(|reason| bad(name, format!("`{shown}`: {reason}")))?;
         modified = modified.max(entry.last_modified().map_or(0, |time| seconds(&time)));
         let mode = entry.unix_mode().unwrap_or(0o644);
         if entry.encrypted() {

@@ -53,11 +53,7 @@ fn unpack(store: &Store, name: &str, blob: BlobId, check: &dyn Fn() -> Result<()
         let shown = String::from_utf8_lossy(&entry.path).into_owned();
         let path = RelativePath::parse(&entry.path).map_err(|error| bad(format!("`{shown}`: {error}")))?;
         let mut path = RelativePath(path.0.into_iter().skip(1).collect());
-        bounds.entries = bounds.entries.checked_sub(1).ok_or_else(|| bad("it has too many entries".to_owned()))?;
-        bounds.bytes = bounds.bytes.checked_sub(entry.size).ok_or_else(|| bad("it is too large".to_owned()))?;
-        if path.0.len() > bounds.depth {
-            return Err(bad(format!("`{shown}` is too deep")));
-        }
+        bounds.take(entry.size, path.0.len()).map_err(|reason| bad(format!("`{shown}`: {reason}")))?;
         match entry.kind {
             Kind::Directory => {
                 let directory = draft.directory(store, &path.0).map_err(|error| error.about("package", name))?;
