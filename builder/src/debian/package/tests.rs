@@ -1,13 +1,13 @@
 use super::*;
 
 /// A `.deb` in the making: what its two archives hold.
-struct Deb {
+pub struct Deb {
     control: Vec<(String, u32, Vec<u8>)>,
     data: tar::Builder<Vec<u8>>,
 }
 
 impl Deb {
-    fn new(control: &str) -> Self {
+    pub fn new(control: &str) -> Self {
         let control = vec![("./control".to_owned(), 0o644, control.as_bytes().to_vec())];
         let mut deb = Self { control, data: tar::Builder::new(Vec::new()) };
         deb.entry("./", tar::EntryType::Directory, 0o755, b"", "");
@@ -23,12 +23,12 @@ impl Deb {
         self
     }
 
-    fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Self {
+    pub fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Self {
         self.entry(path, tar::EntryType::Regular, mode, content, "");
         self
     }
 
-    fn directory(mut self, path: &str, mode: u32) -> Self {
+    pub fn directory(mut self, path: &str, mode: u32) -> Self {
         self.entry(path, tar::EntryType::Directory, mode, b"", "");
         self
     }
@@ -44,7 +44,7 @@ impl Deb {
         self.data.append(&header, content).unwrap();
     }
 
-    fn build(self, ending: &str) -> Vec<u8> {
+    pub fn build(self, ending: &str) -> Vec<u8> {
         let mut control = tar::Builder::new(Vec::new());
         for (name, mode, content) in &self.control {
             let mut header = header(name, tar::EntryType::Regular, *mode, content.len() as u64, "");
