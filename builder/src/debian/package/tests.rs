@@ -306,6 +306,16 @@ fn a_size_beyond_all_bounds_is_an_error() {
 }
 
 #[test]
+fn a_negative_number_is_an_error_as_dpkg_has_it() {
+    let mut deb = Deb::hello();
+    let mut header = header("./x", tar::EntryType::Regular, 0o644, 0, "");
+    header.as_old_mut().mode = [0xff; 8];
+    header.set_cksum();
+    deb.data.append(&header, &b""[..]).unwrap();
+    assert_eq!(World::new().refusal(&deb.build(".gz")), "a number in a tar header is negative");
+}
+
+#[test]
 fn other_archives_are_told_apart() {
     let world = World::new();
     assert_eq!(world.refusal(b""), "it is not an ar archive");
