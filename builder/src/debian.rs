@@ -5,6 +5,7 @@ pub mod configure;
 pub mod control;
 pub mod date;
 pub mod index;
+pub mod newest;
 pub mod package;
 pub mod relation;
 pub mod release;

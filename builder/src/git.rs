@@ -5,6 +5,7 @@
 //! comes out are a commit's files as they are committed: nothing is converted, and `.git` is not part of them.
 
 pub mod attributes;
+mod index;
 pub mod keep;
 mod line;
 pub mod object;

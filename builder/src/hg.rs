@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
+use store::nix::nar::DEEPEST;
 use store::{Name, TreeId};
 
 use crate::draft::Draft;
@@ -15,9 +16,6 @@ use crate::git::keep;
 use crate::git::object::EntryKind;
 use crate::report::Span;
 use crate::{Builder, Error, Result};
-
-/// How deep directories may nest; a Nix archive takes no more.
-const DEEPEST: usize = 64;
 
 /// What is asked for.
 #[derive(Debug, Clone)]

@@ -10,10 +10,10 @@ use std::time::SystemTime;
 
 use executor::{Network, RootFs, Sandbox, Streams, Writable};
 use serde_json::{Value, json};
-use store::directory::Ownership;
+use store::directory::{Ownership, Scratch};
 use store::{Store, TreeId};
 
-use crate::{Error, Result, step};
+use crate::{Builder, Error, Event, Result, step};
 
 /// The file that describes it.
 const FILE: &str = "step.json";
@@ -40,6 +40,21 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// Keeps the directory of a step that has failed, with its description in `place`; gives the step's error, which says where.
+    ///
+    /// What cannot be described (the disk may be full) is not kept: why the step failed is more than its files.
+    pub fn keep(&self, builder: &Builder<'_>, scratch: Scratch, place: &Path, failed: Error) -> Error {
+        match self.write(place) {
+            Ok(()) => failed.with_kept(scratch.keep()),
+            Err(error) => {
+                let reason = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                let note = format!("the files of step `{}` are not kept: {error}{reason}", self.name);
+                builder.reporter.report(Event::Note(&note));
+                failed
+            }
+        }
+    }
+
     /// Writes the description into the step's directory. Bytes that are no text become something else in it.
     pub fn write(&self, directory: &Path) -> Result<()> {
         let words = |words: &[OsString]| -> Vec<Value> {

@@ -24,6 +24,7 @@ pub mod node;
 pub mod oci;
 pub mod python;
 pub mod realise;
+mod remembered;
 pub mod report;
 pub mod resolve;
 pub mod rust;

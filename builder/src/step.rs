@@ -65,7 +65,7 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// A shell script over these layers.
+    /// A program with its arguments over these layers, in their root directory, with nothing else of the host.
     pub fn new(layers: &'a [DeltaId], command: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             layers,
@@ -90,8 +90,7 @@ pub fn run_step(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Res
     match run(builder, name, command, lower, &place, Streams::File(log.clone()), &log) {
         Ok(()) => scan::scan(builder.store, &place.join("changes"), lower),
         Err(error) if builder.keep_failed && matches!(error, Error::Step { .. }) => {
-            described.write(&place)?;
-            Err(error.with_kept(scratch.keep()))
+            Err(described.keep(builder, scratch, &place, error))
         }
         Err(error) => Err(error),
     }
@@ -271,4 +270,38 @@ pub(crate) fn run_sandbox(
 pub(crate) fn tail(text: &[u8]) -> String {
     const LENGTH: usize = 1 << 20;
     String::from_utf8_lossy(&text[text.len().saturating_sub(LENGTH)..]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use executor::Backend;
+
+    use super::*;
+    use crate::world::World;
+
+    /// Fails every step, where a directory already has the name of the description of what is kept.
+    struct Failing;
+
+    impl Backend for Failing {
+        fn name(&self) -> &'static str {
+            "failing"
+        }
+
+        fn run(&self, sandbox: &Sandbox) -> executor::Result<Outcome> {
+            let Writable::Kept(changes) = &sandbox.root.writable else { panic!("a step keeps its changes") };
+            std::fs::create_dir(changes.with_file_name("step.json")).unwrap();
+            Ok(Outcome { ending: Ending::Exited(3), ..Outcome::default() })
+        }
+    }
+
+    #[test]
+    fn a_step_fails_for_its_own_reason_where_its_files_cannot_be_kept() {
+        let world = World::new();
+        let builder = Builder { backend: &Failing, keep_failed: true, ..world.builder() };
+        let error = run_step(&builder, "x-1", &Command::new(&[], ["/bin/false"])).unwrap_err();
+        let Error::Step { ending, kept, .. } = error else { panic!("{error:?}") };
+        assert_eq!((ending.as_str(), kept), ("exit status 3", None));
+        let notes = world.notes();
+        assert!(notes.len() == 1 && notes[0].starts_with("the files of step `x-1` are not kept: "), "{notes:?}");
+    }
 }

@@ -9,12 +9,11 @@ use std::io::{BufReader, Read};
 use store::format::tar::read::{Archive, Entry, Kind};
 use store::format::tar::unpack::Unpacker;
 use store::format::{Bounds, Growing, Links, unpacked};
+use store::nix::nar::DEEPEST;
 use store::{BlobId, File, Metadata, Node, RelativePath, Store, TreeId};
 
 use crate::{Builder, Error, Result};
 
-/// How deep directories may nest; a Nix archive takes no more.
-const DEEPEST: usize = 64;
 /// The longest symlink target. Linux takes no longer one (`PATH_MAX`).
 const LONGEST_TARGET: u64 = 4096;
 
@@ -112,12 +111,8 @@ fn zip(builder: &Builder<'_>, file: std::fs::File, name: &str, mut bounds: Bound
         let path = entry.name_raw().to_vec();
         let shown = String::from_utf8_lossy(&path).into_owned();
         let parsed = RelativePath::parse(&path).map_err(|error| bad(name, error.to_string()))?;
-        bounds.entries = bounds.entries.checked_sub(1).ok_or_else(|| bad(name, "it has too many entries"))?;
-        bounds.bytes =
-            bounds.bytes.checked_sub(entry.size()).ok_or_else(|| bad(name, "it is too large when unpacked"))?;
-        if parsed.0.len() > bounds.depth {
-            return Err(bad(name, format!("`{shown}` is too deep")));
-        }
+        let within = bounds.take(entry.size(), parsed.0.len());
+        within.map_err(|reason| bad(name, format!("`{shown}`: {reason}")))?;
         modified = modified.max(entry.last_modified().map_or(0, |time| seconds(&time)));
         let mode = entry.unix_mode().unwrap_or(0o644);
         if entry.encrypted() {

@@ -164,6 +164,16 @@ impl Bounds {
     pub fn for_size(size: u64) -> Self {
         Self { bytes: size.saturating_mul(20).max(64 << 30), entries: (size / 16).max(1_000_000), depth: 4096 }
     }
+
+    /// Counts one more entry of so many bytes, whose path has so many names. The error is a reason, in words.
+    pub fn take(&mut self, bytes: u64, depth: usize) -> Result<(), &'static str> {
+        if depth > self.depth {
+            return Err("it is too deep");
+        }
+        self.entries = self.entries.checked_sub(1).ok_or("with it there are more entries than are allowed")?;
+        self.bytes = self.bytes.checked_sub(bytes).ok_or("with it there are more bytes than are allowed")?;
+        Ok(())
+    }
 }
 
 /// What an artifact says of itself: plain values, none of them checked.

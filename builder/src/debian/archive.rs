@@ -5,6 +5,9 @@
 
 use std::io::{self, BufRead, Read};
 
+use store::format::tar::read::Problem;
+use store::format::tar::read::header::{self, checksum_is_right, path, text};
+
 /// Longest path or link target. Linux takes no longer one (`PATH_MAX`).
 const LONGEST_NAME: u64 = 4096;
 /// Memory for a decompressor. `xz -9` and `zstd --ultra` without long windows stay below it.
@@ -182,10 +185,13 @@ impl<R: Read> Tar<R> {
                 let unfinished = long_path.is_some() || long_target.is_some();
                 return if unfinished { Err(bad("a long name is followed by nothing")) } else { Ok(None) };
             }
-            check_sum(&header)?;
+            if !checksum_is_right(&header) {
+                return Err(bad("the checksum of a tar header is wrong"));
+            }
             let size = number(&header[124..136])?;
             self.left = size;
-            self.padding = size.next_multiple_of(BLOCK as u64).saturating_sub(size);
+            // The next multiple of a block may be none that a number of 64 bits can hold.
+            self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
             let kind = match header[156] {
                 b'L' => {
                     long_path = Some(self.long_name(size)?);
@@ -198,7 +204,7 @@ impl<R: Read> Tar<R> {
                 // Of anything that is no file, a size means nothing and no content follows.
                 kind => kind,
             };
-            let path = long_path.take().unwrap_or_else(|| short_path(&header));
+            let path = long_path.take().unwrap_or_else(|| path(&header));
             let target = long_target.take().unwrap_or_else(|| text(&header[157..257]));
             let kind = match kind {
                 // Archives older than ustar know a directory by the slash.
@@ -268,45 +274,13 @@ fn ended(error: io::Error, within: &str) -> io::Error {
     if error.kind() == io::ErrorKind::UnexpectedEof { bad(format!("it ends within {within}")) } else { error }
 }
 
-/// A field up to its first NUL.
-fn text(field: &[u8]) -> Vec<u8> {
-    field.iter().copied().take_while(|byte| *byte != 0).collect()
-}
-
-/// The path of a ustar header: its prefix field too, which GNU's own format uses for something else.
-fn short_path(header: &[u8; BLOCK]) -> Vec<u8> {
-    let name = text(&header[..100]);
-    let prefix = text(&header[345..500]);
-    if header[257..263] != *b"ustar\0" || prefix.is_empty() {
-        return name;
-    }
-    [prefix, name].join(&b'/')
-}
-
-/// A number in octal, or in base 256 where the first bit is set (GNU).
+/// A number of a tar header. dpkg takes no negative ones, which GNU's way of writing them (in base 256) has.
 fn number(field: &[u8]) -> io::Result<u64> {
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let bytes = std::iter::once(field[0] & 0x7f).chain(field[1..].iter().copied());
-        let value =
-            bytes.into_iter().try_fold(0_u64, |value, byte| value.checked_mul(256)?.checked_add(u64::from(byte)));
-        return value.filter(|_| !negative).ok_or_else(|| bad("a number in a tar header is too large"));
+    if field[0] & 0xc0 == 0xc0 {
+        return Err(bad("a number in a tar header is negative"));
     }
-    let digits: Vec<u8> = field.iter().copied().skip_while(|byte| *byte == b' ').collect();
-    let end = digits.iter().position(|byte| matches!(byte, 0 | b' ')).unwrap_or(digits.len());
-    let octal = |byte: &u8| (b'0'..=b'7').contains(byte);
-    if !digits[..end].iter().all(octal) {
-        return Err(bad("a number in a tar header is none"));
-    }
-    // Twelve octal digits fit in 36 bits.
-    Ok(digits[..end].iter().fold(0, |value, byte| value * 8 + u64::from(byte - b'0')))
-}
-
-/// The sum of a header's bytes, its own field counted as blanks. Old archives summed signed bytes.
-fn check_sum(header: &[u8; BLOCK]) -> io::Result<()> {
-    let expected = number(&header[148..156])? as i64;
-    let bytes = || header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
-    let unsigned: i64 = bytes().map(i64::from).sum();
-    let signed: i64 = bytes().map(|byte| i64::from(byte as i8)).sum();
-    if expected == unsigned || expected == signed { Ok(()) } else { Err(bad("the check sum of a tar header is wrong")) }
+    header::number(field).map_err(|problem| match problem {
+        Problem::Read(error) => error,
+        Problem::Damaged(reason) => bad(reason),
+    })
 }

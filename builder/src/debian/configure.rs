@@ -189,10 +189,12 @@ fn base(store: &Store, architecture: &str, packages: &[Package]) -> Result<Delta
     let about = |error: draft::DraftError| error.about("root", architecture);
     let mut merged = vec!["bin", "sbin", "lib"];
     for name in ["lib32", "lib64", "libo32", "libx32"] {
-        let is_used = |package: &Package| draft::find(store, package.tree, &names(&format!("usr/{name}")));
-        let mut used = packages.iter().map(is_used);
-        if used.any(|found| matches!(found, Ok(Some(_)))) {
-            merged.push(name);
+        let path = names(&format!("usr/{name}"));
+        for package in packages {
+            if draft::find(store, package.tree, &path)?.is_some() {
+                merged.push(name);
+                break;
+            }
         }
     }
     for name in merged {
@@ -312,8 +314,9 @@ impl Triggers {
                 let file = match control_path(trigger) {
                     Some(path) => {
                         let met = draft::find(store, unpacked, &merged_usr(&path.0))?;
-                        if met.is_some_and(|node| !is_empty(store, &node))
+                        if let Some(node) = met
                             && !triggers.met.iter().any(|met| met == trigger)
+                            && !is_empty(store, &node)?
                         {
                             triggers.met.push(trigger.to_owned());
                         }
@@ -334,8 +337,11 @@ impl Triggers {
     }
 }
 
-fn is_empty(store: &Store, node: &Node) -> bool {
-    matches!(node, Node::Directory(id) if store.tree(*id).is_ok_and(|tree| tree.entries.is_empty()))
+fn is_empty(store: &Store, node: &Node) -> Result<bool> {
+    Ok(match node {
+        Node::Directory(id) => store.tree(*id)?.entries.is_empty(),
+        _ => false,
+    })
 }
 
 /// Says in an error which package's which script it was.

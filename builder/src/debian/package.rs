@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 
 use store::directory::Claim;
-use store::{DeltaId, File, Metadata, Name, Node, RelativePath, Store};
+use store::{BlobId, DeltaId, File, Metadata, Name, Node, RelativePath, Store};
 
 use super::archive::{Ar, Entry, Kind, Tar, bad, decompress};
 use super::control::{Control, MERGED, control_path, merged_usr, waiting};
 use crate::builtin::{Builtin, Job};
 use crate::draft::{Draft, DraftError, names};
-use crate::{Error, Result};
+use crate::fetch::Wanted;
+use crate::{Builder, Error, Result};
 
 /// Parameter: `package`, the blob of a `.deb`.
 pub struct Package;
@@ -41,10 +42,19 @@ impl Builtin for Package {
 
     fn build(&self, job: &Job<'_>) -> Result<Claim> {
         let blob = job.blob(&job.parameter::<String>("package")?)?;
-        let reader = BufReader::with_capacity(64 * 1024, job.builder.store.open_blob(blob)?);
-        let check = || job.builder.check_interrupt();
-        Ok(Claim::Delta(unpack(job.builder.store, job.name, reader, &check)?))
+        Ok(Claim::Delta(unpack_blob(job.builder, job.name, blob)?))
     }
+}
+
+/// Fetches a package and unpacks it. `name` is for people.
+pub fn obtain(builder: &Builder<'_>, name: &str, wanted: &Wanted<'_>) -> Result<DeltaId> {
+    let (blob, _) = builder.fetcher.fetch(builder, wanted)?;
+    unpack_blob(builder, name, blob)
+}
+
+fn unpack_blob(builder: &Builder<'_>, name: &str, blob: BlobId) -> Result<DeltaId> {
+    let reader = BufReader::with_capacity(64 * 1024, builder.store.open_blob(blob)?);
+    unpack(builder.store, name, reader, &|| builder.check_interrupt())
 }
 
 /// What stopped an unpacking.
@@ -235,7 +245,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Keeps the content of a file.
-    fn keep(&self, content: &mut impl Read, size: u64, executable: bool) -> Result<store::BlobId, Stop> {
+    fn keep(&self, content: &mut impl Read, size: u64, executable: bool) -> Result<BlobId, Stop> {
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(size as usize);
             content.read_to_end(&mut bytes)?;
@@ -368,4 +378,4 @@ const GROUPS: &[(&str, u32)] = &[
 ];
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use store::nix::nar::DEEPEST;
 use store::{File, Metadata, Name, Node, Store, Tree, TreeId};
 
 use super::attributes::{Attributes, ignored};
@@ -10,9 +11,6 @@ use super::object::{EntryKind, Kind, ObjectId, tree};
 use super::pack::bad;
 use super::repository::Repository;
 use crate::{Error, Result};
-
-/// How deep directories may nest; a Nix archive takes no more.
-const DEEPEST: usize = 64;
 
 /// What is asked for a submodule, by its path and commit: its tree, if it is to be there.
 pub type Submodules<'a> = &'a mut dyn FnMut(&[u8], ObjectId) -> Result<Option<TreeId>>;

@@ -54,8 +54,8 @@ struct Shared {
 struct State {
     /// In the order of their addresses.
     names: Vec<String>,
-    /// Both ends of what is open, by number.
-    connections: BTreeMap<u64, [TcpStream; 2]>,
+    /// Both ends of what is open, by number: one descriptor each, of which a process usually has 1,024.
+    connections: BTreeMap<u64, Arc<[TcpStream; 2]>>,
     last: u64,
     /// How many are open or being made.
     count: usize,
@@ -67,14 +67,7 @@ impl Doorkeeper {
     pub fn start(builder: &Builder<'_>, hosts: &Hosts, log: &Path) -> Result<(Self, Doors, Vec<Content>)> {
         let (opened, comes) = mpsc::channel::<executor::doors::Opened>();
         let doors = Doors { ports: hosts.listened(), opened };
-        let shared = Arc::new(Shared {
-            hosts: hosts.clone(),
-            machine: builder.machine.file("/"),
-            client: Client::new(builder.machine.environment.clone(), Patience::default()),
-            log: log.to_owned(),
-            state: Mutex::new(State { names: hosts.names().map(str::to_owned).collect(), ..State::default() }),
-            ended: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(builder, hosts, log));
         let contents = shared.contents();
         let (ends, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Error::file("make a pipe for", log)(error.into()))?;
@@ -103,6 +96,17 @@ impl Drop for Doorkeeper {
 }
 
 impl Shared {
+    fn new(builder: &Builder<'_>, hosts: &Hosts, log: &Path) -> Self {
+        Self {
+            hosts: hosts.clone(),
+            machine: builder.machine.file("/"),
+            client: Client::new(builder.machine.environment.clone(), Patience::default()),
+            log: log.to_owned(),
+            state: Mutex::new(State { names: hosts.names().map(str::to_owned).collect(), ..State::default() }),
+            ended: AtomicBool::new(false),
+        }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -227,8 +231,9 @@ fn serve(shared: &Arc<Shared>, listeners: &[TcpListener], names: &UdpSocket, end
     {
         return;
     }
+    let mut exhausted = false;
     while !shared.ended.load(Ordering::SeqCst) {
-        let room = shared.state().count < MOST_CONNECTIONS;
+        let room = !std::mem::take(&mut exhausted) && shared.state().count < MOST_CONNECTIONS;
         let mut polled = vec![PollFd::new(ends, PollFlags::IN), PollFd::new(names, PollFlags::IN)];
         for listener in listeners {
             polled.push(PollFd::from_borrowed_fd(
@@ -252,16 +257,30 @@ fn serve(shared: &Arc<Shared>, listeners: &[TcpListener], names: &UdpSocket, end
         }
         for (listener, is_ready) in listeners.iter().zip(&ready[2..]) {
             // Not asked before: who came since the poll would be taken and dropped.
-            if *is_ready && let Ok((inside, _)) = listener.accept() {
-                shared.state().count += 1;
-                let passing = Arc::clone(shared);
-                std::thread::spawn(move || {
-                    let _ = pass_on(&passing, inside);
-                    passing.state().count -= 1;
-                });
+            if !is_ready {
+                continue;
+            }
+            match listener.accept() {
+                Ok((inside, _)) => {
+                    shared.state().count += 1;
+                    let passing = Arc::clone(shared);
+                    std::thread::spawn(move || {
+                        let _ = pass_on(&passing, inside);
+                        passing.state().count -= 1;
+                    });
+                }
+                Err(error) if is_gone(&error) => {}
+                // accept(2): no descriptors or no memory, in this process or the system. Who waits goes on to make the socket
+                // ready, so trying at once would be trying without end.
+                Err(_) => exhausted = true,
             }
         }
     }
+}
+
+/// Whether a connection could not be taken only because it is no longer there.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::WouldBlock)
 }
 
 fn answer(shared: &Shared, socket: &UdpSocket) {
@@ -295,24 +314,23 @@ fn pass_on(shared: &Shared, inside: TcpStream) -> io::Result<()> {
         let _ = OpenOptions::new().append(true).open(&shared.log).and_then(|mut log| log.write_all(line.as_bytes()));
     })?;
     let _ = (inside.set_nodelay(true), outside.set_nodelay(true));
+    let ends = Arc::new([inside, outside]);
     let number = {
         let mut state = shared.state();
         state.last += 1;
         let number = state.last;
-        state.connections.insert(number, [inside.try_clone()?, outside.try_clone()?]);
+        state.connections.insert(number, Arc::clone(&ends));
         number
     };
     // The step may have ended between the connection and its being noted.
     if !shared.ended.load(Ordering::SeqCst) {
-        let halves = [(inside.try_clone(), outside.try_clone()), (outside.try_clone(), inside.try_clone())];
+        let [inside, outside] = &*ends;
         std::thread::scope(|scope| {
-            for (from, to) in halves {
+            for (mut from, mut to) in [(inside, outside), (outside, inside)] {
                 scope.spawn(move || {
-                    if let (Ok(mut from), Ok(mut to)) = (from, to) {
-                        let _ = io::copy(&mut from, &mut to);
-                        // The end of one direction is not that of the other.
-                        let _ = to.shutdown(Shutdown::Write);
-                    }
+                    let _ = io::copy(&mut from, &mut to);
+                    // The end of one direction is not that of the other.
+                    let _ = to.shutdown(Shutdown::Write);
                 });
             }
         });
@@ -320,3 +338,6 @@ fn pass_on(shared: &Shared, inside: TcpStream) -> io::Result<()> {
     shared.state().connections.remove(&number);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,8 +99,7 @@ pub fn run(builder: &Builder<'_>, prepared: &Prepared) -> Result<BTreeMap<String
     let result = ran.and_then(|()| collect(builder, prepared, &upper));
     match result {
         Err(error) if builder.keep_failed && !matches!(error, Error::Interrupted { .. }) => {
-            kept.write(&place)?;
-            Err(error.with_kept(scratch.keep()))
+            Err(kept.keep(builder, scratch, &place, error))
         }
         result => result,
     }

@@ -1,19 +1,15 @@
 //! The npm registry of this machine: forge's own configuration, else npm's, else npm's own built-in default, which is read out of
 //! Debian's package of npm when it is needed: no address stands here.
 
-use std::io::BufReader;
 use std::sync::{Mutex, PoisonError};
 
-use store::Node;
 use store::digest::StepKey;
-use store::directory::Claim;
 
 use super::settings::Settings;
-use crate::debian::{index, package, release, version};
-use crate::draft::{find, names};
-use crate::fetch::{Place, Wanted, split};
+use crate::debian::newest;
+use crate::fetch::{Place, split};
 use crate::report::Span;
-use crate::{Builder, Error, Result};
+use crate::{Builder, Error, Result, remembered};
 
 /// Where npm keeps what it falls back to, in Debian's package.
 const DEFINITIONS: &str = "usr/share/nodejs/npm/lib/utils/config/definitions.js";
@@ -43,21 +39,12 @@ pub fn places(builder: &Builder<'_>, path: &str) -> Result<Vec<Place>> {
 fn default_registry(builder: &Builder<'_>) -> Result<String> {
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = StepKey::of(b"default registry of npm 1");
-    if let Some(Claim::Blob(blob)) = builder.store.claim_of_step(&key)?
-        && let Ok(bytes) = builder.store.blob(blob)
-    {
-        return Ok(String::from_utf8_lossy(&bytes).into_owned());
-    }
-    let _span = Span::start(builder.reporter, "resolve", "the default registry of npm", None);
-    let text = definitions(builder).map_err(|error| match error {
-        Error::NotConfigured { .. } => not_configured(),
-        error => error,
-    })?;
-    let address = registry_of(&text).ok_or_else(not_configured)?;
-    let blob = builder.store.put_blob(address.as_bytes(), false)?;
-    builder.store.put_claim_of_step(&key, &Claim::Blob(blob))?;
-    Ok(address.to_owned())
+    remembered::text(builder, &StepKey::of(b"default registry of npm 1"), || {
+        let _span = Span::start(builder.reporter, "resolve", "the default registry of npm", None);
+        // npm is the same package for every architecture.
+        let definitions = newest::file(builder, SUITE, "amd64", "npm", DEFINITIONS)?.ok_or_else(not_configured)?;
+        registry_of(&String::from_utf8_lossy(&definitions)).map(str::to_owned).ok_or_else(not_configured)
+    })
 }
 
 /// The address in `define('registry', { default: '…'`.
@@ -68,30 +55,6 @@ fn registry_of(text: &str) -> Option<&str> {
     let quote = value.chars().next().filter(|quote| "'\"`".contains(*quote))?;
     let (address, _) = value[1..].split_once(quote)?;
     split(address).map(|_| address)
-}
-
-fn definitions(builder: &Builder<'_>) -> Result<String> {
-    let release = release::fetch(builder, SUITE)?;
-    // npm is the same package for every architecture.
-    let text = index::fetch(builder, &release, "main", "amd64")?;
-    let mut newest: Option<index::Package<'_>> = None;
-    for package in index::packages(&text, SUITE) {
-        let package = package?;
-        let newer = |known: &index::Package<'_>| version::compare(package.version, known.version).is_gt();
-        if package.name == "npm" && newest.as_ref().is_none_or(newer) {
-            newest = Some(package);
-        }
-    }
-    let npm = newest.ok_or_else(not_configured)?;
-    let url = format!("debian:{SUITE}/{}", npm.file);
-    let wanted = Wanted { url: &url, sha256: Some(npm.sha256), size: Some(npm.size) };
-    let (blob, _) = builder.fetcher.fetch(builder, &wanted)?;
-    let reader = BufReader::with_capacity(64 * 1024, builder.store.open_blob(blob)?);
-    let delta = package::unpack(builder.store, "npm", reader, &|| builder.check_interrupt())?;
-    match find(builder.store, builder.store.delta(delta)?.tree, &names(DEFINITIONS))? {
-        Some(Node::File(file)) => Ok(String::from_utf8_lossy(&builder.store.blob(file.blob)?).into_owned()),
-        _ => Err(not_configured()),
-    }
 }
 
 fn not_configured() -> Error {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,17 +10,16 @@ use std::sync::{Mutex, PoisonError};
 use executor::Bind;
 use serde_json::Value;
 use store::digest::StepKey;
-use store::directory::Claim;
 use store::lock::LockRequest;
 use store::{DeltaId, Node};
 
-use crate::debian::package::unpack;
+use crate::debian::package::obtain;
 use crate::draft::{Draft, names};
 use crate::fetch::{Wanted, split};
 use crate::python::index;
 use crate::report::Span;
 use crate::step::{Command, run_tool};
-use crate::{Builder, Error, Result, resolve};
+use crate::{Builder, Error, Result, remembered, resolve};
 
 /// Raised when the same packages would be laid out in another way.
 const VERSION: u32 = 1;
@@ -36,25 +34,20 @@ pub fn root(builder: &Builder<'_>) -> Result<DeltaId> {
     let architecture = architecture()?;
     let key = StepKey::of(format!("python tool root {VERSION} of {suite} for {architecture}").as_bytes());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(Claim::Delta(id)) = builder.store.claim_of_step(&key)?
-        && builder.store.delta(id).is_ok()
-    {
-        return Ok(id);
-    }
-    let request = LockRequest {
-        kind: "debian".to_owned(),
-        parameters: BTreeMap::from([
-            ("suite".to_owned(), Value::from(suite)),
-            ("architecture".to_owned(), Value::from(architecture)),
-            ("packages".to_owned(), Value::from(vec!["python3-pip"])),
-        ]),
-    };
-    let packages = resolve::resolve(builder, &request)?.records;
-    let mut layers = vec![merged_usr(builder)?];
-    layers.extend(all_layers(builder, &packages)?);
-    let id = builder.store.squash(&layers)?;
-    builder.store.put_claim_of_step(&key, &Claim::Delta(id))?;
-    Ok(id)
+    remembered::layer(builder, &key, || {
+        let request = LockRequest {
+            kind: "debian".to_owned(),
+            parameters: BTreeMap::from([
+                ("suite".to_owned(), Value::from(suite)),
+                ("architecture".to_owned(), Value::from(architecture)),
+                ("packages".to_owned(), Value::from(vec!["python3-pip"])),
+            ]),
+        };
+        let packages = resolve::resolve(builder, &request)?.records;
+        let mut layers = vec![merged_usr(builder)?];
+        layers.extend(all_layers(builder, &packages)?);
+        Ok(builder.store.squash(&layers)?)
+    })
 }
 
 /// All packages of the tool root, a few at a time. Threads of our own: rayon's would take up other work while they wait, which
@@ -88,20 +81,13 @@ fn layer(builder: &Builder<'_>, package: &BTreeMap<String, Value>) -> Result<Del
         value.ok_or_else(|| Error::LockRecord { name: name.to_owned(), field })
     };
     let key = StepKey::of(format!("python tool package {VERSION} {}", text("sha256")?).as_bytes());
-    if let Some(Claim::Delta(id)) = builder.store.claim_of_step(&key)?
-        && builder.store.delta(id).is_ok()
-    {
-        return Ok(id);
-    }
-    let url = format!("debian:{}/{}", text("suite")?, text("file")?);
-    let sha256 = store::digest::from_hex(text("sha256")?).and_then(|bytes| bytes.try_into().ok());
-    let sha256 = Some(sha256.ok_or_else(|| Error::LockRecord { name: name.to_owned(), field: "sha256" })?);
-    let size = package.get("size").and_then(Value::as_u64);
-    let (blob, _) = builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size })?;
-    let reader = BufReader::with_capacity(64 * 1024, builder.store.open_blob(blob)?);
-    let id = unpack(builder.store, name, reader, &|| builder.check_interrupt())?;
-    builder.store.put_claim_of_step(&key, &Claim::Delta(id))?;
-    Ok(id)
+    remembered::layer(builder, &key, || {
+        let url = format!("debian:{}/{}", text("suite")?, text("file")?);
+        let sha256 = store::digest::from_hex(text("sha256")?).and_then(|bytes| bytes.try_into().ok());
+        let sha256 = Some(sha256.ok_or_else(|| Error::LockRecord { name: name.to_owned(), field: "sha256" })?);
+        let size = package.get("size").and_then(Value::as_u64);
+        obtain(builder, name, &Wanted { url: &url, sha256, size })
+    })
 }
 
 /// `/bin` and the like, which no package ships on a system with merged `/usr`, and directories that programs count on.
@@ -151,23 +137,15 @@ pub fn default_index(builder: &Builder<'_>) -> Result<String> {
         error => error,
     })?;
     let key = StepKey::of(format!("default index of pip in {root}").as_bytes());
-    if let Some(Claim::Blob(blob)) = builder.store.claim_of_step(&key)?
-        && let Ok(bytes) = builder.store.blob(blob)
-    {
-        return Ok(String::from_utf8_lossy(&bytes).into_owned());
-    }
-    let _span = Span::start(builder.reporter, "resolve", "the default index of pip", None);
-    let question = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)";
-    let layers = [root];
-    let command = Command::new(&layers, ["/usr/bin/python3", "-I", "-B", "-c", question]);
-    let answer = run_tool(builder, "pip", &command)?;
-    let address = String::from_utf8_lossy(&answer).trim().to_owned();
-    if split(&address).is_none() {
-        return Err(index::not_configured());
-    }
-    let blob = builder.store.put_blob(address.as_bytes(), false)?;
-    builder.store.put_claim_of_step(&key, &Claim::Blob(blob))?;
-    Ok(address)
+    remembered::text(builder, &key, || {
+        let _span = Span::start(builder.reporter, "resolve", "the default index of pip", None);
+        let question = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)";
+        let layers = [root];
+        let command = Command::new(&layers, ["/usr/bin/python3", "-I", "-B", "-c", question]);
+        let answer = run_tool(builder, "pip", &command)?;
+        let address = String::from_utf8_lossy(&answer).trim().to_owned();
+        split(&address).is_some().then_some(address).ok_or_else(index::not_configured)
+    })
 }
 
 /// What a tool needs of the host to use its network: names, certificates, proxies. Gives binds and variables.
@@ -222,7 +200,8 @@ pub fn without_addresses(text: &str, scratch: &Path) -> String {
 /// An address in a sentence: whatever stands around it (quotes, brackets, a full stop) stays.
 fn redact_word(word: &str) -> String {
     let at = word.find("://").unwrap_or(0);
-    let start = word[..at].rfind(|character: char| !character.is_ascii_alphanumeric()).map_or(0, |last| last + 1);
+    let before = word[..at].rmatch_indices(|character: char| !character.is_ascii_alphanumeric()).next();
+    let start = before.map_or(0, |(last, character)| last + character.len());
     let end =
         word[at..].find(|character: char| "`'\"()<>, \n\t".contains(character)).map_or(word.len(), |end| at + end);
     let shown = if split(&word[start..end]).is_some() { "the index" } else { "…" };
@@ -238,5 +217,8 @@ mod tests {
         let said = "Failed to fetch: `https://me:secret@host.example/simple/x/` (see file:///tmp/x) at /scratch/7/in.txt\n  twice";
         let clean = without_addresses(said, Path::new("/scratch/7"));
         assert_eq!(clean, "Failed to fetch: `the index` (see …) at /in.txt\n  twice");
+        // In the quotes of a language that has its own.
+        let clean = without_addresses("from “https://host.example/simple”, „file:///tmp/x“", Path::new("/scratch/7"));
+        assert_eq!(clean, "from “the index, „…");
     }
 }

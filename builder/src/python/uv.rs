@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use executor::{Bind, Network};
 use store::DeltaId;
 use store::digest::StepKey;
-use store::directory::Claim;
 
 use crate::draft::Draft;
 use crate::fetch::{Wanted, redact};
@@ -16,7 +15,7 @@ use crate::python::near::near;
 use crate::python::tags::Target;
 use crate::python::tool;
 use crate::step::{Command, run_tool};
-use crate::{Builder, Error, Result};
+use crate::{Builder, Error, Result, remembered};
 
 /// The version of uv that resolves. Another one may resolve the same requirements otherwise, so it is raised on purpose:
 /// file names and SHA-256 digests are those that any Python index lists for the project `uv`.
@@ -119,22 +118,17 @@ fn program(builder: &Builder<'_>) -> Result<DeltaId> {
         reason: "locking Python packages works on x86_64 and aarch64".to_owned(),
     })?;
     let key = StepKey::of(format!("uv of {digest}").as_bytes());
-    if let Some(Claim::Delta(id)) = builder.store.claim_of_step(&key)?
-        && builder.store.delta(id).is_ok()
-    {
-        return Ok(id);
-    }
-    let sha256 = store::digest::from_hex(digest).and_then(|bytes| bytes.try_into().ok());
-    let url = format!("python:uv/{file}");
-    let (blob, _) = builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size: None })?;
-    let mut archive = Archive::open(BufReader::new(builder.store.open_blob(blob)?), file)?;
-    let inside = format!("uv-{VERSION}.data/scripts/uv");
-    let bytes = archive.bytes(&inside)?.ok_or_else(|| archive.bad(format!("it has no `{inside}`")))?;
-    let mut draft = Draft::passing();
-    draft.write(builder.store, "usr/local/bin/uv", 0o755, &bytes).map_err(|error| error.about("wheel", file))?;
-    let id = draft.delta(builder.store)?;
-    builder.store.put_claim_of_step(&key, &Claim::Delta(id))?;
-    Ok(id)
+    remembered::layer(builder, &key, || {
+        let sha256 = store::digest::from_hex(digest).and_then(|bytes| bytes.try_into().ok());
+        let url = format!("python:uv/{file}");
+        let (blob, _) = builder.fetcher.fetch(builder, &Wanted { url: &url, sha256, size: None })?;
+        let mut archive = Archive::open(BufReader::new(builder.store.open_blob(blob)?), file)?;
+        let inside = format!("uv-{VERSION}.data/scripts/uv");
+        let bytes = archive.bytes(&inside)?.ok_or_else(|| archive.bad(format!("it has no `{inside}`")))?;
+        let mut draft = Draft::passing();
+        draft.write(builder.store, "usr/local/bin/uv", 0o755, &bytes).map_err(|error| error.about("wheel", file))?;
+        Ok(draft.delta(builder.store)?)
+    })
 }
 
 /// What uv's words mean.

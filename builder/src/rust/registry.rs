@@ -2,22 +2,20 @@
 //! of Debian's package of cargo when it is needed: no address stands here.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use store::Node;
 use store::digest::StepKey;
-use store::directory::Claim;
 
-use crate::debian::{index, package, release, version};
-use crate::draft::{find, names};
-use crate::fetch::{Place, Wanted, percent_encode, split};
+use crate::debian::newest;
+use crate::fetch::{Place, percent_encode, split};
 use crate::report::Span;
-use crate::{Builder, Error, Machine, Result};
+use crate::{Builder, Error, Machine, Result, remembered};
 
 /// Whose cargo is asked for its default: one that knows indexes over HTTP.
 const SUITE: &str = "trixie";
+/// Cargo itself, in Debian's package.
+const PROGRAM: &str = "usr/bin/cargo";
 
 /// Where a crate may lie.
 pub fn places(builder: &Builder<'_>, path: &str) -> Result<Vec<Place>> {
@@ -94,7 +92,7 @@ fn fill(template: &str, name: &str, version: &str) -> String {
     let prefix = |name: &str| match name.len() {
         1 => "1".to_owned(),
         2 => "2".to_owned(),
-        3 => format!("3/{}", &name[..1]),
+        3 => format!("3/{}", name.get(..1).unwrap_or(name)),
         _ => format!("{}/{}", name.get(..2).unwrap_or(name), name.get(2..4).unwrap_or_default()),
     };
     let filled = template.replace("{crate}", &name_part).replace("{version}", &version_part);
@@ -105,21 +103,12 @@ fn fill(template: &str, name: &str, version: &str) -> String {
 fn default_index(builder: &Builder<'_>) -> Result<String> {
     static ASKING: Mutex<()> = Mutex::new(());
     let _asking = ASKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = StepKey::of(b"default index of cargo 1");
-    if let Some(Claim::Blob(blob)) = builder.store.claim_of_step(&key)?
-        && let Ok(bytes) = builder.store.blob(blob)
-    {
-        return Ok(String::from_utf8_lossy(&bytes).into_owned());
-    }
-    let _span = Span::start(builder.reporter, "resolve", "the default index of cargo", None);
-    let program = program(builder).map_err(|error| match error {
-        Error::NotConfigured { .. } => not_configured(),
-        error => error,
-    })?;
-    let address = index_in(&program).ok_or_else(not_configured)?;
-    let blob = builder.store.put_blob(address.as_bytes(), false)?;
-    builder.store.put_claim_of_step(&key, &Claim::Blob(blob))?;
-    Ok(address)
+    remembered::text(builder, &StepKey::of(b"default index of cargo 1"), || {
+        let _span = Span::start(builder.reporter, "resolve", "the default index of cargo", None);
+        let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+        let program = newest::file(builder, SUITE, architecture, "cargo", PROGRAM)?.ok_or_else(not_configured)?;
+        index_in(&program).ok_or_else(not_configured)
+    })
 }
 
 /// The first `sparse+https://HOST/` among a program's bytes.
@@ -135,34 +124,6 @@ fn index_in(program: &[u8]) -> Option<String> {
             return Some(format!("https://{}/", String::from_utf8_lossy(&host)));
         }
     }
-}
-
-fn program(builder: &Builder<'_>) -> Result<Vec<u8>> {
-    let architecture = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
-    let release = release::fetch(builder, SUITE)?;
-    let text = index::fetch(builder, &release, "main", architecture)?;
-    let mut newest: Option<index::Package<'_>> = None;
-    for package in index::packages(&text, SUITE) {
-        let package = package?;
-        let newer = |known: &index::Package<'_>| version::compare(package.version, known.version).is_gt();
-        if package.name == "cargo" && newest.as_ref().is_none_or(newer) {
-            newest = Some(package);
-        }
-    }
-    let cargo = newest.ok_or_else(not_configured)?;
-    let url = format!("debian:{SUITE}/{}", cargo.file);
-    let wanted = Wanted { url: &url, sha256: Some(cargo.sha256), size: Some(cargo.size) };
-    let (blob, _) = builder.fetcher.fetch(builder, &wanted)?;
-    let reader = BufReader::with_capacity(64 * 1024, builder.store.open_blob(blob)?);
-    let delta = package::unpack(builder.store, "cargo", reader, &|| builder.check_interrupt())?;
-    let tree = builder.store.delta(delta)?.tree;
-    let Some(Node::File(file)) = find(builder.store, tree, &names("usr/bin/cargo"))? else {
-        return Err(not_configured());
-    };
-    let mut bytes = Vec::new();
-    let read = builder.store.open_blob(file.blob)?.take(256 << 20).read_to_end(&mut bytes);
-    read.map_err(Error::file("read", builder.store.path()))?;
-    Ok(bytes)
 }
 
 fn not_configured() -> Error {
@@ -206,6 +167,8 @@ mod tests {
         );
         assert_eq!(fill("https://h/{lowerprefix}/{crate}", "Abc", "1"), "https://h/3/a/Abc");
         assert_eq!(fill("https://h/x/", "ab", "1"), "https://h/x/ab/1/download");
+        // No crate is called so, but a lock may say so: three bytes, of which the first is no letter.
+        assert_eq!(fill("https://h/{prefix}/{crate}", "é1", "1"), "https://h/3/é1/%c3%a91");
     }
 
     #[test]

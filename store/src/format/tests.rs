@@ -45,3 +45,12 @@ fn times_are_written_as_iso_8601_has_them() {
     let expected = ["1970-01-01T00:00:00Z", "1980-01-02T00:00:00Z", "2000-02-29T12:09:14Z", "2106-02-07T06:28:15Z"];
     assert_eq!(texts, expected);
 }
+
+#[test]
+fn what_is_taken_within_bounds_is_counted_together() {
+    let mut bounds = Bounds { bytes: 10, entries: 3, depth: 2 };
+    assert_eq!(bounds.take(4, 3), Err("it is too deep"));
+    assert_eq!((bounds.take(4, 2), bounds.take(6, 0)), (Ok(()), Ok(())));
+    assert_eq!(bounds.take(1, 1), Err("with it there are more bytes than are allowed"));
+    assert_eq!(bounds.take(0, 1), Err("with it there are more entries than are allowed"));
+}

@@ -387,3 +387,19 @@ fn a_root_of_another_architecture_is_whole_without_scripts() {
     let refused = foreign::lay_out(&world.store, "debian", "other", &deltas(&scripted)).unwrap_err().to_string();
     assert!(refused.contains("app (postinst), b (preinst, postinst)"), "{refused}");
 }
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_absent() {
+    let world = World::new();
+    let absent = Node::Directory(store::Tree { metadata: Metadata::root(0o111), entries: BTreeMap::new() }.id());
+    let holds = |path: &str| {
+        let mut draft = Draft::new(Metadata::root(0o755));
+        draft.insert(&world.store, &names(path), absent.clone()).unwrap();
+        draft.tree(&world.store).unwrap()
+    };
+    let mut package = world.package("Package: x", &[("info:triggers", "interest /usr/share/x\n")]);
+    assert!(Triggers::of(&world.store, std::slice::from_ref(&package), holds("usr/share/x")).is_err());
+    assert!(base(&world.store, "amd64", std::slice::from_ref(&package)).is_ok());
+    package.tree = holds("usr");
+    assert!(base(&world.store, "amd64", &[package]).is_err());
+}

@@ -1,13 +1,13 @@
 use super::*;
 
 /// A `.deb` in the making: what its two archives hold.
-struct Deb {
+pub struct Deb {
     control: Vec<(String, u32, Vec<u8>)>,
     data: tar::Builder<Vec<u8>>,
 }
 
 impl Deb {
-    fn new(control: &str) -> Self {
+    pub fn new(control: &str) -> Self {
         let control = vec![("./control".to_owned(), 0o644, control.as_bytes().to_vec())];
         let mut deb = Self { control, data: tar::Builder::new(Vec::new()) };
         deb.entry("./", tar::EntryType::Directory, 0o755, b"", "");
@@ -23,12 +23,12 @@ impl Deb {
         self
     }
 
-    fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Self {
+    pub fn file(mut self, path: &str, mode: u32, content: &[u8]) -> Self {
         self.entry(path, tar::EntryType::Regular, mode, content, "");
         self
     }
 
-    fn directory(mut self, path: &str, mode: u32) -> Self {
+    pub fn directory(mut self, path: &str, mode: u32) -> Self {
         self.entry(path, tar::EntryType::Directory, mode, b"", "");
         self
     }
@@ -44,7 +44,7 @@ impl Deb {
         self.data.append(&header, content).unwrap();
     }
 
-    fn build(self, ending: &str) -> Vec<u8> {
+    pub fn build(self, ending: &str) -> Vec<u8> {
         let mut control = tar::Builder::new(Vec::new());
         for (name, mode, content) in &self.control {
             let mut header = header(name, tar::EntryType::Regular, *mode, content.len() as u64, "");
@@ -290,6 +290,29 @@ fn what_grows_without_end_is_stopped() {
     long.set_cksum();
     let error = Tar::new(long.as_bytes().as_slice()).next_entry().unwrap_err();
     assert_eq!(error.to_string(), "a name is too long");
+}
+
+#[test]
+fn a_size_beyond_all_bounds_is_an_error() {
+    let world = World::new();
+    // The last of them have no next multiple of a block.
+    for size in [1 << 63, u64::MAX - 511, u64::MAX - 510, u64::MAX] {
+        let mut deb = Deb::hello();
+        let mut header = header("./x", tar::EntryType::Regular, 0o644, size, "");
+        header.set_cksum();
+        deb.data.append(&header, &b""[..]).unwrap();
+        assert_eq!(world.refusal(&deb.build(".gz")), "it ends within a file", "{size}");
+    }
+}
+
+#[test]
+fn a_negative_number_is_an_error_as_dpkg_has_it() {
+    let mut deb = Deb::hello();
+    let mut header = header("./x", tar::EntryType::Regular, 0o644, 0, "");
+    header.as_old_mut().mode = [0xff; 8];
+    header.set_cksum();
+    deb.data.append(&header, &b""[..]).unwrap();
+    assert_eq!(World::new().refusal(&deb.build(".gz")), "a number in a tar header is negative");
 }
 
 #[test]

@@ -5,14 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use store::nix::nar::DEEPEST;
 use store::{Metadata, Name, Node, Store, StorePath, Tree};
 
 use super::{list, text};
 use crate::nix::{Prepared, invalid};
 use crate::{Error, Result};
-
-/// How deep directories may nest.
-const DEEPEST: usize = store::nix::nar::DEEPEST;
 
 /// A package to be linked.
 struct Package {

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-mod header;
+pub mod header;
 mod pax;
 mod sparse;
 
@@ -169,8 +169,8 @@ impl<R: Read> Archive<R> {
                     let comment = self.global.take(b"comment");
                     self.comment = self.comment.take().or(comment);
                 }
-                b'L' => long_path = Some(until_nul(self.extension(header.size, &mut left)?)),
-                b'K' => long_target = Some(until_nul(self.extension(header.size, &mut left)?)),
+                b'L' => long_path = Some(header::text(&self.extension(header.size, &mut left)?)),
+                b'K' => long_target = Some(header::text(&self.extension(header.size, &mut left)?)),
                 _ => {
                     let records = self.global.with(records);
                     return self.entry(&header, &block, records, long_path, long_target).map(Some);
@@ -329,13 +329,6 @@ impl<R: Read> Read for Content<'_, R> {
         archive.segments.advance(taken);
         Ok(taken)
     }
-}
-
-fn until_nul(mut text: Vec<u8>) -> Vec<u8> {
-    if let Some(end) = text.iter().position(|byte| *byte == 0) {
-        text.truncate(end);
-    }
-    text
 }
 
 #[cfg(test)]

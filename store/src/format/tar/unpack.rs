@@ -81,13 +81,10 @@ impl<'a, G: Growth> Unpacker<'a, G> {
     /// Takes in the entry that the archive gave last.
     pub fn entry<R: Read>(&mut self, archive: &mut Archive<R>, entry: Entry) -> Result<()> {
         let path = self.path(&entry.path)?;
-        self.bounds.entries = self.within(self.bounds.entries.checked_sub(1), "entries")?;
-        if path.0.len() > self.bounds.depth {
-            return Err(self.bad(format!("`{}` is too deep", shown(&entry.path))));
-        }
         let text = entry.attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let bytes = entry.size.saturating_add((text + entry.target.len()) as u64);
-        self.bounds.bytes = self.within(self.bounds.bytes.checked_sub(bytes), "bytes")?;
+        let within = self.bounds.take(bytes, path.0.len());
+        within.map_err(|reason| self.bad(format!("`{}`: {reason}", shown(&entry.path))))?;
         let metadata = self.metadata(&entry);
         let put = match entry.kind {
             Kind::Directory => self.growing.put_directory(&path, metadata),
@@ -158,10 +155,6 @@ impl<'a, G: Growth> Unpacker<'a, G> {
     /// The error that says what is wrong with it.
     pub fn bad(&self, reason: impl Into<String>) -> Error {
         Error::Archive { from: self.from.clone(), format: "tar", reason: reason.into() }
-    }
-
-    fn within(&self, left: Option<u64>, what: &str) -> Result<u64> {
-        left.ok_or_else(|| self.bad(format!("it holds more {what} than are allowed")))
     }
 
     fn metadata(&mut self, entry: &Entry) -> Metadata {

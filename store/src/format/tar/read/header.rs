@@ -1,6 +1,7 @@
-//! The 512 bytes that every entry begins with.
+//! The 512 bytes that every entry begins with, and what its fields say. Who reads archives by rules of his own (a package of
+//! Debian's) reads the fields here too.
 
-use super::{BLOCK, Result, damaged, until_nul};
+use super::{BLOCK, Result, damaged};
 
 pub(super) struct Header {
     pub path: Vec<u8>,
@@ -20,7 +21,8 @@ pub(in crate::format::tar) fn is_header(block: &[u8]) -> bool {
     *block != [0; BLOCK] && checksum_is_right(block)
 }
 
-fn checksum_is_right(block: &[u8; BLOCK]) -> bool {
+/// Whether the sum of the bytes, its own field counted as blanks, is the one that the header says.
+pub fn checksum_is_right(block: &[u8; BLOCK]) -> bool {
     let Ok(expected) = number(&block[148..156]) else { return false };
     let counted = |at: usize, byte: u8| if (148..156).contains(&at) { b' ' } else { byte };
     let unsigned: u64 = block.iter().enumerate().map(|(at, byte)| u64::from(counted(at, *byte))).sum();
@@ -34,12 +36,6 @@ impl Header {
         if !checksum_is_right(block) {
             return damaged("a header's checksum is wrong");
         }
-        let text = |start: usize, length: usize| until_nul(block[start..start + length].to_vec());
-        let mut path = text(0, 100);
-        // GNU's own headers (`ustar  `) have other things in place of the prefix.
-        if block[257..263] == *b"ustar\0" && block[345] != 0 {
-            path = [&text(345, 155)[..], b"/", &path].concat();
-        }
         let device = |at: usize| match number(&block[at..at + 8]) {
             Ok(value) => u32::try_from(value).unwrap_or_default(),
             Err(_) => 0,
@@ -47,13 +43,13 @@ impl Header {
         let kind = block[156];
         let is_device = matches!(kind, b'3' | b'4');
         Ok(Self {
-            path,
+            path: path(block),
             kind,
             mode: (number(&block[100..108])? & 0o7777) as u16,
             uid: number(&block[108..116])?,
             gid: number(&block[116..124])?,
             size: number(&block[124..136])?,
-            target: text(157, 100),
+            target: text(&block[157..257]),
             // Others leave what they like there.
             // Before 1970 nobody wrote archives; a time that is none says nothing.
             modified: number(&block[136..148]).ok().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(0),
@@ -62,8 +58,23 @@ impl Header {
     }
 }
 
+/// A field up to its first NUL.
+pub fn text(field: &[u8]) -> Vec<u8> {
+    field.iter().copied().take_while(|byte| *byte != 0).collect()
+}
+
+/// The path, with the prefix of ustar's headers.
+pub fn path(block: &[u8; BLOCK]) -> Vec<u8> {
+    let name = text(&block[..100]);
+    // GNU's own headers (`ustar  `) have other things in place of the prefix.
+    if block[257..263] != *b"ustar\0" || block[345] == 0 {
+        return name;
+    }
+    [text(&block[345..500]), name].join(&b'/')
+}
+
 /// A number: octal digits between blanks, ended by a blank or NUL; or, where the first bit is set, GNU's binary.
-pub(super) fn number(field: &[u8]) -> Result<u64> {
+pub fn number(field: &[u8]) -> Result<u64> {
     if field[0] & 0x80 != 0 {
         let mut value = u64::from(field[0] & 0x7f);
         for byte in &field[1..] {
