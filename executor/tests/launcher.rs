@@ -173,22 +173,12 @@ fn sleepers(seconds: &str) -> usize {
 /// Runs a script inside with a terminal, types each of `keys` after a pause once there is a file `ready`, and gives all that the
 /// terminal showed.
 fn on_a_terminal(script: &str, keys: &[&str]) -> Option<String> {
-    let world = World::new()?;
-    if !Path::new("/usr/bin/script").exists() {
-        eprintln!("skipped: no `script` (Debian: bsdutils)");
-        return None;
-    }
-    let mut command = Command::new("/usr/bin/script");
-    let child = command
-        .args(["-qec", &format!("exec {}", command_line().join(" ")), "/dev/null"])
-        .env(SCRIPT, script)
-        .env("LAUNCH_SHARED", world.directory.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut launched = Launched(Some(child));
-    wait_for(|| world.path("ready").exists());
+    typed_at(&format!("exec {}", command_line().join(" ")), script, keys)
+}
+
+/// The same, of any command that starts the launcher.
+fn typed_at(command: &str, script: &str, keys: &[&str]) -> Option<String> {
+    let (world, mut launched) = at_a_terminal(command, script)?;
     let mut stdin = launched.child().stdin.take().unwrap();
     for keys in keys {
         // A control character throws away what was typed and not yet read.
@@ -196,9 +186,29 @@ fn on_a_terminal(script: &str, keys: &[&str]) -> Option<String> {
         stdin.write_all(keys.as_bytes()).unwrap();
     }
     let output = launched.finish();
-    drop(stdin);
+    drop((stdin, world));
     let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
     Some(format!("{}status {}\n", own(&text), output.status.code().unwrap_or(-1)))
+}
+
+/// Starts a command on a terminal, and waits for a file `ready`.
+fn at_a_terminal(command: &str, script: &str) -> Option<(World, Launched)> {
+    let world = World::new()?;
+    if !Path::new("/usr/bin/script").exists() {
+        eprintln!("skipped: no `script` (Debian: bsdutils)");
+        return None;
+    }
+    let child = Command::new("/usr/bin/script")
+        .args(["-qec", command, "/dev/null"])
+        .env(SCRIPT, script)
+        .env("LAUNCH_SHARED", world.directory.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let launched = Launched(Some(child));
+    wait_for(|| world.path("ready").exists());
+    Some((world, launched))
 }
 
 #[test]
@@ -225,6 +235,39 @@ fn a_shell_inside_has_job_control() {
     let Some(output) = on_a_terminal(script, &keys) else { return };
     assert!(!output.contains("can't access tty") && output.contains("Stopped"), "{output}");
     assert!(output.ends_with("status 9\n"), "{output}");
+}
+
+#[test]
+fn a_shell_inside_ends_with_its_own_status() {
+    let Some(output) = on_a_terminal("touch /shared/ready; exec sh -i", &["exit 5\n"]) else { return };
+    assert!(output.ends_with("status 5\n") && !output.contains("Cannot set"), "{output}");
+}
+
+#[test]
+fn a_run_is_a_job_of_the_shell_that_started_it() {
+    // A shell that starts it, and reads on afterwards.
+    let line = format!(
+        "printf '%s\\n' '{}' > $LAUNCH_SHARED/profile; ENV=$LAUNCH_SHARED/profile exec sh -im",
+        command_line().join(" ")
+    );
+    let script = "touch /shared/ready; read line; echo got $line; exit 6";
+    let keys = ["\x1a", "jobs\n", "fg\n", "words\n", "echo ended with $?\n", "exit 0\n"];
+    let Some(output) = typed_at(&line, script, &keys) else { return };
+    assert!(output.contains("Stopped") && output.contains("got words\n"), "{output}");
+    assert!(output.contains("ended with 6\n") && output.ends_with("status 0\n"), "{output}");
+}
+
+#[test]
+fn a_terminal_that_hangs_up_ends_the_run() {
+    let mark = format!("54321{}", std::process::id());
+    let line = format!("exec {}", command_line().join(" "));
+    let Some((_world, mut launched)) = at_a_terminal(&line, &format!("touch /shared/ready; sleep {mark}")) else {
+        return;
+    };
+    wait_for(|| sleepers(&mark) == 1);
+    // The terminal goes with the process that has its other end; the launcher is the leader of the session.
+    launched.child().kill().unwrap();
+    wait_for(|| sleepers(&mark) == 0);
 }
 
 /// A launcher that does not outlive its test.

@@ -51,7 +51,7 @@ use publish::Listeners;
 use relay::Relay;
 use run::{Processes, Run};
 use sys::Child;
-use terminal::Forwarding;
+use terminal::{Forwarding, Sharing};
 use userns::UserNamespace;
 
 /// Runs on this kernel, without a daemon.
@@ -86,7 +86,7 @@ impl Backend for Native {
             missing.push("root: a directory of a layer cannot be removed (before Linux 6.6)".to_owned());
         }
         let is_inherited = matches!(sandbox.streams, Streams::Inherit);
-        let shares_terminal = is_inherited && terminal::is_shared();
+        let sharing = if is_inherited { Sharing::here() } else { Sharing::Not };
         let (inside, channel) = Channel::pair().map_err(setup("make a socket pair"))?;
         let mut prepared = Prepared {
             sandbox,
@@ -95,7 +95,7 @@ impl Backend for Native {
             namespace_required: sandbox.require.iter().any(|name| name == "user"),
             program,
             streams,
-            shares_terminal,
+            sharing,
             cgroups: std::mem::take(&mut cgroups.joins),
             process_limit: judged.processes,
             memory_limit: judged.memory,
@@ -107,9 +107,7 @@ impl Backend for Native {
             early: Vec::new(),
         };
         let forwarding = match sandbox.streams {
-            Streams::Inherit | Streams::Terminal => {
-                Forwarding::begin(shares_terminal).map_err(setup("watch for signals"))?
-            }
+            Streams::Inherit | Streams::Terminal => Forwarding::begin(sharing).map_err(setup("watch for signals"))?,
             Streams::File(_) | Streams::Files(..) => None,
         };
         let processes = if sys::has_one_thread() {

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 
+use rustix::event::EventfdFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit, Signal};
 
@@ -25,6 +26,7 @@ use super::program::Program;
 use super::root::{self, Entered, Sources, Terminal};
 use super::supervisor::{Handover, Supervisor};
 use super::sys::Child;
+use super::terminal::Sharing;
 use super::userns::{self, UserNamespace};
 use super::{init, sys};
 use crate::owners::Owners;
@@ -46,8 +48,8 @@ pub struct Prepared<'a> {
     pub program: Program,
     /// stdin, stdout and stderr where they are not the launcher's own.
     pub streams: Option<[OwnedFd; 3]>,
-    /// The command shares the launcher's terminal, and with it session and process group.
-    pub shares_terminal: bool,
+    /// How the command stands to the launcher's terminal.
+    pub sharing: Sharing,
     /// The cgroups of the limits, to be joined.
     pub cgroups: Joins,
     /// Bound on processes by rlimit, process 1 included, where there is no cgroup for it.
@@ -201,7 +203,8 @@ impl Prepared<'_> {
             Some(Err(_)) | None => None,
         };
         let (early, owners) = (std::mem::take(&mut self.early), self.owners_file.take());
-        init::run(Init { command, channel: &self.channel, children, supervisor, owners, early })
+        let is_job = self.sharing == Sharing::Job;
+        init::run(Init { command, is_job, channel: &self.channel, children, supervisor, owners, early })
     }
 
     /// A loopback, and ports below 1024 for everybody: there is nobody here to protect them from.
@@ -323,8 +326,13 @@ impl Prepared<'_> {
             sys::set_stream(stdout.as_fd(), 1).doing("set stdout")?;
             sys::set_stream(stderr.as_fd(), 2).doing("set stderr")?;
         }
-        if !self.shares_terminal {
-            rustix::process::setsid().doing("make a session")?;
+        match self.sharing {
+            Sharing::Not => _ = rustix::process::setsid().doing("make a session")?,
+            Sharing::Group => {}
+            Sharing::Job => {
+                rustix::process::setpgid(None, None).doing("make a process group")?;
+                sys::set_foreground(io::stdin().as_fd(), rustix::process::getpid()).doing("take the terminal")?;
+            }
         }
         if let Some(terminal) = &self.terminal {
             sys::take_terminal(terminal.as_fd()).doing("take the terminal")?;
@@ -377,9 +385,10 @@ impl Prepared<'_> {
     fn let_streams_go(&mut self) -> io::Result<()> {
         self.streams = None;
         self.terminal = None;
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        // Any file will do that is nobody else's; there need not be a null device in the root.
+        let nothing = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
         for number in 0..3 {
-            sys::set_stream(null.as_fd(), number)?;
+            sys::set_stream(nothing.as_fd(), number)?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use super::sys;
 pub struct Init<'a> {
     /// The command's process.
     pub command: Pid,
+    /// It is a job with a process group of its own.
+    pub is_job: bool,
     /// The way to the launcher.
     pub channel: &'a Channel,
     /// Readable when a child has ended.
@@ -93,11 +95,28 @@ impl Init<'_> {
         }
         // Which children it was, `collect` asks; the descriptor only needs to be emptied (a signalfd_siginfo is 128 bytes).
         let _ = rustix::io::read(&self.children, &mut [0u8; 128]);
-        collect(self.command)
+        self.collect()
+    }
+
+    /// Collects all children that have ended. Gives the command's status if it was among them.
+    fn collect(&self) -> Option<i32> {
+        let mut ended = None;
+        while let Ok(Some((pid, status))) = sys::wait_also_stopped() {
+            let is_stopped = libc::WIFSTOPPED(status);
+            if pid == self.command && !is_stopped {
+                ended = Some(status);
+            } else if pid == self.command && self.is_job {
+                self.channel.report(&Report::Stopped(libc::WSTOPSIG(status) as u8));
+            }
+        }
+        ended
     }
 
     fn pass_on(&self, signal: u8) {
-        let _ = sys::kill(self.command.as_raw_nonzero().get(), i32::from(signal));
+        let command = self.command.as_raw_nonzero().get();
+        // The terminal has stopped the whole group.
+        let is_for_all = self.is_job && i32::from(signal) == libc::SIGCONT;
+        let _ = sys::kill(if is_for_all { -command } else { command }, i32::from(signal));
     }
 
     fn write_owners(&mut self) -> io::Result<()> {
@@ -106,15 +125,4 @@ impl Init<'_> {
         file.rewind()?;
         file.write_all(&supervisor.owners().encode())
     }
-}
-
-/// Collects all children that have ended. Gives the command's status if it was among them.
-fn collect(command: Pid) -> Option<i32> {
-    let mut ended = None;
-    while let Ok(Some((pid, status))) = sys::wait(None, false) {
-        if pid == command {
-            ended = Some(status);
-        }
-    }
-    ended
 }

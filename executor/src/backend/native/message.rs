@@ -64,6 +64,8 @@ pub enum Report {
     Missing(String),
     /// It did not come to the command.
     Failed(Failure),
+    /// The command, a job of the terminal, was stopped by this signal.
+    Stopped(u8),
     /// The command ended with this raw wait status; what it and its children used.
     Ended(i32, Usage),
     /// A container has come so far: 1 when its root is built, 2 when it waits for its start.
@@ -263,6 +265,7 @@ impl Report {
                 let counts = [usage.largest_process, usage.major_faults, usage.minor_faults];
                 times.iter().chain(&counts).for_each(|number| bytes.extend(number.to_le_bytes()));
             }
+            Self::Stopped(signal) => bytes.extend([b'z', *signal]),
             Self::Ready(stage) => bytes.extend([b'r', *stage]),
             Self::Terminal => bytes.push(b'y'),
             Self::Network => bytes.push(b'n'),
@@ -305,6 +308,7 @@ impl Report {
                 Self::Ended(status, usage)
             }
             b'r' => Self::Ready(*rest.first()?),
+            b'z' => Self::Stopped(*rest.first()?),
             b'y' => Self::Terminal,
             b'n' => Self::Network,
             b'd' => Self::Door,

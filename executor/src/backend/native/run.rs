@@ -285,6 +285,11 @@ impl<'a> Run<'a> {
                 let error = self.explain(failure);
                 self.failure.get_or_insert(error);
             }
+            Report::Stopped(signal) => {
+                if let Some(forwarding) = &self.forwarding {
+                    forwarding.stop_too(signal, &self.channel);
+                }
+            }
             Report::Ended(status, usage) => self.ended = Some((status, usage)),
             // Of containers only.
             Report::Ready(_) => {}
@@ -481,9 +486,12 @@ impl<'a> Run<'a> {
         };
         isolation.insert("root", root.to_owned());
         isolation.extend(cgroups.given().map(|(what, how)| (what, how.to_owned())));
-        let asked = [("pids", sandbox.limits.pids.is_some()), ("memory", sandbox.limits.memory.is_some())];
-        for (what, _) in asked.into_iter().filter(|(_, asked)| *asked) {
-            isolation.entry(what).or_insert_with(|| "rlimit".to_owned());
+        let stands_in =
+            |what: &str| !self.missing.iter().any(|missing| missing.starts_with(&format!("{what}: no limit, as")));
+        for (what, asked) in [("pids", sandbox.limits.pids.is_some()), ("memory", sandbox.limits.memory.is_some())] {
+            if asked && stands_in(what) {
+                isolation.entry(what).or_insert_with(|| "rlimit".to_owned());
+            }
         }
         isolation
     }

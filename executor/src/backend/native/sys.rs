@@ -224,12 +224,20 @@ pub fn children_usage() -> Counted {
 
 /// Waits for a child, or for any (`None`). Gives its pid and raw status, or nothing if `block` is not set and none has ended.
 pub fn wait(pid: Option<Pid>, block: bool) -> io::Result<Option<(Pid, i32)>> {
+    wait_with(pid, if block { 0 } else { libc::WNOHANG })
+}
+
+/// A child that has ended or was stopped since it was last asked, if there is one: its pid and raw status.
+pub fn wait_also_stopped() -> io::Result<Option<(Pid, i32)>> {
+    wait_with(None, libc::WNOHANG | libc::WUNTRACED)
+}
+
+fn wait_with(pid: Option<Pid>, options: libc::c_int) -> io::Result<Option<(Pid, i32)>> {
     let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
-    let options = libc::__WALL | if block { 0 } else { libc::WNOHANG };
     loop {
         let mut status = 0;
         // SAFETY: the pointer is valid for the call.
-        match check(unsafe { libc::waitpid(which, &raw mut status, options) }) {
+        match check(unsafe { libc::waitpid(which, &raw mut status, options | libc::__WALL) }) {
             Ok(pid) => return Ok(Pid::from_raw(pid as i32).map(|pid| (pid, status))),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
