@@ -158,6 +158,36 @@ fn what_makes_no_sense_is_refused_with_a_way_out() {
 }
 
 #[test]
+fn what_goes_through_ends_with_the_program_whoever_reads_or_types() {
+    let (world, id) = small();
+    for (name, script, status) in [
+        // Its end of a line is not at the end of what is typed.
+        ("typed", r#"test "$(printf abc | "$@" run -t $ID -- cat)" = abcabc"#, 0),
+        // Nobody reads what is typed, and the program has gone.
+        (
+            "untyped",
+            r#"head -c 1000000 /dev/zero | "$@" run -t $ID -- sh -c 'stty raw -echo; sleep 0.5; exit 3' >/dev/null"#,
+            3,
+        ),
+        ("unread", r#""$@" run -t $ID -- yes | head -1 >/dev/null; exit ${PIPESTATUS[0]}"#, 129),
+        ("unread, counted", r#""$@" run --max-output 1G $ID -- yes | head -1 >/dev/null; exit ${PIPESTATUS[0]}"#, 141),
+        // The pipe is full, and who should read it does not.
+        (
+            "late",
+            r#"mkfifo late; sleep 60 <late >/dev/null 2>&1 & "$@" -q run --timeout 300ms --max-output 1G $ID -- yes >late; s=$?; kill $!; exit $s"#,
+            124,
+        ),
+        ("over dev", r#"mkdir shown; "$@" run -B shown:/dev $ID -- sh -c 'exit 4'"#, 4),
+    ] {
+        let mut command = world.wrapped(&["bash", "-c", script, "bash"], [""; 0]);
+        let begin = Instant::now();
+        let ran = Ran::of(command.env("ID", id).current_dir(world.path("out")).output().expect("bash is there"));
+        assert_eq!(ran.code, Some(status), "{name}: {ran:?}");
+        assert!(begin.elapsed() < Duration::from_secs(30), "{name}: {:?}", begin.elapsed());
+    }
+}
+
+#[test]
 fn the_limit_that_ended_a_run_is_named() {
     let (world, id) = small();
     let ran = world.forge([

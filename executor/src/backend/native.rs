@@ -71,7 +71,8 @@ impl Backend for Native {
         let privileged = userns::is_privileged();
         let maps = namespace.maps(sandbox).map_err(setup("read the ids of this user namespace"))?;
         let program = Program::new(sandbox)?;
-        let mut relay = Relay::new(sandbox.bounds.output).map_err(setup("make a pipe"))?;
+        let has_terminal = matches!(sandbox.streams, Streams::Terminal);
+        let mut relay = Relay::new(sandbox.bounds.output, has_terminal).map_err(setup("make a pipe"))?;
         let (streams, counted) = open_streams(&sandbox.streams, relay.counts())?;
         make_writable(sandbox)?;
         let (owners, owners_file) = open_owners(sandbox)?;
@@ -84,6 +85,10 @@ impl Backend for Native {
             && !check::has_attributes_on_tmpfs()
         {
             missing.push("root: a directory of a layer cannot be removed (before Linux 6.6)".to_owned());
+        }
+        let has_bound = |resource| sandbox.bounds.resources.iter().any(|limit| limit.resource == resource);
+        if has_bound(crate::Resource::Nproc) && rustix::process::geteuid().is_root() && sandbox.user.0 == 0 {
+            missing.push("nproc: no limit, as the kernel holds root to none".to_owned());
         }
         let is_inherited = matches!(sandbox.streams, Streams::Inherit);
         let sharing = if is_inherited { Sharing::here() } else { Sharing::Not };

@@ -7,41 +7,83 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::termios::{OptionalActions, Termios};
+use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios};
+
+use super::terminal::Forwarding;
 
 const BUFFER: usize = 64 * 1024;
+/// What goes into a pipe at once if there is room for anything: pipe(7), `PIPE_BUF`.
+const PIECE: usize = 4096;
+/// How long readers may take for what was printed last by a command that we have ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the launcher is told of what goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// More was printed than may be.
+    TooMuch,
+    /// Nobody reads any more what the terminal shows.
+    Gone,
+}
 
 /// Counts what is printed.
 #[derive(Debug, Clone)]
 struct Meter {
     printed: Arc<AtomicU64>,
     most: u64,
-    /// Written to once, when it was too much.
-    alarm: Arc<OwnedFd>,
 }
 
 impl Meter {
     /// How many of these bytes may still be shown.
-    fn admit(&self, length: usize) -> usize {
+    fn admit(&self, length: usize, wires: &Wires) -> usize {
         let before = self.printed.fetch_add(length as u64, Ordering::Relaxed);
         let left = self.most.saturating_sub(before);
         if (length as u64) > left {
-            // Full means that it was said already.
-            let _ = rustix::io::write(&*self.alarm, b"!");
+            wires.tell(News::TooMuch);
         }
         length.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
+}
+
+/// The threads' ends of what joins them to the launcher.
+#[derive(Debug, Clone)]
+struct Wires {
+    /// A byte for each [`News`].
+    news: Arc<OwnedFd>,
+    /// Readable when they are to end.
+    stop: Arc<OwnedFd>,
+    /// Closed when all have ended.
+    _alive: Arc<OwnedFd>,
+}
+
+impl Wires {
+    fn tell(&self, news: News) {
+        // Full means that it was said already.
+        let _ = rustix::io::write(&*self.news, &[news as u8]);
+    }
+}
+
+/// The launcher's ends.
+#[derive(Debug)]
+struct Ends {
+    news: OwnedFd,
+    stop: OwnedFd,
+    over: OwnedFd,
 }
 
 /// Passes on until the other side has ended.
 #[derive(Debug)]
 pub struct Relay {
     meter: Option<Meter>,
-    /// Readable once too much was printed.
-    alarm: Option<OwnedFd>,
+    /// There is something to pass on.
+    ends: Option<Ends>,
+    /// For threads that are still to be started.
+    wires: Option<Wires>,
     threads: Vec<JoinHandle<()>>,
     terminal: Option<Near>,
 }
@@ -56,20 +98,35 @@ struct Near {
 }
 
 impl Relay {
-    /// Nothing goes through it yet; `most` bytes may.
-    pub fn new(most: Option<u64>) -> io::Result<Self> {
-        let (mut meter, mut alarm) = (None, None);
-        if let Some(most) = most {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            meter = Some(Meter { printed: Arc::default(), most, alarm: Arc::new(writer) });
-            alarm = Some(reader);
+    /// Nothing goes through it yet; `most` bytes may. `has_terminal`: one will be joined.
+    pub fn new(most: Option<u64>, has_terminal: bool) -> io::Result<Self> {
+        let meter = most.map(|most| Meter { printed: Arc::default(), most });
+        let (mut ends, mut wires) = (None, None);
+        if meter.is_some() || has_terminal {
+            let (news, teller) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            let (stop, stopper) = pipe_with(PipeFlags::CLOEXEC)?;
+            let (over, alive) = pipe_with(PipeFlags::CLOEXEC)?;
+            ends = Some(Ends { news, stop: stopper, over });
+            wires = Some(Wires { news: Arc::new(teller), stop: Arc::new(stop), _alive: Arc::new(alive) });
         }
-        Ok(Self { meter, alarm, threads: Vec::new(), terminal: None })
+        Ok(Self { meter, ends, wires, threads: Vec::new(), terminal: None })
     }
 
-    /// Readable once too much was printed.
+    /// Readable when there are [`News`].
     pub fn alarm(&self) -> Option<BorrowedFd<'_>> {
-        self.alarm.as_ref().map(AsFd::as_fd)
+        self.ends.as_ref().map(|ends| ends.news.as_fd())
+    }
+
+    /// What there is to know, since it was last asked.
+    pub fn news(&self) -> Vec<News> {
+        let (mut bytes, mut all) = ([0; 16], Vec::new());
+        while let Some(ends) = &self.ends
+            && let Ok(length @ 1..) = rustix::io::read(&ends.news, &mut bytes)
+        {
+            let known = |byte: &u8| [News::TooMuch, News::Gone].into_iter().find(|news| *news as u8 == *byte);
+            all.extend(bytes[..length].iter().filter_map(known));
+        }
+        all
     }
 
     /// Whether output is to be counted.
@@ -79,14 +136,20 @@ impl Relay {
 
     /// Passes on from a pipe, while counting. To be called when the sandbox has been forked off: it starts a thread.
     pub fn count(&mut self, from: OwnedFd, to: OwnedFd) {
-        let meter = self.meter.clone();
-        self.threads.push(std::thread::spawn(move || pass(&from, &to, meter.as_ref())));
+        let (meter, Some(wires)) = (self.meter.clone(), self.wires.clone()) else { return };
+        // Whoever prints for nobody has what a pipe does to that: this end of it is closed with the thread.
+        self.threads.push(std::thread::spawn(move || {
+            let _ = pass(&from, &to, meter.as_ref(), &wires);
+        }));
     }
 
     /// Joins the caller's terminal, or whatever its stdin and stdout are, with the sandbox's.
     pub fn join(&mut self, terminal: OwnedFd) -> io::Result<()> {
+        let Some(wires) = self.wires.clone() else { return Ok(()) };
         let stdin = io::stdin();
         let stdin = stdin.as_fd();
+        // A program that reads no more must not keep whoever types from ending.
+        rustix::io::ioctl_fionbio(&terminal, true)?;
         let terminal = Arc::new(terminal);
         let mut near = Near { terminal: Arc::clone(&terminal), keyboard: None, before: None };
         near.fit();
@@ -99,11 +162,18 @@ impl Relay {
         let (stop, stopper) = pipe_with(PipeFlags::CLOEXEC)?;
         let keyboard = stdin.try_clone_to_owned()?;
         let far = Arc::clone(&terminal);
-        let thread = std::thread::spawn(move || type_in(&keyboard, &far, &stop));
+        let thread = std::thread::spawn(move || {
+            let _ = type_in(&keyboard, &far, &stop);
+        });
         near.keyboard = Some((stopper, thread));
         self.terminal = Some(near);
         let (stdout, meter) = (io::stdout().as_fd().try_clone_to_owned()?, self.meter.clone());
-        self.threads.push(std::thread::spawn(move || pass(&terminal, &stdout, meter.as_ref())));
+        self.threads.push(std::thread::spawn(move || {
+            if pass(&terminal, &stdout, meter.as_ref(), &wires).is_err() {
+                wires.tell(News::Gone);
+                throw_away(&terminal, &wires.stop);
+            }
+        }));
         Ok(())
     }
 
@@ -114,8 +184,22 @@ impl Relay {
         }
     }
 
-    /// Waits until all has been passed on: to be called when the sandbox has gone.
-    pub fn finish(&mut self) {
+    /// Waits until all has been passed on: to be called when the sandbox has gone. Not for long, if it was ended by us, and not when
+    /// somebody wants us to end.
+    pub fn finish(&mut self, was_ended: bool, forwarding: Option<&Forwarding>) {
+        if let Some(near) = &mut self.terminal {
+            near.let_keyboard_go();
+        }
+        self.wires = None;
+        let Some(ends) = &self.ends else { return };
+        let mut waited = vec![PollFd::from_borrowed_fd(ends.over.as_fd(), PollFlags::IN)];
+        waited.extend(forwarding.map(|forwarding| PollFd::from_borrowed_fd(forwarding.as_fd(), PollFlags::IN)));
+        let most = Timespec { tv_sec: LAST_WORDS.as_secs() as i64, tv_nsec: 0 };
+        while !matches!(rustix::event::poll(&mut waited, was_ended.then_some(&most)), Ok(0))
+            && waited[0].revents().is_empty()
+            && !forwarding.is_some_and(Forwarding::is_to_end)
+        {}
+        let _ = rustix::io::write(&ends.stop, b"!");
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -137,78 +221,92 @@ impl Near {
             }
         }
     }
-}
 
-impl Drop for Near {
-    fn drop(&mut self) {
+    fn let_keyboard_go(&mut self) {
         if let Some((stopper, thread)) = self.keyboard.take() {
             drop(stopper);
             let _ = thread.join();
         }
+    }
+}
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        self.let_keyboard_go();
         if let Some(before) = &self.before {
             let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Drain, before);
         }
     }
 }
 
-/// Passes on until there is no more. What nobody wants any more, or what is too much, is read and thrown away: a program that prints
+/// Passes on until there is no more. An error: nobody reads it any more. What is too much is read and thrown away: a program that prints
 /// does not hang for it.
-fn pass(from: &OwnedFd, to: &OwnedFd, meter: Option<&Meter>) {
+fn pass(from: &OwnedFd, to: &OwnedFd, meter: Option<&Meter>, wires: &Wires) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
-    let mut wanted = true;
-    loop {
-        let length = match rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer[..])) {
-            // EIO: the last process with the terminal has closed it.
-            Ok(0) | Err(_) => return,
-            Ok(length) => length,
-        };
-        let admitted = meter.map_or(length, |meter| meter.admit(length));
-        wanted = wanted && write_all(to, &buffer[..admitted]).is_ok();
-    }
-}
-
-/// Passes keys on until the end of stdin, or until `stop` is closed.
-fn type_in(from: &OwnedFd, to: &OwnedFd, stop: &OwnedFd) {
-    let mut buffer = vec![0; 4096];
-    loop {
-        let mut waited = [
-            PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
-        ];
-        match rustix::event::poll(&mut waited, None) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return,
-        }
-        if !waited[1].revents().is_empty() {
-            return;
-        }
-        match rustix::io::read(from, &mut buffer[..]) {
-            Ok(0) => {
-                // What a keyboard says for the end of input: Ctrl-D.
-                let _ = write_all(to, &[4]);
-                return;
-            }
-            Ok(length) if write_all(to, &buffer[..length]).is_ok() => {}
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            Ok(_) | Err(_) => return,
-        }
-    }
-}
-
-fn write_all(to: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(to, bytes) {
-            Ok(length) => bytes = &bytes[length..],
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                // The caller's stdout may be non-blocking, for reasons of its own.
-                let mut waited = [PollFd::from_borrowed_fd(to.as_fd(), PollFlags::OUT)];
-                // Signals of the launcher, a new size of the terminal for one, may interrupt it.
-                rustix::io::retry_on_intr(|| rustix::event::poll(&mut waited, None))?;
-            }
-            Err(error) => return Err(error.into()),
+    while let Some(length) = read_some(from, &mut buffer, &wires.stop) {
+        let admitted = meter.map_or(length, |meter| meter.admit(length, wires));
+        if !write_all(to, &buffer[..admitted], &wires.stop)? {
+            break;
         }
     }
     Ok(())
+}
+
+fn throw_away(from: &OwnedFd, stop: &OwnedFd) {
+    let mut buffer = vec![0; BUFFER];
+    while read_some(from, &mut buffer, stop).is_some() {}
+}
+
+/// Passes keys on until the end of stdin, or until `stop` is closed.
+fn type_in(from: &OwnedFd, to: &OwnedFd, stop: &OwnedFd) -> io::Result<()> {
+    let mut buffer = vec![0; 4096];
+    let mut is_in_a_line = false;
+    while let Some(length) = read_some(from, &mut buffer, stop) {
+        is_in_a_line = buffer[length - 1] != b'\n';
+        if !write_all(to, &buffer[..length], stop)? {
+            return Ok(());
+        }
+    }
+    // What a keyboard says for the end of input, Ctrl-D as a rule: in the middle of a line the first one only ends that.
+    let end = rustix::termios::tcgetattr(to).map_or(4, |settings| settings.special_codes[SpecialCodeIndex::VEOF]);
+    write_all(to, &[end; 2][..1 + usize::from(is_in_a_line)], stop).map(drop)
+}
+
+/// Waits until something can be read and reads it. None at the end, and once `stop` is readable.
+fn read_some(from: &OwnedFd, buffer: &mut [u8], stop: &OwnedFd) -> Option<usize> {
+    while is_ready(from, PollFlags::IN, stop) {
+        match rustix::io::read(from, &mut *buffer) {
+            // EIO: the last process with the terminal has closed it.
+            Ok(0) => return None,
+            Ok(length) => return Some(length),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// False if `stop` is readable before all is written.
+fn write_all(to: &OwnedFd, mut bytes: &[u8], stop: &OwnedFd) -> io::Result<bool> {
+    while !bytes.is_empty() {
+        // Written to only when there is room, as nobody else could end this.
+        if !is_ready(to, PollFlags::OUT, stop) {
+            return Ok(false);
+        }
+        match rustix::io::write(to, &bytes[..bytes.len().min(PIECE)]) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// Waits until a file is ready for this, whatever has become of it. False once `stop` is readable.
+fn is_ready(file: &OwnedFd, events: PollFlags, stop: &OwnedFd) -> bool {
+    let mut waited =
+        [PollFd::from_borrowed_fd(file.as_fd(), events), PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+    // Signals of the launcher, a new size of the terminal for one, may interrupt it.
+    let result = rustix::io::retry_on_intr(|| rustix::event::poll(&mut waited, None));
+    result.is_ok() && waited[1].revents().is_empty()
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::cgroup::{Cgroups, Counts};
 use super::message::{Channel, Failure, Kind, Order, Report};
 use super::publish::{Forwarder, Listeners};
-use super::relay::Relay;
+use super::relay::{News, Relay};
 use super::terminal::Forwarding;
 use super::userns::{self, UserNamespace};
 use super::{setup, sys};
@@ -106,7 +106,7 @@ enum Source {
     Channel,
     /// Somebody who sends us signals.
     Signals,
-    /// The relay: too much was printed.
+    /// The relay, which has news.
     Alarm,
     /// The first process, by its end.
     First,
@@ -168,8 +168,9 @@ impl<'a> Run<'a> {
         // Here rather than later: process 1, the last that is left, waits for the kernel while it ends.
         let early = self.ended.is_some().then(|| cgroups.counts());
         let inner_status = self.collect();
+        let was_ended = self.was_ended();
         if let Some(relay) = &mut self.relay {
-            relay.finish();
+            relay.finish(was_ended, self.forwarding.as_ref());
         }
         self.tidy();
         result.map_err(setup("wait for the sandbox"))?;
@@ -208,8 +209,16 @@ impl<'a> Run<'a> {
                 self.channel.close();
             }
             if ready.contains(&Source::Alarm) {
-                self.too_much_output = true;
-                self.kill();
+                for news in self.relay.as_ref().map(Relay::news).unwrap_or_default() {
+                    match news {
+                        News::TooMuch => {
+                            self.too_much_output = true;
+                            self.kill();
+                        }
+                        // As it is for whoever prints to a terminal that hangs up.
+                        News::Gone => self.channel.order(Order::Signal(libc::SIGHUP as u8)),
+                    }
+                }
             }
             if ready.contains(&Source::Signals)
                 && let Some(forwarding) = &self.forwarding
@@ -239,7 +248,7 @@ impl<'a> Run<'a> {
 
     /// Waits until somebody has something to say, or for so long; who it is. Nobody too if a signal came in between.
     fn wait_for(&self, first: Option<&OwnedFd>, most: Option<Duration>) -> io::Result<Vec<Source>> {
-        let alarm = self.relay.as_ref().and_then(Relay::alarm).filter(|_| !self.too_much_output);
+        let alarm = self.relay.as_ref().and_then(Relay::alarm);
         let sources = [
             (Source::Channel, Some(self.channel.as_fd())),
             (Source::Signals, self.forwarding.as_ref().map(AsFd::as_fd)),

@@ -98,6 +98,15 @@ impl Forwarding {
         resized
     }
 
+    /// When there is no command any more: whether somebody has asked for the end since this was asked last.
+    pub fn is_to_end(&self) -> bool {
+        let (mut bytes, mut asked) = ([0; 2], false);
+        while let Ok(2) = rustix::io::read(&self.signals, &mut bytes) {
+            asked |= [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&i32::from(bytes[0]));
+        }
+        asked
+    }
+
     /// The command, a job, was stopped by this signal: so is this process, which the shell that started it waits for.
     pub fn stop_too(&self, signal: u8, channel: &Channel) {
         let front = rustix::termios::tcgetpgrp(io::stdin()).ok();
