@@ -566,6 +566,13 @@ fn an_ordinary_user_builds_the_same() {
         });
         assert_eq!(ids[0], ids[1], "{attribute}");
     }
+    // Files that their owner may not read, with an owner of their own and two names.
+    let closed = r#"(sh "closed" "echo x > /closed; b chown 33:44 /closed; b chmod 0 /closed; b ln /closed /other")"#;
+    let ids = [&world, &other].map(|world| {
+        world.write("runtime.expr", &formation("closed", closed));
+        world.build("runtime.expr")
+    });
+    assert_eq!(ids[0], ids[1]);
 }
 
 #[test]

@@ -554,3 +554,15 @@ fn tool_output(words: &[&str]) -> String {
     assert!(ran.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap()
 }
+
+#[test]
+#[ignore = "the network"]
+fn what_a_step_makes_may_have_capabilities_and_be_closed() {
+    let world = World::new();
+    let layers = r#"    (forge.debian { packages = [ "libcap2-bin" "attr" ]; })
+    (forge.run { name = "powers"; script = "cp /bin/ls /usr/local/bin/own; echo >> /usr/local/bin/own; setcap cap_net_raw+ep /usr/local/bin/own; echo x > /closed; setfattr -n user.note -v one /closed; chmod 0 /closed"; })"#;
+    write_formation(&world, "powers", layers, r#""stat" "-c" "%n %a" "/closed""#);
+    let id = judged(&world, "/closed 0");
+    let powers = world.forge(["run", &id, "--", "/sbin/getcap", "/usr/local/bin/own"]);
+    assert!(!is_root() || powers.ok().stdout == "/usr/local/bin/own cap_net_raw=ep\n", "{powers:?}");
+}

@@ -266,6 +266,15 @@ impl Walk<'_> {
         stat: &Stat,
         kind: Kind,
     ) -> Result<(Metadata, Option<DeviceNumber>)> {
+        // Attributes of a file are read by those alone who may read the file. Its other names must not find another mode.
+        let change_mode = |mode| {
+            let changed = rustix::fs::chmodat(CWD, &spot.path, Mode::from_raw_mode(mode & 0o7777), AtFlags::empty());
+            changed.map_err(spot.failed("change the mode of"))
+        };
+        let is_closed = FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_mode & 0o400 == 0;
+        if is_closed {
+            change_mode(stat.st_mode | 0o400)?;
+        }
         let mut marks = Marks::of(&spot.path)?;
         marks.owner = marks.owner.or_else(|| Some(self.owner(path, kind)));
         // A list of a step's own is marked; a real one came from the directory that the upper layer lies in.
@@ -273,6 +282,9 @@ impl Walk<'_> {
             let mark = || [ATTRIBUTE_PREFIX.as_bytes(), name].concat();
             !name.starts_with(b"system.") || rustix::fs::lgetxattr(&spot.path, mark(), &mut [0; 0]).is_ok()
         });
+        if is_closed {
+            change_mode(stat.st_mode)?;
+        }
         if let Some(capability) = marks.attributes.get_mut(&b"security.capability"[..]) {
             forget_namespace(capability);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -150,10 +150,13 @@ impl Store {
         if !rustix::fs::FileType::from_raw_mode(before.st_mode).is_file() {
             return Err(Error::Unsupported { path: path.to_owned(), reason: "it is not a regular file" });
         }
-        if before.st_nlink != 1 || before.st_uid != rustix::process::geteuid().as_raw() {
+        let copied = |mut file: fs::File| {
             let kept = self.put_blob_from(&mut file, executable)?;
             fs::remove_file(path).map_err(Error::file("remove", path))?;
-            return Ok(kept);
+            Ok(kept)
+        };
+        if before.st_nlink != 1 || before.st_uid != rustix::process::geteuid().as_raw() {
+            return copied(file);
         }
         let (id, size) = match known {
             Some((id, size)) if before.st_size.unsigned_abs() == size => (id, size),
@@ -163,7 +166,14 @@ impl Store {
         if self.blob_is_whole(id, size)? {
             fs::remove_file(path).map_err(Error::file("remove", path))?;
         } else {
-            super::inodes::remove_attributes(&file).map_err(failed("remove the attributes of", path))?;
+            match super::inodes::remove_attributes(&file) {
+                // Capabilities that were set in a user namespace are not for its owner to take away outside.
+                Err(Errno::PERM) => {
+                    file.rewind().map_err(Error::file("read", path))?;
+                    return copied(file);
+                }
+                result => result.map_err(failed("remove the attributes of", path))?,
+            }
             let mode = Mode::from_raw_mode(u32::from(blob_mode(executable)));
             rustix::fs::fchmod(&file, mode).map_err(failed("change the mode of", path))?;
             let after = stat(&file)?;
