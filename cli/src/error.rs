@@ -152,7 +152,7 @@ impl Failure {
         let paint = render::Paint::new(color);
         let mut text = String::new();
         if self.findings.is_empty() {
-            let _ = writeln!(text, "{} {}", paint.error("error:"), self.headline);
+            let _ = writeln!(text, "{} {}", paint.error("error:"), render::quoted(&self.headline));
             if let Some(place) = &self.place {
                 text.push_str(&render::excerpt(place, paint));
             }
@@ -161,10 +161,10 @@ impl Failure {
             text.push_str(&render::finding(finding, show_trace, paint));
         }
         for cause in &self.causes {
-            let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n             "));
+            let _ = writeln!(text, "  caused by: {}", render::quoted(cause).replace('\n', "\n             "));
         }
         for lines in self.details.iter().chain(&self.log) {
-            for line in lines.lines() {
+            for line in render::quoted(lines).lines() {
                 let _ = writeln!(text, "  {} {line}", paint.dim("|"));
             }
         }
@@ -173,7 +173,7 @@ impl Failure {
             text.push_str(&part.render(color, show_trace));
         }
         for hint in &self.hints {
-            let _ = writeln!(text, "{} {hint}", paint.hint("hint:"));
+            let _ = writeln!(text, "{} {}", paint.hint("hint:"), render::quoted(hint));
         }
         text
     }

@@ -177,6 +177,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     };
     let mut text = line(headings.to_vec());
     for row in rows {
+        let row: Vec<String> = row.iter().map(|cell| plain(cell)).collect();
         text.push_str(&line(row.iter().map(String::as_str).collect()));
     }
     text
@@ -185,6 +186,44 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 /// One line that a terminal only shows: what an artifact says of itself is not for it to obey.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// What a program printed, for a terminal that is to show it and not to obey it: without sequences that colour, move or name
+/// anything, and of a line that was written over, what stood there last.
+pub fn quoted(text: &str) -> String {
+    let mut lines = text.lines().map(|line| {
+        let shown = without_sequences(line);
+        let last = shown.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        last.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect::<String>()
+    });
+    let mut quoted = lines.next().unwrap_or_default();
+    for line in lines {
+        quoted.push('\n');
+        quoted.push_str(&line);
+    }
+    quoted
+}
+
+/// Leaves out the sequences of ECMA-48 (5.4: control sequences; 8.3.89: operating system commands).
+fn without_sequences(line: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        shown.push_str(before);
+        rest = match after.chars().next() {
+            Some('[') => {
+                let end = after[1..].find(|c: char| ('@'..='~').contains(&c));
+                end.map_or("", |end| &after[1 + end + 1..])
+            }
+            Some(']' | 'P' | '_' | '^' | 'X') => {
+                let end = after.find(['\u{7}', '\u{1b}']);
+                end.map_or("", |end| after[end..].trim_start_matches(['\u{7}']).trim_start_matches("\u{1b}\\"))
+            }
+            Some(other) => &after[other.len_utf8()..],
+            None => "",
+        };
+    }
+    shown + rest
 }
 
 /// A command as it would be typed.
@@ -209,6 +248,20 @@ mod tests {
         let text = Arc::new(SourceText { name: "a.expr".into(), bytes });
         let place = Place { text, start, end: start + 5 };
         assert_eq!(excerpt(&place, Paint::new(false)), " --> a.expr:2:7\n  |\n2 |  é = pyton;\n  |      ^^^^^\n");
+    }
+
+    #[test]
+    fn what_a_program_printed_is_shown_and_not_obeyed() {
+        for (printed, shown) in [
+            ("plain\ttext\n", "plain\ttext"),
+            ("\u{1b}[31mred\u{1b}[0m, \u{1b}[2Jcleared\nnext", "red, cleared\nnext"),
+            ("\u{1b}]0;title\u{7}a \u{1b}]0;title\u{1b}\\b \u{1b}(Bc", "a b Bc"),
+            ("  1 %\r 50 %\r100 %\r\n", "100 %"),
+            ("bell\u{7} cut \u{1b}[12", "bell\u{fffd} cut "),
+        ] {
+            assert_eq!(quoted(printed), shown, "{printed:?}");
+        }
+        assert_eq!(table(&["A"], &[vec!["\u{1b}[31m\nx".to_owned()]]), "A\n\u{fffd}[31m\u{fffd}x\n");
     }
 
     #[test]
