@@ -27,7 +27,7 @@ let
   # By builder, where it is not 1: what the same question would be answered with now. It makes another question of it, so that no
   # answer of an older forge is taken for it.
   versions = {
-    debian-configure = 3;
+    debian-configure = 4;
     python-environment = 2;
   };
 

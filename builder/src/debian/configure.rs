@@ -23,6 +23,7 @@ use crate::draft::{self, Draft, names};
 use crate::step::{Command, run_step};
 use crate::{Error, Result};
 
+mod aliases;
 mod below;
 mod finish;
 mod foreign;
@@ -82,7 +83,7 @@ impl Builtin for Configure {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn build(&self, job: &Job<'_>) -> Result<Claim> {

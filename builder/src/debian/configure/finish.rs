@@ -6,7 +6,7 @@
 
 use store::{File, Metadata, Name, Node, Store, TreeId};
 
-use super::{ROOM, SETTINGS, STAND_INS, keystore};
+use super::{ROOM, SETTINGS, STAND_INS, aliases, keystore};
 use crate::Result;
 use crate::debian::control::WAITING;
 use crate::draft::{Draft, DraftError, find, names};
@@ -15,9 +15,15 @@ use crate::draft::{Draft, DraftError, find, names};
 const AS_UNPACKED: &[&str] = &[
     "dev",
     "etc/bind/rndc.key",
+    "etc/dropbear/dropbear_*_host_key",
+    "etc/ejabberd/ejabberd.pem",
+    "etc/freeradius/*/certs/dh",
+    "etc/ldap/slapd.d/*",
+    "etc/munge/munge.key",
     "etc/ssh/ssh_host_*",
     "etc/ssl/certs/ssl-cert-snakeoil.pem",
     "etc/ssl/private/ssl-cert-snakeoil.key",
+    "etc/xrdp/rsakeys.ini",
     "proc",
     "run",
     "sys",
@@ -27,9 +33,11 @@ const AS_UNPACKED: &[&str] = &[
     "var/cache/apt/*",
     "var/cache/debconf/*-old",
     "var/cache/ldconfig/aux-cache",
+    "var/lib/*/.erlang.cookie",
     "var/lib/apt/lists/*",
     "var/lib/dbus/machine-id",
     "var/lib/dpkg/*-old",
+    "var/lib/ldap/*",
     "var/lib/mysql/*",
     "var/lib/phpmyadmin/blowfish_secret.inc.php",
     "var/lib/systemd/random-seed",
@@ -42,6 +50,15 @@ const AS_UNPACKED: &[&str] = &[
     "var/log/*.log",
     "var/log/*/*.log",
     "var/tmp",
+];
+
+type WithoutTimes = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Files with times in them, and what takes these out; none where a file is something else.
+const TIMED: &[(&str, WithoutTimes)] = &[
+    ("etc/ssl/certs/java/cacerts", keystore::without_times),
+    ("etc/aliases.db", aliases::without_times),
+    ("etc/postfix/*.db", aliases::without_times),
 ];
 
 /// Empty where there is one: the system makes its own then (machine-id(5)).
@@ -76,13 +93,16 @@ pub fn finish(store: &Store, configured: TreeId, unpacked: TreeId) -> Result<Tre
     for path in snake_oil_links(store, configured)? {
         root.remove(store, &path).map_err(about)?;
     }
-    let path = names("etc/ssl/certs/java/cacerts");
-    if let Some(Node::File(file)) = find(store, configured, &path)?
-        && let Some(content) = keystore::without_times(&store.blob(file.blob)?)
-    {
-        let size = content.len() as u64;
-        let blob = store.put_blob(&content, false)?;
-        root.replace(store, &path, Node::File(File { blob, size, ..file })).map_err(about)?;
+    for (pattern, without_times) in TIMED {
+        for (path, node) in matches(store, configured, pattern)? {
+            if let Node::File(file) = node
+                && let Some(content) = without_times(&store.blob(file.blob)?)
+            {
+                let size = content.len() as u64;
+                let blob = store.put_blob(&content, false)?;
+                root.replace(store, &path, Node::File(File { blob, size, ..file })).map_err(about)?;
+            }
+        }
     }
     // Packages may have made it otherwise; whoever goes through a root's top goes through this.
     root.metadata = Metadata::root(0o755);
