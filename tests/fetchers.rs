@@ -98,6 +98,38 @@ fn what_a_server_has_is_locked_and_then_needs_no_server() {
 }
 
 #[test]
+fn files_outside_the_project_are_not_asked_for() {
+    let world = World::new();
+    let outside = world.path("secret");
+    fs::write(&outside, "secret").unwrap();
+    fs::write(world.path("project/own"), "own").unwrap();
+    std::os::unix::fs::symlink(&outside, world.path("project/link")).unwrap();
+    let address = |path: &Path| format!("file://{}", path.display());
+    let [own, link] = ["project/own", "project/link"].map(|path| address(&world.path(path)));
+    let secret = address(&outside);
+    for value in [
+        format!("forge.fetchurl {{ url = \"{secret}\"; }}"),
+        format!("builtins.fetchurl \"{secret}\""),
+        format!("builtins.fetchurl \"{link}\""),
+        format!("builtins.fetchTarball \"{secret}\""),
+        format!("\"${{fetchTree {{ type = \"file\"; url = \"{secret}\"; }}}}\""),
+    ] {
+        world.write("runtime.expr", &formation(&value));
+        let refused = world.forge(["build", "-q"]);
+        assert!(
+            refused.code == Some(1) && refused.stderr.contains("is forbidden in pure evaluation"),
+            "{value}: {refused:?}"
+        );
+        assert!(!world.path("project/forge.lock").exists());
+    }
+    locks(&world, &format!("builtins.fetchurl \"{own}\""));
+    // Whoever knows its hash knows what is in it.
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    world.write("runtime.expr", &formation(&format!("forge.fetchurl {{ url = \"{secret}\"; sha256 = \"{hash}\"; }}")));
+    world.forge(["build", "-q"]).ok();
+}
+
+#[test]
 fn another_content_than_was_expected_is_a_mismatch() {
     let world = World::new();
     let server = Server::of(archive("not that"));

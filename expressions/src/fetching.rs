@@ -1,7 +1,7 @@
 //! What a call of a fetcher asks the lock, and what the answer says. Knows no values.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use store::derivation::Fetched;
@@ -90,6 +90,21 @@ pub fn tree_request(attributes: &Attributes, project: &Path, uncommitted: bool) 
         parameters.insert("uncommitted".to_owned(), Json::from(true));
     }
     LockRequest { kind: "tree".to_owned(), parameters }
+}
+
+/// The file of this machine that a question is about, whose answer would bring what is in it. Of a repository only what was committed
+/// is brought, and a repository is named as one.
+pub fn local_file(request: &LockRequest, project: &Path) -> Option<PathBuf> {
+    let get = |name: &str| request.parameters.get(name).and_then(Json::as_str);
+    if !matches!(get("type"), None | Some("file" | "tarball")) {
+        return None;
+    }
+    let url = get("url")?;
+    let path = |url: &str| Url::parse(url).filter(|url| url.scheme == "file").and_then(|url| url.file_path());
+    match url.strip_prefix("file:./") {
+        Some(inside) => Some(project.join(path(&format!("file:///{inside}"))?.trim_start_matches('/'))),
+        None => path(url).map(PathBuf::from),
+    }
 }
 
 /// The address of a file, told from the project's directory if it is in it.

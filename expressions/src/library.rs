@@ -130,6 +130,7 @@ fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Va
     let key = request.key();
     let mut locking = evaluator.locking.borrow_mut();
     let Some(entry) = locking.lock.answer(&request) else {
+        evaluator.sources.guard_request(&request)?;
         locking.missing.insert(key, request);
         return Ok(Value::list(Vec::new()));
     };

@@ -24,7 +24,8 @@ fn remedy(message: &str) -> Option<String> {
     } else if message.starts_with("the expression wants an argument") {
         "give it with --argstr NAME TEXT or --arg NAME EXPR, or give it a default: `NAME ? \"1.0\"`"
     } else if message.ends_with("is forbidden in pure evaluation mode") {
-        "an expression reads only its project: the nearest directory above it with a forge.toml or a .git, else its own"
+        "an expression reads only its project: the nearest directory above it with a forge.toml or a .git, else its own; a \
+         download (`file://…`) from elsewhere on this machine says its hash"
     } else {
         return None;
     };

@@ -14,9 +14,11 @@ use self::facts::{Answer, Noting, Question, Recorder, Stamp};
 use self::real::RealPaths;
 
 use store::StorePath;
+use store::lock::LockRequest;
 
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
+use crate::fetching;
 use crate::nar::{Disk, FileKind, Files, NarError};
 
 /// What an expression can see.
@@ -120,6 +122,11 @@ impl Sources {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to ask what is in a file that the expression may not read. With a hash nothing is asked: what is known is no news.
+    pub(crate) fn guard_request(&self, request: &LockRequest) -> Result<()> {
+        fetching::local_file(request, &self.project).map_or(Ok(()), |file| self.guard_followed(&file))
     }
 
     /// The same sources, with what is asked of them being written down.

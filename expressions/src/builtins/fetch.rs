@@ -237,6 +237,7 @@ fn answer(
     if let Some(record) = locking.lock.answer(request).and_then(|entry| entry.records.first()) {
         return Ok(record.clone());
     }
+    evaluator.sources.guard_request(request)?;
     let key = request.key();
     let failure = Failure::new(format!("not locked: {key}"));
     locking.missing.insert(key, request.clone());
