@@ -100,8 +100,7 @@ fn a_failed_step_is_shown_logged_and_kept() {
     let events: Vec<serde_json::Value> = ran
         .stderr
         .lines()
-        .filter(|line| line.starts_with('{'))
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no event: {line}")))
         .collect();
     assert!(events.iter().any(|event| event["event"] == "planned"), "{}", ran.stderr);
     assert!(
@@ -109,6 +108,8 @@ fn a_failed_step_is_shown_logged_and_kept() {
             .iter()
             .any(|event| event["event"] == "failed" && (event["what"] == "second" || event["what"] == "first"))
     );
+    let last = events.last().expect("there are events");
+    assert!(last["event"] == "error" && last["code"] == 100 && last["log"].is_string(), "{last}");
     // What ended for another's sake has not failed.
     let layers = r#"(sh "slow" "b sleep 60") (sh "bad" "b sleep 1; exit 3")"#;
     world.write("runtime.expr", &formation("stops", layers));

@@ -188,6 +188,20 @@ pub enum Command {
     Completions(CompletionsArguments),
 }
 
+impl Command {
+    /// How it is told what happens, if it was said.
+    pub fn log_format(&self) -> Option<building::LogFormat> {
+        match self {
+            Self::Build(arguments) => arguments.options.log_format,
+            Self::Run(arguments) => arguments.target.build.log_format,
+            Self::Shell(arguments) => arguments.target.build.log_format,
+            Self::Test(arguments) => arguments.target.build.log_format,
+            Self::Bundle(arguments) => arguments.target.build.log_format,
+            _ => None,
+        }
+    }
+}
+
 /// An expression and what of it is meant.
 #[derive(Debug, Clone, Args)]
 pub struct ExpressionArguments {

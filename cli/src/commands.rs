@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::args::building::LogFormat;
 use crate::args::{Arguments, Command};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
@@ -54,6 +55,7 @@ mod why;
 pub fn run(arguments: Arguments) -> ExitCode {
     let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_) | Command::Test(_));
     let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
+    let is_log_json = arguments.command.log_format() == Some(LogFormat::Json);
     let (result, color, person) = match Context::new(arguments.global) {
         Ok(context) => (dispatch(arguments.command, &context), context.color(), context.is_watched()),
         Err(failure) => (Err(failure), false, false),
@@ -63,7 +65,12 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Err(failure) if person => failure.with_short_log(),
         Err(failure) => failure,
     };
-    let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
+    // Whoever reads events gets no other lines.
+    let text = match is_log_json {
+        true => format!("{}\n", failure.to_event()),
+        false => failure.render(color, show_trace),
+    };
+    let _ = std::io::stderr().write_all(text.as_bytes());
     // What a command gave before it failed says so itself: whoever reads JSON wants one record.
     if json && !in_run && !HAS_RECORD.load(Ordering::Relaxed) {
         // Whoever reads may have gone.

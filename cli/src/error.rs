@@ -178,6 +178,13 @@ impl Failure {
         text
     }
 
+    /// The last event of `--log-format json`: the record's fields.
+    pub fn to_event(&self) -> serde_json::Value {
+        let mut event = self.to_json()["error"].take();
+        event["event"] = "error".into();
+        event
+    }
+
     /// The record for `--json`.
     pub fn to_json(&self) -> serde_json::Value {
         let finding = |finding: &Finding| {
