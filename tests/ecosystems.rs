@@ -168,6 +168,39 @@ fn a_description_of_joblet_is_checked_whole_and_becomes_an_expression() {
 }
 
 #[test]
+fn what_a_hook_of_joblet_says_reaches_the_step_byte_for_byte() {
+    let world = World::new();
+    world.write(
+        "script.expr",
+        r#"
+        let
+          same = layer: layer;
+          formation = import ./turned.expr { forge = { formation = same; debian = same; python = same; run = same; }; };
+        in (builtins.elemAt formation.layers 1).script
+        "#,
+    );
+    for script in [
+        "cat > /x <<'EOF'\n#!/bin/sh\n\n# why\napt-get install -y less\n\ta \\\n   b\nEOF\n",
+        "echo '${HOME}' \"''\" ''' '$x' $${y} $$${z} '$${a}' ''\\\n''${b}' > /x\n",
+        "  touch /x\n\n   \n    touch /y\n",
+        "\n\n  touch '\r\r\n' ''\r\n\tb\r\n",
+        "touch /'\n",
+    ] {
+        let text = serde_json::to_string(script).unwrap();
+        world.write(
+            "hook.yaml",
+            &format!(
+                "name: a\nversion: 1.0.0\nbase: {{ language: go, version: \"1.19\" }}\nhooks:\n  post_install: {text}\n"
+            ),
+        );
+        let turned = world.forge(["import", "joblet", "hook.yaml"]).ok().stdout.clone();
+        world.write("turned.expr", &turned);
+        let told = world.forge(["eval", "--json", "script.expr"]).json();
+        assert_eq!(told.as_str(), Some(script), "{turned}");
+    }
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused_in_words() {
     let world = World::new();
     let formation = |layer: &str| {
