@@ -210,11 +210,22 @@ fn what_cannot_be_followed_is_refused_in_words() {
     };
     world.write("old.json", r#"{ "lockfileVersion": 1, "dependencies": {} }"#);
     world.write(
+        "package-lock.json",
+        r#"{ "lockfileVersion": 3, "packages": {
+            "": { "name": "app" },
+            "node_modules/esbuild": { "version": "1.0.0", "hasInstallScript": true, "integrity": "sha512-x" },
+            "node_modules/ms": { "version": "1.0.0", "integrity": "sha512-x" }
+        } }"#,
+    );
+    world.write(
         "Cargo.lock",
         "version = 3\n[[package]]\nname = \"a\"\nversion = \"1\"\nsource = \"git+https://host.example/a#1\"\n",
     );
     for (layer, said) in [
         ("forge.node { lock = ./old.json; }", "version 2 or 3"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"esbuidl\" ]; }", "did you mean `esbuild`?"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"nosuch\" ]; }", "the lock has no package `nosuch`"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"esbuild\" \"ms\" ]; }", "`ms` has no install script"),
         ("forge.node { lock = \"x\"; }", "the path of a package-lock.json"),
         ("forge.rust { source = ./.; }", "is of no registry with checksums"),
         ("forge.python { requirements = [ \"six\" ]; lock = ./uv.lock; }", "either `requirements` or `lock`"),
