@@ -53,6 +53,36 @@ fn arguments_of_the_library_are_shown_where_they_are_written() {
 }
 
 #[test]
+fn targets_of_files_that_contradict_one_another_are_refused_at_the_second() {
+    let files = |files: &str, column: usize, words: &[&str]| {
+        says(&layers(&format!("(forge.files {{ {files} }})")), 4, column, words);
+    };
+    files("\"/x\" = \"a\"; \"/x/y\" = \"b\";", 41, &["`/x/y` lies below `/x`, which is a text"]);
+    files("\"/x\" = \"a\"; \"/x/y/z\" = \"b\";", 41, &["`/x/y/z` lies below `/x`"]);
+    files("\"/x\" = ./runtime.expr; \"/x/y\" = \"b\";", 52, &["`/x/y` lies below `/x`, which is a file"]);
+    files("\"/x\" = \"a\"; \"/x/\" = \"b\";", 41, &["`/x/` is the same path as `/x`"]);
+    files("\"//x\" = \"a\"; \"/x\" = \"b\";", 42, &["`/x` is the same path as `//x`"]);
+    files("\"/a\" = \"a\"; \"/./b//c\" = \"b\"; \"/b/c\" = \"b\";", 58, &["`/b/c` is the same path as `/./b//c`"]);
+    files("\"etc/x\" = \"a\";", 29, &["`etc/x` is no absolute path: one inside a formation starts with `/`"]);
+    files("\"\" = \"a\";", 29, &["`` is no absolute path"]);
+    files("\"/../x\" = \"a\";", 29, &["`/../x` is no path inside a formation"]);
+    files(&format!("\"/{}\" = \"a\";", "x".repeat(256)), 29, &["is no path inside a formation"]);
+    files("\"/\" = \"a\";", 29, &["the root is a directory, not a text"]);
+}
+
+#[test]
+fn more_may_be_put_into_a_directory() {
+    let world = World::new();
+    world.write("app/a", "a");
+    world.write("app/b/c", "c");
+    world.write(
+        "runtime.expr",
+        &layers("(forge.files { \"/\" = ./app; \"/app\" = ./app; \"/app/b/d\" = \"d\"; \"/app/a\" = \"other\"; \"/app-b\" = \"e\"; })"),
+    );
+    world.forge(["build", "-q"]).ok();
+}
+
+#[test]
 fn settings_of_a_formation_are_shown_where_they_are_written() {
     says(&setting("enviroment.A = \"1\";"), 5, 3, &["'enviroment'", "did you mean `environment`?"]);
     says(
