@@ -106,6 +106,9 @@ fn settings_of_a_formation_are_shown_where_they_are_written() {
         says(&setting(&format!("limits.{text};")), 5, 3, &[" is a ", ", not a"]);
     }
     says(&setting("network = \"host\";"), 5, 3, &["expected a Boolean but found a string: \"host\""]);
+    for version in ["1.0 beta", "1@3", "a/b", "1:2", "\\n", &"1".repeat(65)] {
+        says(&setting(&format!("version = \"{version}\";")), 5, 3, &["is no version for a formation: letters, digits"]);
+    }
     says(&setting("command = [ 1 ];"), 5, 3, &["`command` is a list of strings"]);
 }
 
