@@ -45,6 +45,11 @@ fn arguments_of_the_library_are_shown_where_they_are_written() {
         41,
         &["an attribute set", "not an integer: 1"],
     );
+    let hash = |text: &str| layers(&format!("(forge.run {{ script = \"a\"; outputHash = {text}; }})"));
+    says(&hash("5"), 4, 41, &["`outputHash` is a string"]);
+    for text in ["\"sha256-AAAA\"".to_owned(), format!("\"{}\"", "a".repeat(63)), format!("\"{}\"", "A".repeat(64))] {
+        says(&hash(&text), 4, 41, &["`outputHash` is the id of what must come out, 64 hexadecimal digits"]);
+    }
     says(&layers("(forge.files ./app)"), 4, 15, &["takes an attribute set", "not a path"]);
     says(&layers("(forge.files { \"/app\" = 5; })"), 4, 29, &["/app is a path, a text", "^^^^^^\n"]);
     says(&layers("(forge.files { \"/app\" = ./nowhere; })"), 4, 29, &["/project/nowhere' does not exist", "^^^^^^\n"]);
