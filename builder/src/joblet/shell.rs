@@ -143,10 +143,11 @@ impl<'a> Reader<'a> {
                         return Some(());
                     }
                 }
-                Some(')') if open.last() == Some(&")") => {
+                Some(')') if matches!(open.last(), Some(&")" | &"()")) => {
                     self.next();
                     self.finish(&mut current);
-                    open.pop();
+                    // What a function does may begin on the next line.
+                    goes_on = open.pop() == Some("()");
                 }
                 Some(')') if open.is_empty() && end == Some(')') => {
                     self.next();
@@ -163,8 +164,9 @@ impl<'a> Reader<'a> {
                 Some('(') => {
                     self.next();
                     self.found.is_simple = false;
+                    let is_function = current.words.last().is_some_and(|word| !word.ends_with('='));
                     current = Current::default();
-                    open.push(")");
+                    open.push(if is_function { "()" } else { ")" });
                 }
                 Some(';' | '&' | '|') => {
                     goes_on = self.operator(&mut current);
@@ -246,10 +248,8 @@ impl<'a> Reader<'a> {
             self.found.is_simple = false;
             let is_indented = self.take("-");
             self.blanks();
-            let start = self.at;
             let word = self.word()?;
-            let is_quoted = word.is_quoted || self.text[start..self.at].contains('\\');
-            self.documents.push(Document { delimiter: word.text, is_indented, is_quoted });
+            self.documents.push(Document { delimiter: word.text, is_indented, is_quoted: word.is_quoted });
             return Some(());
         } else if self.rest().starts_with("<(") || self.rest().starts_with(">(") {
             // Bash's name of a pipe is a word with a command in it.
@@ -288,7 +288,9 @@ impl<'a> Reader<'a> {
     fn read_documents(&mut self) -> Option<()> {
         for document in std::mem::take(&mut self.documents) {
             let mut is_joined = false;
-            loop {
+            let start = self.at;
+            let body = loop {
+                let end = self.at;
                 let line = self.rest().split_inclusive('\n').next()?;
                 self.take(line);
                 let line = line.trim_end_matches('\n');
@@ -296,10 +298,31 @@ impl<'a> Reader<'a> {
                 if shown == document.delimiter {
                     // Behind a line that is joined with it, shells differ in whether it ends the document.
                     (!is_joined).then_some(())?;
-                    break;
+                    break &self.text[start..end];
                 }
                 let backslashes = line.len() - line.trim_end_matches('\\').len();
                 is_joined = !document.is_quoted && backslashes % 2 == 1;
+            };
+            if !document.is_quoted {
+                self.nested(|reader| reader.expansions(body))?;
+            }
+        }
+        Some(())
+    }
+
+    /// Whether what is put into a document ends within it: some shells look for the end of a `$(` beyond the delimiter.
+    fn expansions(&self, body: &str) -> Option<()> {
+        let mut reader =
+            Reader { text: body, at: 0, line: 1, documents: Vec::new(), found: Found::new(), depth: self.depth };
+        let mut unused = Word { text: String::new(), is_quoted: false };
+        while let Some(next) = reader.peek() {
+            match next {
+                '$' | '`' => reader.expansion(&mut unused)?,
+                '\\' => {
+                    reader.next();
+                    reader.next();
+                }
+                _ => _ = reader.next(),
             }
         }
         Some(())
@@ -509,8 +532,24 @@ mod tests {
     }
 
     #[test]
+    fn the_body_of_a_function_may_begin_on_the_next_line() {
+        insta::assert_snapshot!(shown("f()\n\n# why\n{\n  a\n}\nb=(\n  c\n)\nd\n"), @r##"
+        whole "f()\n\n# why\n{\n  a\n}\n" [5:a]
+        whole "b=(\n  c\n)\n" [8:c]
+        simple "d\n" [10:d]
+        "##);
+    }
+
+    #[test]
     fn what_is_not_understood_is_one_statement_to_the_end() {
-        for script in ["done\na\nb\n", "echo 'a\nb\n", "x=${y:-'}\na\n'}", "cat <<E\na\n", "cat <<E\na\\\nE\nb\nE\n"] {
+        for script in [
+            "done\na\nb\n",
+            "echo 'a\nb\n",
+            "x=${y:-'}\na\n'}",
+            "cat <<E\na\n",
+            "cat <<E\na\\\nE\nb\nE\n",
+            "cat <<E\n$(a\nE\n)\nE\n",
+        ] {
             let read = statements(script);
             assert!(read.len() == 1 && !read[0].is_simple, "{script}");
         }
