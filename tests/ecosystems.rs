@@ -168,6 +168,39 @@ fn a_description_of_joblet_is_checked_whole_and_becomes_an_expression() {
 }
 
 #[test]
+fn what_a_hook_of_joblet_says_reaches_the_step_byte_for_byte() {
+    let world = World::new();
+    world.write(
+        "script.expr",
+        r#"
+        let
+          same = layer: layer;
+          formation = import ./turned.expr { forge = { formation = same; debian = same; python = same; run = same; }; };
+        in (builtins.elemAt formation.layers 1).script
+        "#,
+    );
+    for script in [
+        "cat > /x <<'EOF'\n#!/bin/sh\n\n# why\napt-get install -y less\n\ta \\\n   b\nEOF\n",
+        "echo '${HOME}' \"''\" ''' '$x' $${y} $$${z} '$${a}' ''\\\n''${b}' > /x\n",
+        "  touch /x\n\n   \n    touch /y\n",
+        "\n\n  touch '\r\r\n' ''\r\n\tb\r\n",
+        "touch /'\n",
+    ] {
+        let text = serde_json::to_string(script).unwrap();
+        world.write(
+            "hook.yaml",
+            &format!(
+                "name: a\nversion: 1.0.0\nbase: {{ language: go, version: \"1.19\" }}\nhooks:\n  post_install: {text}\n"
+            ),
+        );
+        let turned = world.forge(["import", "joblet", "hook.yaml"]).ok().stdout.clone();
+        world.write("turned.expr", &turned);
+        let told = world.forge(["eval", "--json", "script.expr"]).json();
+        assert_eq!(told.as_str(), Some(script), "{turned}");
+    }
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused_in_words() {
     let world = World::new();
     let formation = |layer: &str| {
@@ -177,11 +210,22 @@ fn what_cannot_be_followed_is_refused_in_words() {
     };
     world.write("old.json", r#"{ "lockfileVersion": 1, "dependencies": {} }"#);
     world.write(
+        "package-lock.json",
+        r#"{ "lockfileVersion": 3, "packages": {
+            "": { "name": "app" },
+            "node_modules/esbuild": { "version": "1.0.0", "hasInstallScript": true, "integrity": "sha512-x" },
+            "node_modules/ms": { "version": "1.0.0", "integrity": "sha512-x" }
+        } }"#,
+    );
+    world.write(
         "Cargo.lock",
         "version = 3\n[[package]]\nname = \"a\"\nversion = \"1\"\nsource = \"git+https://host.example/a#1\"\n",
     );
     for (layer, said) in [
         ("forge.node { lock = ./old.json; }", "version 2 or 3"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"esbuidl\" ]; }", "did you mean `esbuild`?"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"nosuch\" ]; }", "the lock has no package `nosuch`"),
+        ("forge.node { lock = ./package-lock.json; scripts = [ \"esbuild\" \"ms\" ]; }", "`ms` has no install script"),
         ("forge.node { lock = \"x\"; }", "the path of a package-lock.json"),
         ("forge.rust { source = ./.; }", "is of no registry with checksums"),
         ("forge.python { requirements = [ \"six\" ]; lock = ./uv.lock; }", "either `requirements` or `lock`"),

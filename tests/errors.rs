@@ -45,11 +45,46 @@ fn arguments_of_the_library_are_shown_where_they_are_written() {
         41,
         &["an attribute set", "not an integer: 1"],
     );
+    let hash = |text: &str| layers(&format!("(forge.run {{ script = \"a\"; outputHash = {text}; }})"));
+    says(&hash("5"), 4, 41, &["`outputHash` is a string"]);
+    for text in ["\"sha256-AAAA\"".to_owned(), format!("\"{}\"", "a".repeat(63)), format!("\"{}\"", "A".repeat(64))] {
+        says(&hash(&text), 4, 41, &["`outputHash` is the id of what must come out, 64 hexadecimal digits"]);
+    }
     says(&layers("(forge.files ./app)"), 4, 15, &["takes an attribute set", "not a path"]);
     says(&layers("(forge.files { \"/app\" = 5; })"), 4, 29, &["/app is a path, a text", "^^^^^^\n"]);
     says(&layers("(forge.files { \"/app\" = ./nowhere; })"), 4, 29, &["/project/nowhere' does not exist", "^^^^^^\n"]);
     says(&layers("(forge.files { \"/a\" = forge.fetchurl { url = 5; }; })"), 4, 53, &["`url` is a string"]);
     says(&layers("null"), 4, 3, &["a layer is what forge.debian"]);
+}
+
+#[test]
+fn targets_of_files_that_contradict_one_another_are_refused_at_the_second() {
+    let files = |files: &str, column: usize, words: &[&str]| {
+        says(&layers(&format!("(forge.files {{ {files} }})")), 4, column, words);
+    };
+    files("\"/x\" = \"a\"; \"/x/y\" = \"b\";", 41, &["`/x/y` lies below `/x`, which is a text"]);
+    files("\"/x\" = \"a\"; \"/x/y/z\" = \"b\";", 41, &["`/x/y/z` lies below `/x`"]);
+    files("\"/x\" = ./runtime.expr; \"/x/y\" = \"b\";", 52, &["`/x/y` lies below `/x`, which is a file"]);
+    files("\"/x\" = \"a\"; \"/x/\" = \"b\";", 41, &["`/x/` is the same path as `/x`"]);
+    files("\"//x\" = \"a\"; \"/x\" = \"b\";", 42, &["`/x` is the same path as `//x`"]);
+    files("\"/a\" = \"a\"; \"/./b//c\" = \"b\"; \"/b/c\" = \"b\";", 58, &["`/b/c` is the same path as `/./b//c`"]);
+    files("\"etc/x\" = \"a\";", 29, &["`etc/x` is no absolute path: one inside a formation starts with `/`"]);
+    files("\"\" = \"a\";", 29, &["`` is no absolute path"]);
+    files("\"/../x\" = \"a\";", 29, &["`/../x` is no path inside a formation"]);
+    files(&format!("\"/{}\" = \"a\";", "x".repeat(256)), 29, &["is no path inside a formation"]);
+    files("\"/\" = \"a\";", 29, &["the root is a directory, not a text"]);
+}
+
+#[test]
+fn more_may_be_put_into_a_directory() {
+    let world = World::new();
+    world.write("app/a", "a");
+    world.write("app/b/c", "c");
+    world.write(
+        "runtime.expr",
+        &layers("(forge.files { \"/\" = ./app; \"/app\" = ./app; \"/app/b/d\" = \"d\"; \"/app/a\" = \"other\"; \"/app-b\" = \"e\"; })"),
+    );
+    world.forge(["build", "-q"]).ok();
 }
 
 #[test]
@@ -76,6 +111,9 @@ fn settings_of_a_formation_are_shown_where_they_are_written() {
         says(&setting(&format!("limits.{text};")), 5, 3, &[" is a ", ", not a"]);
     }
     says(&setting("network = \"host\";"), 5, 3, &["expected a Boolean but found a string: \"host\""]);
+    for version in ["1.0 beta", "1@3", "a/b", "1:2", "\\n", &"1".repeat(65)] {
+        says(&setting(&format!("version = \"{version}\";")), 5, 3, &["is no version for a formation: letters, digits"]);
+    }
     says(&setting("command = [ 1 ];"), 5, 3, &["`command` is a list of strings"]);
 }
 

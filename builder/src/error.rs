@@ -209,6 +209,34 @@ pub enum Error {
         /// The solver's own words.
         explanation: String,
     },
+    /// A lock file or project is for other Pythons than the layer's.
+    #[error("{who} wants Python `{wanted}`, and the layer has {python}")]
+    OtherPython {
+        /// Which file, or what of it, in words.
+        who: String,
+        /// As written there.
+        wanted: String,
+        /// What there is.
+        python: String,
+    },
+    /// A lock file is for other systems than the layer's.
+    #[error("`{file}` is locked for `{wanted}`, and the layer is {here}")]
+    OtherEnvironment {
+        /// Which file.
+        file: String,
+        /// Its markers.
+        wanted: String,
+        /// What there is, in words.
+        here: String,
+    },
+    /// A project does not say what it wants.
+    #[error("`{file}` leaves `{field}` to what builds the project (`dynamic`)")]
+    Dynamic {
+        /// Which file.
+        file: String,
+        /// Which field of its project.
+        field: &'static str,
+    },
     /// The lock answers a request without some record that it needs.
     #[error("the lock has no `{field}` for `{name}`")]
     LockRecord {

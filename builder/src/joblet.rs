@@ -7,12 +7,28 @@ mod expression;
 mod hook;
 mod languages;
 mod read;
+mod shell;
 mod yaml;
 
 pub use expression::{Turned, expression};
 pub use read::read;
 
 use std::collections::BTreeMap;
+
+/// Of pip's options those that say how pip goes about it, not what it installs.
+const HARMLESS_PIP_OPTIONS: &[&str] = &[
+    "--no-cache-dir",
+    "--upgrade",
+    "-U",
+    "--quiet",
+    "-q",
+    "--no-input",
+    "--prefer-binary",
+    "--disable-pip-version-check",
+    "--no-warn-script-location",
+    "--break-system-packages",
+    "--root-user-action=ignore",
+];
 
 /// What a `runtime.yaml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -98,13 +98,20 @@ pub fn run_step(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Res
 
 /// Runs a command over its layers for what it prints or writes into its binds; its changes to the root are thrown away.
 pub fn run_tool(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Result<Vec<u8>> {
+    Ok(run_tool_and_hear(builder, name, command)?.0)
+}
+
+/// The same, and what it said beside.
+pub fn run_tool_and_hear(builder: &Builder<'_>, name: &str, command: &Command<'_>) -> Result<(Vec<u8>, String)> {
     let lower = builder.store.merge(command.layers)?;
     let scratch = builder.store.scratch()?;
     let place = place(builder, &scratch)?;
     let (stdout, stderr) = (place.join("stdout"), place.join("stderr"));
     let streams = Streams::Files(stdout.clone(), stderr.clone());
     run(builder, name, command, lower, &place, streams, &stderr)?;
-    std::fs::read(&stdout).map_err(Error::file("read", stdout))
+    let said = std::fs::read(&stderr).map_err(Error::file("read", stderr))?;
+    let answer = std::fs::read(&stdout).map_err(Error::file("read", stdout))?;
+    Ok((answer, String::from_utf8_lossy(&said).into_owned()))
 }
 
 /// Where a step's files lie while it is made.

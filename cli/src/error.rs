@@ -535,6 +535,14 @@ impl From<builder::Error> for Failure {
                 .hint("`outputHash` says what must come out: write what came only if you know why it is that"),
             error @ Signature { .. } => plain(code::REFUSED, &error)
                 .hint("Signed-By in the machine's apt sources names the keys that are trusted"),
+            error @ OtherPython { .. } => plain(code::BUILD_FAILED, &error).hint(
+                "forge.debian { suite = \"trixie\"; } has Python 3.13, bookworm 3.11, bullseye 3.9; else lock the project again for the Python that there is",
+            ),
+            error @ OtherEnvironment { .. } => plain(code::BUILD_FAILED, &error)
+                .hint("lock the project again for linux, too: `environments` says for which systems that is"),
+            error @ Dynamic { .. } => plain(code::BUILD_FAILED, &error).hint(
+                "`uv lock` builds the project and writes what it wants: forge.python { lock = ./uv.lock; }, or write the list into the project",
+            ),
             error @ LockRecord { .. } => {
                 plain(code::USAGE, &error).hint("`forge lock --update` writes the lock anew")
             }

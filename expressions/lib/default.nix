@@ -15,6 +15,8 @@ primitives@{
   fail,
   # The same, and says what the attribute is instead.
   wrong,
+  # set: name: message: wanted: known: fails as `fail` does, and says which of the known names are like the wanted one.
+  unknown,
   # set: name: value: the value; what fails in it is shown at the attribute, unless it has a place of the user's own.
   within,
   ...

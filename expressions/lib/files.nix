@@ -14,16 +14,28 @@
 }:
 let
   inherit (builtins)
+    all
+    any
     attrNames
     concatStringsSep
+    elemAt
+    filter
+    genList
+    groupBy
+    hasAttr
     hasContext
     head
     isAttrs
     isPath
     isString
+    length
     listToAttrs
     map
     mapAttrs
+    readFileType
+    split
+    stringLength
+    substring
     toFile
     typeOf
     ;
@@ -32,9 +44,63 @@ let
   files =
     contents:
     if isAttrs contents then
-      layer "files" { inherit contents; }
+      consistent contents (layer "files" { inherit contents; })
     else
       throw "forge.files: takes an attribute set, for instance { \"/app\" = ./app; }, not a ${typeOf contents}";
+
+  # The names of a path, from the top; fails where a target is no path.
+  partsOf =
+    contents: target:
+    let
+      parts = filter (part: isString part && part != "" && part != ".") (split "/" target);
+    in
+    if substring 0 1 target != "/" then
+      fail contents target "forge.files: `${target}` is no absolute path: one inside a formation starts with `/`"
+    else if any (part: part == ".." || stringLength part > 255) parts then
+      fail contents target "forge.files: `${target}` is no path inside a formation"
+    else
+      parts;
+
+  # What something is in words, if it is known to be no directory: what is built or fetched is known only then.
+  fileKind =
+    value:
+    if isPath value then
+      {
+        directory = null;
+        symlink = "a symlink";
+      }
+      .${readFileType value} or "a file"
+    else if isString value && !hasContext value then
+      "a text"
+    else
+      null;
+
+  # Gives `value` if every target is a path of its own, and nothing lies below what is no directory. Into a directory more may be put.
+  consistent =
+    contents: value:
+    let
+      written = parts: "/${concatStringsSep "/" parts}";
+      entries = map (target: { inherit target; parts = partsOf contents target; }) (attrNames contents);
+      byPath = groupBy (entry: written entry.parts) entries;
+      check =
+        { target, parts }:
+        let
+          same = byPath.${written parts};
+          first = (head same).target;
+          above = map (depth: written (genList (elemAt parts) depth)) (genList (depth: depth) (length parts));
+          kindAt = path: fileKind contents.${(head byPath.${path}).target};
+          files = filter (path: hasAttr path byPath && kindAt path != null) above;
+        in
+        if first != target then
+          fail contents target "forge.files: `${target}` is the same path as `${first}`"
+        else if parts == [ ] && fileKind contents.${target} != null then
+          fail contents target "forge.files: the root is a directory, not ${fileKind contents.${target}}"
+        else if files != [ ] then
+          fail contents target "forge.files: `${target}` lies below `${head files}`, which is ${kindAt (head files)}"
+        else
+          true;
+    in
+    if all check entries then value else null;
 
   filesLayer =
     { contents, ... }:

@@ -9,6 +9,7 @@
   is,
   layer,
   step,
+  unknown,
   ...
 }:
 let
@@ -64,6 +65,7 @@ let
       ofScripts = is.such "true, false, or the list of packages whose install scripts may run" (
         isBool scripts || isList scripts && all isString scripts
       );
+      idle = if isList scripts then filter (name: !elem name (scriptedNames content.packages)) scripts else [ ];
     in
     checked "forge.node" arguments [
       (is.path "a package-lock.json" "lock" lock "./package-lock.json")
@@ -74,6 +76,7 @@ let
       (holds (isAttrs content && (version == 2 || version == 3) && isAttrs (content.packages or null)) "lock"
         "`lock` is no package-lock.json of version 2 or 3; `npm install --package-lock-only --lockfile-version 3` writes one"
       )
+      (known content.packages idle)
     ] (layer "node" {
       inherit
         arguments
@@ -86,6 +89,27 @@ let
       };
       links = linksOf content.packages;
     });
+
+  # The names of packages that have an install script, for whatever system they are.
+  scriptedNames =
+    packages: map nameOf (filter (path: isInstalledPath path && packages.${path}.hasInstallScript or false) (attrNames packages));
+
+  # A rule: `scripts` names nothing that has none.
+  known =
+    packages: idle:
+    let
+      wanted = head idle;
+      isThere = elem wanted (map nameOf (filter isInstalledPath (attrNames packages)));
+    in
+    {
+      name = "scripts";
+      good = idle == [ ];
+      message = if isThere then "`${wanted}` has no install script" else "the lock has no package `${wanted}`";
+      say = arguments: name: message: unknown arguments name message wanted (scriptedNames packages);
+    };
+
+  # What lies in no node_modules is the project's own.
+  isInstalledPath = path: match "(.*/)?node_modules/.*" path != null;
 
   parts = path: filter isString (split "/" path);
 
@@ -128,8 +152,8 @@ let
         let
           package = packages.${path};
         in
-        # What lies in no node_modules is the project's own; what is bundled comes with the package that bundles it.
-        match "(.*/)?node_modules/.*" path != null
+        # What is bundled comes with the package that bundles it.
+        isInstalledPath path
         && !(package.link or false)
         && !(package.inBundle or false)
         && !hasAttr path dropped;

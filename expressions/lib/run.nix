@@ -17,6 +17,7 @@ let
     isAttrs
     isString
     mapAttrs
+    match
     tail
     toString
     ;
@@ -37,6 +38,8 @@ let
     }:
     let
       aTime = is.such "a time such as \"90s\" or \"20m\"" (timeout == null || parseDuration timeout != null);
+      isId = outputHash == null || match "([0-9a-f]{64})?" outputHash != null;
+      anId = is.such "the id of what must come out, 64 hexadecimal digits, or \"\" at first" isId;
     in
     checked "forge.run" arguments [
       (holds ((command == null) != (script == null)) "script" "give either `command` (a list of strings) or `script` (a text for /bin/sh)")
@@ -50,6 +53,7 @@ let
       (aTime "timeout" timeout null)
       (is.texts "hosts" hosts "[ \"host.example\" ]")
       (orNull is.text "outputHash" outputHash null)
+      (anId "outputHash" outputHash null)
       (holds (hosts == [ ] || outputHash != null) "hosts" "what sees the network says what must come out of it: `outputHash` (\"\" at first; the failure names it)")
     ] (layer "run" {
       inherit

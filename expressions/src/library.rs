@@ -7,7 +7,7 @@ use store::lock::LockRequest;
 
 use crate::builtins::Builtin;
 use crate::eval::Evaluator;
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, suggestions};
 use crate::places::PlaceId;
 use crate::show;
 use crate::value::{Attribute, Value, View};
@@ -36,6 +36,7 @@ static RELATIVE: Builtin = Builtin { name: "relative", arity: 1, strict: 0, trac
 static LOCK: Builtin = Builtin { name: "lock", arity: 2, strict: 0, traced: false, run: lock };
 static FAIL: Builtin = Builtin { name: "fail", arity: 3, strict: 0, traced: false, run: fail };
 static WRONG: Builtin = Builtin { name: "wrong", arity: 3, strict: 0, traced: false, run: wrong };
+static UNKNOWN: Builtin = Builtin { name: "unknown", arity: 5, strict: 0, traced: false, run: unknown };
 static WITHIN: Builtin = Builtin { name: "within", arity: 3, strict: 0, traced: false, run: within };
 
 /// The library as a value.
@@ -54,6 +55,7 @@ pub fn library(evaluator: &Evaluator) -> Result<Value> {
         Attribute::new(symbol("lock"), Value::builtin(&LOCK)),
         Attribute::new(symbol("fail"), Value::builtin(&FAIL)),
         Attribute::new(symbol("wrong"), Value::builtin(&WRONG)),
+        Attribute::new(symbol("unknown"), Value::builtin(&UNKNOWN)),
         Attribute::new(symbol("within"), Value::builtin(&WITHIN)),
         Attribute::new(symbol("architecture"), Value::string(architecture)),
         Attribute::new(symbol("system"), Value::string(system)),
@@ -103,6 +105,20 @@ fn wrong(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<V
             format!("{}, not {}: {}", failure.message, value.kind(), show::for_error(evaluator, &value)).into();
     }
     Err(failure)
+}
+
+/// `unknown set name message wanted known`: fails as `fail` does, and says which names of a list are like the one that is wanted.
+fn unknown(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
+    let text = |value: &Value| {
+        let text = evaluator.force_string(value, PlaceId::NONE, "while evaluating a name")?;
+        Ok(String::from_utf8_lossy(&text.bytes).into_owned())
+    };
+    let wanted = text(&arguments[3])?;
+    let known = evaluator.force(&arguments[4], place)?;
+    let View::List(known) = known.view() else { return Err(Failure::new("a list of names is expected")) };
+    let known = known.iter().map(|name| text(&name)).collect::<Result<Vec<String>>>()?;
+    let close = suggestions(&wanted, known.iter().map(String::as_str));
+    fail(evaluator, &arguments[..3], place).map_err(|failure| failure.suggesting(close))
 }
 
 /// `within set name value`: the value; what fails in it is shown where the user wrote the attribute.

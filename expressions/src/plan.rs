@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use store::derivation::{Fetched, Goal, GoalLayer, Source};
+use store::directory::versioned::is_version;
 use store::formation::{Launch, Limits, Port, is_variant};
 use store::lock::{Lock, LockRequest};
 use store::{Capabilities, Plan, StorePath};
@@ -422,6 +423,14 @@ fn goal(evaluator: &Evaluator, value: &Value) -> Result<Goal> {
     let launch = fields.get("launch")?;
     let launch = launch_of(&Fields::new(evaluator, &launch.value, "`launch`")?.written(written))?;
     let (version, variant, platform) = (fields.text("version")?, fields.text("variant")?, fields.text("platform")?);
+    // `NAME@VERSION` could never be said of another.
+    if !version.is_empty() && !is_version(&version) {
+        let message = format!(
+            "`{}` is no version for a formation: letters, digits, `.`, `_`, `+`, `-` and `~`, 64 at most",
+            version.escape_debug()
+        );
+        return Err(Failure::new(message).at(fields.place("version", fields.get("version")?.place)));
+    }
     if !is_variant(&variant) {
         let message = format!("`{variant}` is no variant: letters, digits, `.`, `_` and `+`");
         return Err(Failure::new(message).at(fields.place("variant", fields.get("variant")?.place)));

@@ -117,11 +117,36 @@ fn run(name: &str, script: &str, timeout: &str) -> String {
         "    (forge.run {{\n      name = \"{name}\";\n      timeout = {};\n      script = ''\n",
         string(timeout)
     );
-    for line in script.lines() {
-        let line = line.replace("''", "'''").replace("${", "''${");
+    // What all lines begin with would be taken for the expression's own indentation.
+    let is_indented = script.split('\n').all(|line| line.trim_matches(' ').is_empty() || line.starts_with(' '));
+    let mut lines = script.split_terminator('\n').map(indented).collect::<Vec<String>>();
+    if is_indented && let Some(first) = lines.iter_mut().find(|line| !line.trim_matches(' ').is_empty()) {
+        first.replace_range(..1, "''\\ ");
+    }
+    for line in lines {
         let _ = writeln!(text, "{}", if line.is_empty() { String::new() } else { format!("        {line}") });
     }
     text + "      '';\n    })\n"
+}
+
+/// A line as an indented string writes it: its own quotes, dollars and carriage returns are escaped.
+fn indented(line: &str) -> String {
+    let mut written = String::new();
+    let mut letters = line.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match (letter, letters.peek()) {
+            ('\'', Some('\'')) => {
+                letters.next();
+                written.push_str("'''");
+            }
+            // With the escape of what follows it, it would be another.
+            ('\'', Some('$' | '\r')) => written.push_str("''\\'"),
+            ('$', Some('{')) => written.push_str("''$"),
+            ('\r', _) => written.push_str("''\\r"),
+            _ => written.push(letter),
+        }
+    }
+    written
 }
 
 fn attributes(text: &mut String, name: &str, pairs: &[(String, String)]) {

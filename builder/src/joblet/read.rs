@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::yaml::{Kind, Node, parse};
-use super::{Description, Finding, Script, languages};
+use super::{Description, Finding, HARMLESS_PIP_OPTIONS, Script, languages};
 
 /// Every key that may stand at the top, and those below some of them.
 const KEYS: &[(&str, &[&str])] = &[
@@ -233,21 +233,8 @@ impl Reader {
             }
             None => Vec::new(),
         };
-        // These say how pip goes about it, not what it installs.
-        const HARMLESS: &[&str] = &[
-            "--no-cache-dir",
-            "--upgrade",
-            "-U",
-            "--quiet",
-            "-q",
-            "--no-input",
-            "--prefer-binary",
-            "--disable-pip-version-check",
-            "--no-warn-script-location",
-            "--break-system-packages",
-            "--root-user-action=ignore",
-        ];
-        description.pip_options = options.into_iter().filter(|option| !HARMLESS.contains(&option.as_str())).collect();
+        description.pip_options =
+            options.into_iter().filter(|option| !HARMLESS_PIP_OPTIONS.contains(&option.as_str())).collect();
     }
 
     fn surroundings(&mut self, top: &Entries, description: &mut Description) {

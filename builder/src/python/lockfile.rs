@@ -3,6 +3,7 @@
 //! `uv.lock`, `pylock.toml` and a hashed `requirements.txt` say themselves what is installed; markers and extras are judged for the
 //! target, and the wheel that fits best is taken. A `pyproject.toml` only says what is wanted, and is resolved like any requirements.
 
+mod compatible;
 mod requirements;
 mod uv_lock;
 
@@ -16,7 +17,7 @@ use store::lock::{LockEntry, LockRequest};
 use crate::fetch::local_path;
 use crate::python::tags::Target;
 use crate::python::{index, pylock, requirement, resolver, uv};
-use crate::report::Span;
+use crate::report::{Event, Span};
 use crate::resolve::{Resolver, parameter, parameter_or};
 use crate::{Builder, Error, Result};
 
@@ -74,6 +75,9 @@ impl Resolver for LockFile {
             records(requirements::pinned(builder, &name, &text, &choice)?, &target)?
         } else {
             let table: toml::Table = toml::from_str(&text).map_err(|error| bad(&name, error.message()))?;
+            for open in compatible::check(&name, &table, &choice)? {
+                builder.reporter.report(Event::Note(&open));
+            }
             if table.contains_key("lock-version") {
                 pylock::records(&text, &choice)?
             } else if table.contains_key("project") || table.contains_key("dependency-groups") {
@@ -212,6 +216,7 @@ pub(super) fn resolved(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::World;
 
     pub(crate) fn choice(target: &Target, extras: &[&str], groups: &[&str]) -> Choice<'static> {
         let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -300,5 +305,50 @@ mod tests {
         ] {
             assert!(requirements::read("r.txt", bad, &choice(&target(), &[], &[])).is_err(), "{bad}");
         }
+    }
+
+    /// What the resolver answers for Python 3.11 where nobody can be asked, and what it notes.
+    fn resolved_alone(file: &str, text: &str) -> (Result<LockEntry>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(file);
+        std::fs::write(&path, text).unwrap();
+        let sha256 = store::digest::to_hex(&<sha2::Sha256 as sha2::Digest>::digest(text.as_bytes()));
+        let parameters = [
+            ("url", format!("file:{}", path.display())),
+            ("sha256", sha256),
+            ("python", "3.11".to_owned()),
+            ("platform", "linux/amd64".to_owned()),
+            ("glibc", "2.36".to_owned()),
+        ];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), Value::from(value)));
+        let request = LockRequest { kind: "python-lock".to_owned(), parameters: BTreeMap::from(parameters) };
+        let world = World::new();
+        let answer = LockFile.resolve(&world.builder(), &request);
+        (answer, world.notes())
+    }
+
+    #[test]
+    fn a_file_for_another_python_or_system_is_refused_and_a_doubtful_one_is_said() {
+        let files = [
+            (
+                "uv.lock",
+                "version = 1\nrequires-python = \"WANTED\"\n[[package]]\nname = \"x\"\nsource = { virtual = \".\" }\n",
+            ),
+            ("pyproject.toml", "[project]\nname = \"x\"\nrequires-python = \"WANTED\"\n"),
+            ("pylock.toml", "lock-version = \"1.0\"\nrequires-python = \"WANTED\"\n"),
+        ];
+        for (file, text) in files {
+            let of = |wanted: &str| text.replace("WANTED", wanted);
+            let (answer, _) = resolved_alone(file, &of(">=3.13"));
+            assert!(matches!(answer, Err(Error::OtherPython { .. })), "{file}: {answer:?}");
+            let (answer, notes) = resolved_alone(file, &of(">=3.11"));
+            assert!(answer.unwrap().records.is_empty() && notes.is_empty(), "{file}: {notes:?}");
+            let (answer, notes) = resolved_alone(file, &of(">=3.11.9"));
+            assert!(answer.is_ok() && notes.len() == 1 && notes[0].contains(file), "{file}: {notes:?}");
+        }
+        let windows = "lock-version = \"1.0\"\nenvironments = [\"sys_platform == 'win32'\"]\n";
+        assert!(matches!(resolved_alone("pylock.toml", windows).0, Err(Error::OtherEnvironment { .. })));
+        let dynamic = "[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n";
+        assert!(matches!(resolved_alone("pyproject.toml", dynamic).0, Err(Error::Dynamic { .. })));
     }
 }

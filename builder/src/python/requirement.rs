@@ -4,6 +4,7 @@
 
 use std::str::FromStr;
 
+use pep440_rs::VersionSpecifiers;
 use pep508_rs::{MarkerTree, Requirement, VerbatimUrl};
 
 /// Reads a requirement. The error is a reason, in words.
@@ -26,6 +27,14 @@ pub fn parse(text: &str) -> Result<Requirement<VerbatimUrl>, String> {
 pub fn marker(text: &str) -> Result<MarkerTree, String> {
     only_ascii(text)?;
     MarkerTree::from_str(text).map_err(|error| error.message.to_string())
+}
+
+/// Reads what a version must be, as `requires-python` has it. The error is a reason, in words.
+pub fn specifiers(text: &str) -> Result<VersionSpecifiers, String> {
+    only_ascii(text)?;
+    // The library draws the place below.
+    let first = |error: String| error.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
+    VersionSpecifiers::from_str(text).map_err(|error| first(error.to_string()))
 }
 
 /// The library takes numbers of characters for numbers of bytes.

@@ -14,7 +14,8 @@ use crate::python::index::Indexes;
 use crate::python::near::near;
 use crate::python::tags::Target;
 use crate::python::tool;
-use crate::step::{Command, run_tool};
+use crate::report::Event;
+use crate::step::{Command, run_tool_and_hear};
 use crate::{Builder, Error, Result, remembered};
 
 /// The version of uv that resolves. Another one may resolve the same requirements otherwise, so it is raised on purpose:
@@ -92,7 +93,6 @@ fn resolve_with(
         "pylock.toml",
         "--no-header",
         "--no-annotate",
-        "--quiet",
         "--color",
         "never",
     ];
@@ -100,8 +100,13 @@ fn resolve_with(
         words.extend(["--only-binary", ":all:"]);
     }
     let command = Command { binds, environment, network: Network::Host, ..Command::new(&layers, words) };
-    match run_tool(builder, "uv", &command) {
-        Ok(answer) => Ok(String::from_utf8_lossy(&answer).into_owned()),
+    match run_tool_and_hear(builder, "uv", &command) {
+        Ok((answer, said)) => {
+            for doubt in doubts(&said) {
+                builder.reporter.report(Event::Note(&tool::without_addresses(&doubt, scratch.path())));
+            }
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        }
         Err(Error::Step { ending, log, .. }) if ending.starts_with("exit status") => {
             Err(failure(&log, indexes, target, scratch.path()))
         }
@@ -129,6 +134,14 @@ fn program(builder: &Builder<'_>) -> Result<DeltaId> {
         draft.write(builder.store, "usr/local/bin/uv", 0o755, &bytes).map_err(|error| error.about("wheel", file))?;
         Ok(draft.delta(builder.store)?)
     })
+}
+
+/// Of what uv warns of, that which says that a wish is not met as it was meant: an extra that is not there, a release that was withdrawn.
+fn doubts(said: &str) -> Vec<String> {
+    let warnings = said.lines().filter_map(|line| line.trim().strip_prefix("warning: "));
+    let is_of_a_wish = |line: &&str| line.contains(" does not have an extra named ") || line.contains(" is yanked");
+    let lower = |line: &str| line.strip_prefix("The ").map_or_else(|| line.to_owned(), |rest| format!("the {rest}"));
+    warnings.filter(is_of_a_wish).map(lower).collect()
 }
 
 /// What uv's words mean.
@@ -175,7 +188,8 @@ fn words(log: &str, scratch: &Path) -> String {
         if trimmed.starts_with("hint:") {
             break;
         }
-        if trimmed.is_empty() || trimmed.starts_with("error: No solution found") {
+        let is_aside = trimmed.starts_with("warning: ") || trimmed.starts_with("Resolved ");
+        if trimmed.is_empty() || is_aside || trimmed.starts_with("error: No solution found") {
             continue;
         }
         lines.push(line.trim_start_matches("error: ").trim_end());
@@ -247,5 +261,19 @@ mod tests {
         let Error::Fetch { tried, .. } = failed(log) else { panic!() };
         assert_eq!(tried[0].0, "https://me:***@host.example/simple");
         assert_eq!(tried[0].1, "failed to lookup address information: Name or service not known");
+    }
+
+    #[test]
+    fn a_wish_that_uv_cannot_meet_as_it_was_meant_is_noted() {
+        let said = "warning: The requested Python version 3.9 is not available; 3.11.2 will be used to build dependencies instead.\n\
+                    Resolved 5 packages in 241ms\nwarning: The package `requests==2.31.0` does not have an extra named `nosuch`\n\
+                    warning: `urllib3==2.0.0` is yanked (reason: \"broken\")\n";
+        insta::assert_snapshot!(doubts(said).join("\n"), @r#"
+        the package `requests==2.31.0` does not have an extra named `nosuch`
+        `urllib3==2.0.0` is yanked (reason: "broken")
+        "#);
+        let log = "warning: The requested Python version 3.9 is not available\nerror: No solution found when resolving dependencies\n  \
+                   cause: Because a is not b, we can conclude that your requirements are unsatisfiable.\n";
+        assert!(words(log, Path::new("/scratch")).starts_with("Because a"));
     }
 }
