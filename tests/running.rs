@@ -286,11 +286,37 @@ fn changes_are_kept_and_become_a_formation() {
         "gone\n"
     );
     assert_ne!(&changed, id);
-    assert!(!std::path::Path::new(kept).exists());
-    assert_eq!(world.forge(["commit", kept]).code, Some(10));
+    // The directory is as it was: the next run goes on from there, and its formation is made again.
+    let script = [again, "echo more > /etc/more"].join(";");
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "sh", "-c", again]).ok().stdout, "5:6\ngone\n");
+    assert_eq!(world.forge(["commit", kept, "changed", "--version", "2"]).id(), changed);
+    world.forge(["run", id, "--writable", kept, "--", "sh", "-c", &script]).ok();
+    assert_ne!(world.forge(["commit", kept, "more"]).id(), changed);
+    assert_eq!(world.forge(["commit", world.path("out/none").to_str().expect("a path")]).code, Some(10));
     // The record says which layer it was.
     let info = world.forge(["info", "changed", "--json"]).json();
     assert_eq!(info["layers"].as_array().expect("layers").last().expect("one")["label"], "changes of a run");
+}
+
+#[test]
+fn what_a_run_keeps_is_its_own_until_it_ends() {
+    let (world, id) = small();
+    let kept = world.path("out/used");
+    let kept = kept.to_str().expect("a path");
+    let words = ["run", id, "--writable", kept, "--", "sh", "-c", "echo begun; read end; echo new > /etc/new"];
+    let mut command = world.command(words);
+    let mut first = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("forge starts");
+    let mut begun = [0; 6];
+    first.stdout.take().expect("a pipe").read_exact(&mut begun).expect("it begins");
+    let second = world.forge(["run", id, "--writable", kept, "--", "true"]);
+    assert!(second.code == Some(125) && second.stderr.contains("is in use"), "{}", second.stderr);
+    let bundle = world.forge(["bundle", id, world.path("out/bundle").to_str().expect("a path"), "--writable", kept]);
+    assert!(bundle.code == Some(2) && bundle.stderr.contains("forge commit"), "{}", bundle.stderr);
+    let commit = world.forge(["commit", kept]);
+    assert!(commit.code == Some(15) && commit.stderr.contains("is in use"), "{}", commit.stderr);
+    drop(first.stdin.take());
+    assert!(first.wait().expect("it ends").success());
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "cat", "/etc/new"]).ok().stdout, "new\n");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ mod options;
 mod other;
 mod writable;
 
-pub use writable::OF as KEPT_OF;
+pub use writable::{OF as KEPT_OF, lock as lock_kept};
 
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
@@ -155,13 +156,19 @@ pub fn described(
     context: &Context,
 ) -> Result<(FormationId, Sandbox)> {
     options::refuse_habits(&target.options.habits)?;
+    if let Some(directory) = &target.options.writable {
+        let failure = Failure::new(code::USAGE, "--writable: a bundle has a root of its own, which can be written to");
+        return Err(
+            failure.hint(format!("make a formation of the changes first: forge commit {} NAME", directory.display()))
+        );
+    }
     let words = Words { entrypoint, arguments: arguments.to_vec() };
     let settled = volumes::settled(&target.options, context)?;
     let options = settled.as_ref().map_or(&target.options, |(options, _)| options);
     let store = context.store()?;
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
-    let sandbox = prepare(&store, id, &formation, options, &|launch| words.command(launch), context)?;
+    let (sandbox, _) = prepare(&store, id, &formation, options, &|launch| words.command(launch), context)?;
     Ok((id, sandbox))
 }
 
@@ -197,7 +204,7 @@ fn execute_settled(
     if choice != BackendChoice::Native {
         return container::run(&store, (id, &formation), &target.options, verb, choice, context);
     }
-    let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
+    let (mut sandbox, _kept) = prepare(&store, id, &formation, &target.options, command, context)?;
     if executor::backend::native::has_every_user() {
         volumes.give(sandbox.user)?;
     }
@@ -225,7 +232,7 @@ fn execute_settled(
     Ok(report(&outcome, &sandbox, &network::ports(&formation, &target.options)?, context))
 }
 
-/// The sandbox of a run, with its root.
+/// The sandbox of a run, with its root; and what must stay open as long as it runs.
 fn prepare(
     store: &Store,
     id: FormationId,
@@ -233,15 +240,16 @@ fn prepare(
     options: &RunOptions,
     command: Choose<'_>,
     context: &Context,
-) -> Result<Sandbox> {
+) -> Result<(Sandbox, Option<File>)> {
     // What is wrong with the options is said before anything is laid out on disk.
     let sandbox = describe(store, formation, options, command, context)?;
     if let Some(directory) = &options.writable {
-        return writable::keep(store, id, formation, options, directory, sandbox);
+        let (sandbox, file) = writable::keep(store, id, formation, options, directory, sandbox)?;
+        return Ok((sandbox, Some(file)));
     }
     let (checkout, _) = store.checkout_to_run(formation.root, ownership())?;
     let writable = if options.read_only { Writable::No } else { Writable::Temporary };
-    Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
+    Ok((Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox }, None))
 }
 
 /// The sandbox of a run without its root: the formation's launch settings, with what the command line changes.

@@ -1,11 +1,14 @@
 //! `--writable DIR`: what is written to the root is kept, and the next run goes on from there.
 //!
 //! The program runs as a build step does: root of everything in its root, whoever runs it, by a supervisor. So what is kept is the same
-//! layer for root and for an ordinary user, owners, devices and all, and `forge commit` can make a formation of it.
+//! layer for root and for an ordinary user, owners, devices and all, and `forge commit` can make a formation of it. Whoever uses the
+//! directory holds a lock on it: an upper layer is one overlay's only.
 
+use std::fs::File;
 use std::path::Path;
 
 use executor::{RootFs, Sandbox, Writable};
+use rustix::fs::{FlockOperation, flock};
 use store::directory::Ownership;
 use store::{Formation, FormationId, Store};
 
@@ -16,7 +19,24 @@ use crate::error::{Failure, Result, code};
 /// Says in DIR whose changes it holds.
 pub const OF: &str = "formation";
 
-/// The sandbox with its changes kept in `directory`.
+/// The directory is ours as long as the file is open.
+pub fn lock(directory: &Path) -> Result<File> {
+    let failed = |error: std::io::Error| {
+        Failure::new(code::USAGE, format!("cannot open `{}`", directory.display())).cause(error.to_string())
+    };
+    let file = File::open(directory).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let failure = Failure::new(code::LOCKED, format!("`{}` is in use", directory.display()));
+            Err(failure
+                .hint("a run keeps its changes there, or `forge commit` reads them: try again when it has ended"))
+        }
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The sandbox with its changes kept in `directory`, which is locked.
 pub fn keep(
     store: &Store,
     id: FormationId,
@@ -24,7 +44,7 @@ pub fn keep(
     options: &RunOptions,
     directory: &Path,
     sandbox: Sandbox,
-) -> Result<Sandbox> {
+) -> Result<(Sandbox, File)> {
     let refuse = |what: &str| {
         let failure = Failure::new(code::USAGE, format!("--writable and {what} do not go together"));
         Err(failure.hint("what is kept is written by root of the root, as by a step of a build"))
@@ -44,6 +64,7 @@ pub fn keep(
             .cause(error.to_string())
     };
     std::fs::create_dir_all(&directory).map_err(|error| failed("make", error))?;
+    let file = lock(&directory)?;
     let note = directory.join(OF);
     match std::fs::read_to_string(&note) {
         Ok(text) if text.trim() == id.to_string() => {}
@@ -68,5 +89,5 @@ pub fn keep(
     }
     let checkout = store.checkout(formation.root, Ownership::Caller)?;
     let root = RootFs { layers: vec![checkout], writable: Writable::Kept(directory) };
-    Ok(Sandbox { root, pretend_root: true, ..sandbox })
+    Ok((Sandbox { root, pretend_root: true, ..sandbox }, file))
 }
