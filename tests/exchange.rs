@@ -142,7 +142,7 @@ fn an_artifact_whose_author_is_trusted_runs_where_it_lies() {
         let run = |arguments: &[&str]| {
             let mut command = world.command([&["run", "--trust", &format!("./{file}")], arguments].concat());
             command.env("FORGE_STORE", &empty);
-            crate::world::Ran::of(command.output().unwrap())
+            Ran::of(command.output().unwrap())
         };
         let ran = run(&["--", "sh", "-c", "echo here; ! echo x > /bin/x; exit 3"]);
         if ran.stderr.contains("loop device") {
@@ -214,7 +214,7 @@ fn by_fuse_nothing_is_unpacked_and_nobody_is_trusted() {
     world.forge(["export", "box", "--format", "sif", "-o", "box.sif"]).ok();
     let empty = world.path("empty");
     let mut command = world.command(["run", "--fuse", "./box.sif", "--", "sh", "-c", "echo by fuse; exit 5"]);
-    let ran = crate::world::Ran::of(command.env("FORGE_STORE", &empty).output().unwrap());
+    let ran = Ran::of(command.env("FORGE_STORE", &empty).output().unwrap());
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), "by fuse\n"), "{}", ran.stderr);
     assert!(!empty.join("checkouts").exists() || fs::read_dir(empty.join("checkouts")).unwrap().next().is_none());
     let serving = Command::new("pgrep").args(["-f", empty.to_str().unwrap()]).output();

@@ -222,6 +222,15 @@ fn docker_is_told_the_same_as_podman_in_its_own_words() {
         assert!(last.contains(word), "{word} in {last}");
     }
     assert!(!last.contains("hidden") && !last.contains("privileged") && last.ends_with("-- x y"), "{last}");
+    // An engine would pass on something else.
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let words = ["run", "--backend", "runner:docker", "box", "--", "x"].map(std::ffi::OsStr::new);
+    let refused = Ran::of(world.command(words.iter().chain([&odd])).env("PATH", &path).output().unwrap());
+    assert!(
+        refused.code == Some(125) && refused.stderr.contains("docker cannot be told of an argument"),
+        "{refused:?}"
+    );
     // An engine that starts and runs nothing has measured nothing either; and that is one difference, not a hundred.
     let mut command = world.command(["parity", "--on", "native,runner:docker", "box", "--", "x"]);
     command.env("PATH", &path).env("ARCH", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });

@@ -331,6 +331,35 @@ fn a_terminal_of_its_own_ends_with_its_program() {
 }
 
 #[test]
+fn what_is_no_text_is_refused_where_it_would_become_another() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let (world, id) = small();
+    let word = |bytes: &'static [u8]| OsStr::from_bytes(bytes).to_owned();
+    let run = |first: &[&str], last: &[&[u8]]| {
+        let words = first.iter().map(Into::into).chain(last.iter().map(|bytes| OsStr::from_bytes(bytes).to_owned()));
+        Ran::of(world.command(words).env("ODD", word(b"\xfe")).output().expect("forge starts"))
+    };
+    let print: &[&[u8]] = &[b"sh", b"-c", b"printf %s \"$0$ODD\" | od -An -tx1", b"\xff"];
+    assert_eq!(run(&["run", id, "-e", "ODD", "--"], print).ok().stdout, " ff fe\n");
+    let bundle = world.path("out/bundle");
+    let bundle = ["bundle", id, bundle.to_str().expect("a path")];
+    let plain: &[&[u8]] = &[b"--", b"true"];
+    type Case<'a> = (&'a [&'a str], &'a [&'a [u8]], &'static str);
+    let cases: [Case<'_>; 4] = [
+        (&bundle, &[b"--", b"echo", b"\xff"], "an argument"),
+        (&bundle, &[&[b"-e", b"ODD".as_slice()], plain].concat(), "a variable"),
+        (&bundle, &[&[b"-w", b"/tmp/\xff".as_slice()], plain].concat(), "a path"),
+        (&["run", id, "--runtime", "/bin/true"], &[b"--", b"echo", b"\xff"], "an argument"),
+    ];
+    for (first, last, what) in cases {
+        let ran = run(first, last);
+        assert!(ran.code == Some(if first[0] == "run" { 125 } else { 2 }), "{first:?}: {ran:?}");
+        assert!(ran.stderr.contains(&format!("{what} that is not UTF-8")), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_bundle_is_a_container_for_the_operations_of_the_specification() {
     let (world, id) = small();
     if !is_root() {

@@ -376,7 +376,9 @@ impl From<executor::Error> for Failure {
                     None => failure.hint("`forge doctor` says what this host gives"),
                 }
             }
-            NotByOthers { .. } => plain(code::USAGE, &error).hint("without --runtime forge does it itself"),
+            NotByOthers { .. } | NotText { .. } => {
+                plain(code::USAGE, &error).hint("without --runtime forge does it itself")
+            }
             Required { what, .. } => {
                 let failure = plain(code::REFUSED, &error);
                 let is_limit = ["memory", "cpu", "cpus", "cores", "io", "pids"].contains(&what.as_str());

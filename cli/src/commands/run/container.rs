@@ -93,11 +93,12 @@ fn container(
     draft.command(id, verb);
     // The values of these do not stand in the list of processes.
     let named = options.env.iter().filter(|text| !text.contains('=')).map(OsString::from);
-    let environment = named.chain(context.variable("TERM").map(|_| "TERM".into())).collect();
+    let environment: Vec<OsString> = named.chain(context.variable("TERM").map(|_| "TERM".into())).collect();
     let power = power(engine);
     // The checkout is made where there is room for it: the container sees the store and cannot write to it.
     store.checkout_to_run(formation.root, if power == Power::Root { Ownership::Exact } else { Ownership::Caller })?;
     let limits = values::limits(&formation.launch.limits, &options.bounds)?;
+    refuse_what_is_no_text(&draft, &environment, engine, context)?;
     let has_groups = !engine.options.iter().any(|option| option == "--cgroups=disabled");
     Ok(Container {
         image: String::new(),
@@ -272,6 +273,23 @@ impl Draft {
             self.words.0.push("--".into());
             self.words.0.extend(command.iter().cloned());
         }
+    }
+}
+
+/// An engine keeps what it is told in JSON, and puts U+FFFD for what is not UTF-8.
+fn refuse_what_is_no_text(draft: &Draft, environment: &[OsString], engine: &Engine, context: &Context) -> Result<()> {
+    let words = draft.words.0.iter().map(OsString::as_os_str).map(|word| ("an argument", word));
+    let values = environment.iter().filter_map(|name| context.environment.get(name.as_os_str()));
+    let values = values.map(|value| ("a variable", value.as_os_str()));
+    let paths = draft.mounts.iter().map(|mount| &mount.source).chain(&draft.devices);
+    let paths = paths.map(|path| ("a path", path.as_os_str()));
+    match words.chain(values).chain(paths).find(|(_, text)| text.to_str().is_none()) {
+        Some((what, text)) => {
+            let headline =
+                format!("{} cannot be told of {what} that is not UTF-8: `{}`", engine.kind.name(), text.display());
+            Err(Failure::new(code::USAGE, headline).hint("--backend native does it where Linux runs"))
+        }
+        None => Ok(()),
     }
 }
 
