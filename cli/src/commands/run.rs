@@ -173,6 +173,9 @@ pub fn described(
 }
 
 pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, context: &Context) -> Result<ExitCode> {
+    if target.options.whereabouts.contained {
+        contained::begin();
+    }
     options::refuse_habits(&target.options.habits)?;
     match volumes::settled(&target.options, context)? {
         Some((options, held)) => execute_settled(&Target { options, ..target.clone() }, &held, command, verb, context),
@@ -344,19 +347,27 @@ fn environment(
     if let Some(term) = context.variable("TERM") {
         environment.entry("TERM".into()).or_insert_with(|| term.clone());
     }
-    for path in &options.env_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(code::NOT_FOUND, format!("--env-file: cannot read `{}`", path.display()))
-                .cause(error.to_string())
-        })?;
-        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            set_variable(&mut environment, "--env-file", line, context)?;
-        }
+    for line in variables_of_files(options)? {
+        set_variable(&mut environment, "--env-file", &line, context)?;
     }
     for text in &options.env {
         set_variable(&mut environment, "--env", text, context)?;
     }
     Ok(environment)
+}
+
+/// The lines of `--env-file` that say something.
+fn variables_of_files(options: &RunOptions) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for path in &options.env_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(code::NOT_FOUND, format!("--env-file: cannot read `{}`", path.display()))
+                .cause(error.to_string())
+        })?;
+        let said = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.extend(said.map(str::to_owned));
+    }
+    Ok(lines)
 }
 
 fn set_variable(

@@ -5,7 +5,7 @@
 //! directory holds a lock on it: an upper layer is one overlay's only.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor::{RootFs, Sandbox, Writable};
 use rustix::fs::{FlockOperation, flock};
@@ -16,8 +16,22 @@ use crate::args::RunOptions;
 use crate::context::absolute;
 use crate::error::{Failure, Result, code};
 
+/// Of the checkout below what is kept: owners are the supervisor's to pretend.
+pub const OWNERSHIP: Ownership = Ownership::Caller;
+
 /// Says in DIR whose changes it holds.
 pub const OF: &str = "formation";
+
+/// The directory, made where it is not there.
+pub fn make(directory: &Path) -> Result<PathBuf> {
+    let directory = absolute(directory)?;
+    std::fs::create_dir_all(&directory).map_err(|error| failed("make", &directory, &error))?;
+    Ok(directory)
+}
+
+fn failed(action: &str, directory: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(code::USAGE, format!("--writable: cannot {action} `{}`", directory.display())).cause(error.to_string())
+}
 
 /// The directory is ours as long as the file is open.
 pub fn lock(directory: &Path) -> Result<File> {
@@ -58,12 +72,8 @@ pub fn keep(
     if !options.cap_add.is_empty() || !options.cap_drop.is_empty() {
         return refuse("capabilities");
     }
-    let directory = absolute(directory)?;
-    let failed = |action: &str, error: std::io::Error| {
-        Failure::new(code::USAGE, format!("--writable: cannot {action} `{}`", directory.display()))
-            .cause(error.to_string())
-    };
-    std::fs::create_dir_all(&directory).map_err(|error| failed("make", error))?;
+    let directory = make(directory)?;
+    let failed = |action: &str, error| failed(action, &directory, &error);
     let file = lock(&directory)?;
     let note = directory.join(OF);
     match std::fs::read_to_string(&note) {
@@ -87,7 +97,7 @@ pub fn keep(
         }
         Err(error) => return Err(failed("read", error)),
     }
-    let checkout = store.checkout(formation.root, Ownership::Caller)?;
+    let checkout = store.checkout(formation.root, OWNERSHIP)?;
     let root = RootFs { layers: vec![checkout], writable: Writable::Kept(directory) };
     Ok((Sandbox { root, pretend_root: true, ..sandbox }, file))
 }
