@@ -331,6 +331,18 @@ fn a_terminal_of_its_own_ends_with_its_program() {
 }
 
 #[test]
+fn who_cannot_be_told_does_not_change_how_it_ended() {
+    let (world, id) = small();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("a device");
+    let ended = world.command(["run", "--json", id, "--", "sh", "-c", "exit 7"]).stderr(full()).status();
+    assert_eq!(ended.expect("forge starts").code(), Some(7));
+    let limited = ["run", "--timeout", "1s", id, "--", "sleep", "20"];
+    assert_eq!(world.command(limited).stderr(full()).status().expect("forge starts").code(), Some(124));
+    let missing = world.command(["run", id, "--", "/nope"]).stderr(full()).status().expect("forge starts");
+    assert_eq!(missing.code(), Some(127));
+}
+
+#[test]
 fn what_is_no_text_is_refused_where_it_would_become_another() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;

@@ -20,6 +20,7 @@ use crate::args::parity::ParityArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{engines, keys, runner_image};
 
 pub mod probe;
@@ -259,7 +260,7 @@ fn reason_to_skip(way: &Way, store: &Store, platform: &str, context: &Context) -
 
 fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context: &Context) -> Result<Case> {
     if !context.global.quiet {
-        eprintln!("  measure {} …", way.name);
+        say!("  measure {} …", way.name);
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(code::NOT_FOUND, "cannot find this program's own file").caused_by(&error))?;

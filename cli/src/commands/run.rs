@@ -17,6 +17,7 @@ use crate::args::{ExpressionArguments, FunctionArguments, RunArguments, RunOptio
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{importing, render, transfer, volumes};
 
 mod checkout;
@@ -103,7 +104,7 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
     let _lease = store.hold(&[kept.root])?;
     if !context.global.quiet {
         let command: Vec<_> = kept.command.iter().map(|word| word.to_string_lossy()).collect();
-        eprintln!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
+        say!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
     }
     let outcome = context.backend.run(&sandbox)?;
     Ok(report(&outcome, &sandbox, &BTreeSet::new(), context))
@@ -228,7 +229,7 @@ fn execute_settled(
     };
     for missing in &outcome.missing {
         if !context.global.quiet {
-            eprintln!("forge: {missing}");
+            say!("forge: {missing}");
         }
     }
     exchange.bring_back(context)?;
@@ -437,10 +438,10 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
             "ports": ports.iter().map(Port::to_string).collect::<Vec<_>>(),
             "published": sandbox.published.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
-        eprintln!("{record}");
+        say!("{record}");
     }
     if let Some(line) = line {
-        eprintln!("forge: {line}");
+        say!("forge: {line}");
     }
     ExitCode::from(code)
 }
