@@ -331,6 +331,30 @@ fn a_terminal_of_its_own_ends_with_its_program() {
 }
 
 #[test]
+fn a_run_that_fails_gives_a_record_where_one_that_ends_gives_its_own() {
+    let (world, id) = small();
+    let runtime = world.path("none");
+    let runtime = runtime.to_str().expect("a path");
+    for (words, exit, code) in [
+        (&["run", "--json", "no-such-name"][..], 125, 10),
+        (&["shell", "--json", "no-such-name"], 125, 10),
+        (&["run", "--json", id, "--", "nope"], 127, 127),
+        (&["run", "--json", id, "--", "/etc"], 126, 126),
+        (&["run", "--json", id, "--memory", "x"], 125, 2),
+        (&["run", "--json", "--runtime", runtime, id, "--", "true"], 125, 10),
+    ] {
+        let ran = world.forge(words);
+        let last = ran.stderr.lines().last().expect("a line");
+        let record: serde_json::Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{}", ran.stderr));
+        assert_eq!((ran.code, &record["exit"]), (Some(exit), &exit.into()), "{words:?}: {record:#}");
+        assert_eq!(record["error"]["code"], code, "{record:#}");
+        assert!(ran.stdout.is_empty() && ran.stderr.starts_with("error: "), "{ran:?}");
+    }
+    let limited = world.forge(["run", "--json", "--timeout", "1s", id, "--", "sleep", "20"]);
+    assert!(limited.stderr.lines().last().is_some_and(|line| line.starts_with('{')), "{}", limited.stderr);
+}
+
+#[test]
 fn who_cannot_be_told_does_not_change_how_it_ended() {
     let (world, id) = small();
     let full = || fs::File::options().write(true).open("/dev/full").expect("a device");

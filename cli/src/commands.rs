@@ -7,6 +7,7 @@ use crate::args::{Arguments, Command};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::{self, say};
 
 pub mod build;
 mod bundle;
@@ -52,7 +53,9 @@ mod why;
 
 /// Runs a command and turns what came of it into words and an exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_) | Command::Test(_));
+    // What stdout has is the program's own.
+    let is_programs_stdout = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
+    let in_run = is_programs_stdout || matches!(arguments.command, Command::Test(_));
     let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
     let (result, color, person) = match Context::new(arguments.global) {
         Ok(context) => (dispatch(arguments.command, &context), context.color(), context.is_watched()),
@@ -63,13 +66,18 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Err(failure) if person => failure.with_short_log(),
         Err(failure) => failure,
     };
-    let _ = std::io::stderr().write_all(failure.render(color, show_trace).as_bytes());
+    words::show(&failure.render(color, show_trace));
+    let status = if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code };
     // What a command gave before it failed says so itself: whoever reads JSON wants one record.
-    if json && !in_run && !HAS_RECORD.load(Ordering::Relaxed) {
+    if json && is_programs_stdout {
+        let mut record = failure.to_json();
+        record["exit"] = status.into();
+        say!("{record}");
+    } else if json && !HAS_RECORD.load(Ordering::Relaxed) {
         // Whoever reads may have gone.
         let _ = print(&format!("{}\n", failure.to_json()));
     }
-    ExitCode::from(if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code })
+    ExitCode::from(status)
 }
 
 fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {

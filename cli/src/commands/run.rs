@@ -423,6 +423,9 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
         let count = limits.pids.unwrap_or_default();
         short_of_processes.then(|| format!("the limit of {count} processes was reached"))
     });
+    if let Some(line) = line {
+        say!("forge: {line}");
+    }
     if context.global.json {
         let record = serde_json::json!({
             "schema": 1,
@@ -439,9 +442,6 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
             "published": sandbox.published.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         say!("{record}");
-    }
-    if let Some(line) = line {
-        say!("forge: {line}");
     }
     ExitCode::from(code)
 }
