@@ -86,14 +86,23 @@ fn joblets_letters_mean_what_they_mean_there() {
         (&["--max-memory=0"][..], "--max-memory"),
         (&["--max-memory=64", "--memory=1G"], "cannot be used with"),
         (&["--max-cpu=half"], "--max-cpu"),
-        (&["--upload=/no/such/file"], "/no/such/file"),
-        (&["--upload-dir=/no/such"], "/no/such"),
+        (&["--upload=/no/such/file"], "--upload: there is no `/no/such/file`"),
+        (&["--upload-dir=/no/such"], "--upload-dir: there is no `/no/such`"),
         (&["--runtime=small"], "forge run small -- CMD"),
     ] {
         let ran = world.forge([&["run", id][..], arguments, &["--", "true"]].concat());
         assert_eq!(ran.code, Some(125), "{arguments:?}");
         assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
     }
+    // A link shows nothing but what is in the directory.
+    let outside = world.path("out/secret of the caller");
+    fs::write(&outside, "secret").expect("a file");
+    for (link, to) in [("out", outside.as_path()), ("dangling", "nowhere".as_ref()), ("in", "table".as_ref())] {
+        std::os::unix::fs::symlink(to, data.join(link)).expect("a link");
+    }
+    let ran = world.forge(["run", id, &directory, "--", "sh", "-c", "ls; cat in"]);
+    assert_eq!(ran.ok().stdout, "in\nmore\ntable\nrows\n", "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("left out of the upload").count(), 2, "{}", ran.stderr);
     let ran = world.forge(["run", id, "--network=bridge", "--", "true"]);
     assert!(ran.code == Some(125) && ran.stderr.contains("-p HOST:CONTAINER"), "{}", ran.stderr);
     world.forge(["run", id, "--network=isolated", "--", "true"]).ok();

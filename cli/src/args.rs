@@ -19,7 +19,7 @@ pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments}
 pub mod building;
 mod commit;
 mod hint;
-mod joblet;
+pub mod joblet;
 mod keeping;
 pub mod parity;
 mod peers;

@@ -30,6 +30,7 @@ mod mounts;
 mod network;
 mod options;
 mod other;
+mod uploads;
 mod writable;
 
 pub use writable::{OF as KEPT_OF, lock as lock_kept};
@@ -273,6 +274,7 @@ fn describe(
     let network = network::choose(launch, options);
     let contents = network::hosts(store, formation, options, network)?;
     let mounts = mounts::of(options, network, !contents.is_empty())?;
+    mounts.say_what_is_left_out(context);
     let identity = identity(store, formation, options)?;
     let capabilities = options::capabilities(launch, options)?;
     let directory = options.workdir.clone();

@@ -103,7 +103,7 @@ fn container(
     let shown = vec![Mount { source: store.path().to_owned(), target: STORE.into(), read_only: true }];
     let mut draft = Draft { words: Words::default(), mounts: shown, devices: Vec::new() };
     draft.begin(verb, options, context);
-    draft.files(options, exchange)?;
+    draft.files(options, exchange, context)?;
     let reach = draft.network(formation, options)?;
     draft.settings(options);
     draft.command(id, verb);
@@ -174,8 +174,9 @@ impl Draft {
     }
 
     /// What is named by paths of this host.
-    fn files(&mut self, options: &RunOptions, exchange: &Exchange) -> Result<()> {
+    fn files(&mut self, options: &RunOptions, exchange: &Exchange, context: &Context) -> Result<()> {
         let wanted = mounts::of(options, Network::None, false)?;
+        wanted.say_what_is_left_out(context);
         for bind in wanted.binds.into_iter().chain(exchange.binds.iter().cloned()) {
             let mut text = self.show(bind.source, "binds", bind.read_only).into_os_string();
             text.push(":");

@@ -6,10 +6,11 @@ use std::path::{Component, Path, PathBuf};
 
 use executor::{Bind, Device, MemoryMount, Network};
 
-use super::{bad, gpus, options};
+use super::{bad, gpus, options, uploads};
 use crate::args::RunOptions;
-use crate::context::absolute;
+use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 
 /// Everything that is mounted beside the root.
 #[derive(Debug, Default)]
@@ -20,6 +21,18 @@ pub struct Mounts {
     pub memory: Vec<MemoryMount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// What was asked for and is not shown.
+    pub left_out: Vec<PathBuf>,
+}
+
+impl Mounts {
+    /// Says what is not shown.
+    pub fn say_what_is_left_out(&self, context: &Context) {
+        for path in self.left_out.iter().filter(|_| !context.global.quiet) {
+            let shown = path.display().to_string().escape_debug().to_string();
+            say!("forge: left out of the upload: the link `{shown}` leads nowhere, or out of the directory");
+        }
+    }
 }
 
 /// Reads the options. `has_hosts`: /etc/hosts is made for the run.
@@ -42,6 +55,9 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
     for text in &options.mount {
         mount(text, &mut mounts)?;
     }
+    let uploads = uploads::of(&options.habits.joblet)?;
+    mounts.binds.extend(uploads.binds);
+    mounts.left_out = uploads.left_out;
     for text in &options.tmpfs {
         mounts.memory.push(memory(text)?);
     }
