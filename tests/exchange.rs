@@ -245,6 +245,10 @@ fn another_runtime_runs_the_same_formation() {
     let words = ["run", "--runtime", "crun", "box", "--", "sh", "-c", "id -u; hostname; ls /; exit 3"];
     let theirs = world.forge(words);
     assert_eq!((theirs.code, &theirs.stdout), (Some(3), &ours.stdout), "{}", theirs.stderr);
+    for command in ["nope", "/bin/nope"] {
+        let missing = world.forge(["run", "--runtime", "crun", "box", "--", command]);
+        assert!(missing.code == Some(127) && missing.stderr.contains("not found"), "{}", missing.stderr);
+    }
     // What is written is gone afterwards, and did not reach the checkout.
     world.forge(["run", "--runtime", "crun", "box", "--", "sh", "-c", "echo evil > /bin/sh"]);
     assert_eq!(world.forge(["run", "box", "--", "echo", "whole"]).stdout, "whole\n");

@@ -24,6 +24,7 @@ use crate::{Error, Result};
 
 mod describe;
 
+pub(crate) use describe::DEFAULT_PATH;
 pub use describe::describe;
 
 /// The newest version of the specification that was read for this.

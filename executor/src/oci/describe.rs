@@ -20,7 +20,7 @@ pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) ->
     }
     if !environment.iter().any(|variable| variable.starts_with("PATH=")) {
         // Where our own launcher looks for programs too.
-        environment.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.push(format!("PATH={DEFAULT_PATH}"));
     }
     let capabilities = sandbox.capabilities.names();
     let mut namespaces = vec![
@@ -86,6 +86,9 @@ pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) ->
         source: error.into(),
     })
 }
+
+/// Where programs are looked for if the environment does not say.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// JSON would carry something else in the place of what is no text.
 fn text<'a>(what: &'static str, value: &'a OsStr) -> Result<&'a str> {
