@@ -119,12 +119,20 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
     }
     let path = Path::new(given);
     let suffix = path.extension().unwrap_or_default();
-    let like_artifact = given.contains('/') || ARTIFACTS.iter().any(|known| suffix == *known);
-    if like_artifact
-        && let Ok(artifact) = store::format::Artifact::open(path)
-        && store::format::of(&artifact).is_ok()
-    {
-        return importing::known(store, &artifact, context);
+    let has_suffix = ARTIFACTS.iter().any(|known| suffix == *known);
+    if has_suffix || given.contains('/') {
+        match store::format::Artifact::open(path) {
+            Ok(artifact) => match store::format::of(&artifact) {
+                Ok(_) => return importing::known(store, &artifact, context),
+                // By its name it is nothing else.
+                Err(error) if has_suffix => return Err(error.into()),
+                Err(_) => {}
+            },
+            Err(_) if has_suffix && !path.exists() && (given.contains('/') || store.find(given).is_err()) => {
+                return Err(Failure::new(code::NOT_FOUND, format!("there is no file `{given}`")));
+            }
+            Err(_) => {}
+        }
     }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
