@@ -364,6 +364,25 @@ fn a_run_that_fails_gives_a_record_where_one_that_ends_gives_its_own() {
 }
 
 #[test]
+fn what_is_mounted_deeper_is_mounted_later() {
+    let (world, id) = small();
+    fs::create_dir_all(world.path("out/d/sub")).expect("a directory");
+    fs::write(world.path("out/d/sub/f"), "below").expect("a file");
+    fs::write(world.path("out/f"), "shown").expect("a file");
+    let [file, directory] =
+        [("out/f", "/data/sub/f"), ("out/d", "/data")].map(|(from, to)| format!("{}:{to}", world.path(from).display()));
+    for order in [[&file, &directory], [&directory, &file]] {
+        let ran = world.forge(["run", id, "-B", order[0], "-B", order[1], "--", "cat", "/data/sub/f"]);
+        assert_eq!(ran.ok().stdout, "shown", "{order:?}");
+    }
+    for wrong in ["out/f:/etc", "out/d:/etc/passwd"] {
+        let wrong = world.path(wrong);
+        let ran = world.forge(["run", id, "-B", wrong.to_str().expect("a path"), "--", "true"]);
+        assert!(ran.code == Some(125) && ran.stderr.contains("hint: a file is shown where"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn who_cannot_be_told_does_not_change_how_it_ended() {
     let (world, id) = small();
     let full = || fs::File::options().write(true).open("/dev/full").expect("a device");

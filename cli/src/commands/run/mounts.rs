@@ -76,6 +76,8 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
             return Err(failure.hint("one of the two would hide the other: leave one away"));
         }
     }
+    // As Docker does: what is given first would be hidden by what lies above it and is mounted later.
+    mounts.binds.sort_by_key(|bind| depth(&bind.target));
     Ok(mounts)
 }
 
@@ -131,20 +133,20 @@ fn place(option: &str, text: &str, target: PathBuf) -> Result<PathBuf> {
     if !target.is_absolute() {
         return Err(bad(option, text, "an absolute path inside"));
     }
-    // `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
-    let mut depth = 0_usize;
-    for part in target.components() {
-        match part {
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    if depth == 0 {
+    if depth(&target) == 0 {
         let failure = Failure::new(code::USAGE, format!("{option} `{text}` would hide the formation"));
         return Err(failure.hint("choose a directory below `/`, for instance /host"));
     }
     Ok(target)
+}
+
+/// How many names lead there. `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
+fn depth(target: &Path) -> usize {
+    target.components().fold(0, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    })
 }
 
 /// `type=bind,source=…,target=…[,readonly]`.
