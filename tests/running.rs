@@ -319,7 +319,8 @@ fn what_a_run_keeps_is_its_own_until_it_ends() {
     first.stdout.take().expect("a pipe").read_exact(&mut begun).expect("it begins");
     let second = world.forge(["run", id, "--writable", kept, "--", "true"]);
     assert!(second.code == Some(125) && second.stderr.contains("is in use"), "{}", second.stderr);
-    let bundle = world.forge(["bundle", id, world.path("out/bundle").to_str().expect("a path"), "--writable", kept]);
+    let bundle =
+        world.forge(["bundle", id, world.path("out/bundle of kept").to_str().expect("a path"), "--writable", kept]);
     assert!(bundle.code == Some(2) && bundle.stderr.contains("forge commit"), "{}", bundle.stderr);
     let commit = world.forge(["commit", kept]);
     assert!(commit.code == Some(15) && commit.stderr.contains("is in use"), "{}", commit.stderr);
@@ -406,7 +407,7 @@ fn what_is_no_text_is_refused_where_it_would_become_another() {
     };
     let print: &[&[u8]] = &[b"sh", b"-c", b"printf %s \"$0$ODD\" | od -An -tx1", b"\xff"];
     assert_eq!(run(&["run", id, "-e", "ODD", "--"], print).ok().stdout, " ff fe\n");
-    let bundle = world.path("out/bundle");
+    let bundle = world.path("out/bundle of no text");
     let bundle = ["bundle", id, bundle.to_str().expect("a path")];
     let plain: &[&[u8]] = &[b"--", b"true"];
     type Case<'a> = (&'a [&'a str], &'a [&'a [u8]], &'static str);
