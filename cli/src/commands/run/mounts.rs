@@ -221,11 +221,31 @@ fn device(text: &str) -> Result<Device> {
         Failure::new(code::NOT_FOUND, format!("--device: there is no `{}`", source.display())).cause(error.to_string())
     })?;
     let kind = kind.file_type();
-    if !(kind.is_char_device() || kind.is_block_device() || kind.is_dir()) {
+    if std::fs::canonicalize(&source).is_ok_and(|source| source == Path::new("/dev")) {
+        let failure = Failure::new(code::USAGE, "--device: `/dev` is every device of this machine");
+        return Err(failure.hint("name each that is needed, or a directory of such: --device /dev/snd"));
+    }
+    if !(kind.is_char_device() || kind.is_block_device() || (kind.is_dir() && has_only_devices(&source))) {
         let failure = Failure::new(code::USAGE, format!("--device: `{}` is no device", source.display()));
         return Err(failure.hint("--bind shows files and directories"));
     }
     Ok(Device { target: place("--device", text, target.into())?, source })
+}
+
+/// Whether a directory is one as `/dev/snd` is: devices, and links to them.
+fn has_only_devices(directory: &Path) -> bool {
+    let (mut waiting, mut has_some) = (vec![directory.to_owned()], false);
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => waiting.push(entry.path()),
+                Ok(kind) if kind.is_char_device() || kind.is_block_device() => has_some = true,
+                Ok(kind) if kind.is_symlink() => {}
+                _ => return false,
+            }
+        }
+    }
+    has_some
 }
 
 #[cfg(test)]
@@ -253,6 +273,7 @@ mod tests {
         assert_eq!(memory("/run:rw,size=2M,mode=0755").unwrap().mode, 0o755);
         assert!(memory("run").is_err() && memory("/run:moon").is_err());
         assert_eq!(device("/dev/null:/dev/other:rwm").unwrap().target, Path::new("/dev/other"));
+        assert!(device("/dev/../dev:/dev/host").is_err() && device("/etc:/dev/host").is_err());
         assert!(device("/dev/null:r").is_err() && device("/etc/passwd").is_err() && device("/dev/no-such").is_err());
     }
 }
