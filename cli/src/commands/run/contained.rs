@@ -16,22 +16,22 @@ const GROUPS: &str = "/sys/fs/cgroup";
 pub const BEGUN: &str = "/forge/begun";
 
 /// Tells the exit status of forge inside from that of an engine which started nothing.
-pub struct Sign(Scratch);
+pub struct Sign(Option<Scratch>);
 
 impl Sign {
-    /// None yet.
-    pub fn new(store: &Store) -> Result<Self> {
-        Ok(Self(store.scratch()?))
+    /// None yet. In a store that cannot be written to there is no place for one.
+    pub fn new(store: &Store) -> Self {
+        Self(store.scratch().ok())
     }
 
     /// What [`BEGUN`] is outside.
-    pub fn place(&self) -> &Path {
-        self.0.path()
+    pub fn place(&self) -> Option<&Path> {
+        self.0.as_ref().map(Scratch::path)
     }
 
-    /// Whether forge inside has begun.
-    pub fn is_there(&self) -> bool {
-        self.place().join("sign").exists()
+    /// Whether forge inside has not begun, as far as that can be told.
+    pub fn is_missing(&self) -> bool {
+        self.place().is_some_and(|place| !place.join("sign").exists())
     }
 }
 

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use executor::backend::runner::{Container, Engine, Kind, Mount, Power, Reach};
 use executor::{Network, Published};
@@ -47,14 +47,15 @@ pub fn run(
     let engine = engines::engine(choice, context)?;
     let exchange = Exchange::new(store, options)?;
     let mut container = container(store, &engine, (id, formation), options, &exchange, verb, context)?;
-    let sign = contained::Sign::new(store)?;
-    container.mounts.push(Mount { source: sign.place().to_owned(), target: contained::BEGUN.into(), read_only: false });
+    let sign = contained::Sign::new(store);
+    let begun = |place: &Path| Mount { source: place.to_owned(), target: contained::BEGUN.into(), read_only: false };
+    container.mounts.extend(sign.place().map(begun));
     let _lease = checkout::hold(store, formation.root)?;
     for attempt in 0..2 {
         container.image = runner_image::ensure(store, &engine, &formation.platform, context)?;
         let status = wait(engine.start(&container)?)?;
         // With these engines say that they started nothing; and so does forge inside, in words of its own.
-        let is_engines = (125..=127).contains(&status) && !sign.is_there();
+        let is_engines = (125..=127).contains(&status) && sign.is_missing();
         if !is_engines {
             exchange.bring_back(context)?;
             return Ok(ExitCode::from(status as u8));
