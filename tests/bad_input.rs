@@ -42,6 +42,42 @@ fn a_syntax_error_is_shown_with_its_place() {
 }
 
 #[test]
+fn a_file_that_is_no_artifact_is_not_read_as_an_expression() {
+    let world = World::new();
+    world.write("empty.sif", "");
+    world.write("random.sif", "x");
+    for (file, words) in [
+        ("empty.sif", "`empty.sif` is no artifact"),
+        ("./random.sif", "`./random.sif` is no artifact"),
+        ("missing.sif", "there is no file `missing.sif`"),
+        ("./missing.sif", "there is no file `./missing.sif`"),
+    ] {
+        let ran = world.forge(["run", file]);
+        assert!(ran.code == Some(125) && ran.stderr.starts_with("error: "), "{ran:?}");
+        assert!(ran.stderr.contains(words), "{file}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_is_not_where_it_should_be_is_no_failed_build() {
+    let world = World::new();
+    let in_store = |store: &str, words: &[&str]| {
+        Ran::of(world.command(words).env("FORGE_STORE", store).output().expect("forge starts"))
+    };
+    let device = in_store("/dev/null", &["list"]);
+    assert!(device.code == Some(2) && device.stderr.contains("hint: a store is a directory"), "{device:?}");
+    let state = world.path("out/state");
+    let container = world.forge(["runtime", "--root", state.to_str().expect("a path"), "state", "nope"]);
+    assert_eq!(container.code, Some(10), "{}", container.stderr);
+    let mut command = world.command(["volume", "create", "x"]);
+    let relative = Ran::of(command.env("HOME", "relative").output().expect("forge starts"));
+    assert!(relative.stderr.contains("HOME is not set to an absolute path"), "{relative:?}");
+    let script = "mkdir gone && cd gone && rmdir ../gone && exec \"$0\" bundle box made";
+    let gone = Ran::of(world.wrapped(&["sh", "-c", script], [] as [&str; 0]).output().expect("forge starts"));
+    assert!(gone.stderr.contains("the current directory, which is not there any more"), "{gone:?}");
+}
+
+#[test]
 fn a_misspelt_function_is_guessed() {
     let words = fails(&World::new(), &formation("(forge.debain { packages = [ ]; })"), 1);
     insta::assert_snapshot!(words, @r"

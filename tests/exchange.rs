@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::world::World;
+use crate::world::{Ran, World};
 
 /// A world with a formation of busybox.
 fn boxed(world: World) -> Option<World> {
@@ -142,7 +142,7 @@ fn an_artifact_whose_author_is_trusted_runs_where_it_lies() {
         let run = |arguments: &[&str]| {
             let mut command = world.command([&["run", "--trust", &format!("./{file}")], arguments].concat());
             command.env("FORGE_STORE", &empty);
-            crate::world::Ran::of(command.output().unwrap())
+            Ran::of(command.output().unwrap())
         };
         let ran = run(&["--", "sh", "-c", "echo here; ! echo x > /bin/x; exit 3"]);
         if ran.stderr.contains("loop device") {
@@ -214,7 +214,7 @@ fn by_fuse_nothing_is_unpacked_and_nobody_is_trusted() {
     world.forge(["export", "box", "--format", "sif", "-o", "box.sif"]).ok();
     let empty = world.path("empty");
     let mut command = world.command(["run", "--fuse", "./box.sif", "--", "sh", "-c", "echo by fuse; exit 5"]);
-    let ran = crate::world::Ran::of(command.env("FORGE_STORE", &empty).output().unwrap());
+    let ran = Ran::of(command.env("FORGE_STORE", &empty).output().unwrap());
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(5), "by fuse\n"), "{}", ran.stderr);
     assert!(!empty.join("checkouts").exists() || fs::read_dir(empty.join("checkouts")).unwrap().next().is_none());
     let serving = Command::new("pgrep").args(["-f", empty.to_str().unwrap()]).output();
@@ -245,6 +245,10 @@ fn another_runtime_runs_the_same_formation() {
     let words = ["run", "--runtime", "crun", "box", "--", "sh", "-c", "id -u; hostname; ls /; exit 3"];
     let theirs = world.forge(words);
     assert_eq!((theirs.code, &theirs.stdout), (Some(3), &ours.stdout), "{}", theirs.stderr);
+    for command in ["nope", "/bin/nope"] {
+        let missing = world.forge(["run", "--runtime", "crun", "box", "--", command]);
+        assert!(missing.code == Some(127) && missing.stderr.contains("not found"), "{}", missing.stderr);
+    }
     // What is written is gone afterwards, and did not reach the checkout.
     world.forge(["run", "--runtime", "crun", "box", "--", "sh", "-c", "echo evil > /bin/sh"]);
     assert_eq!(world.forge(["run", "box", "--", "echo", "whole"]).stdout, "whole\n");
@@ -260,20 +264,37 @@ fn rustix_is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
+/// Root without root's power is an ordinary user, and a backend of its own to compare with.
+fn can_compare() -> bool {
+    rustix_is_root() && crate::world::have("unshare") && crate::world::have("setpriv")
+}
+
+/// `forge parity` for whoever has the groups that root has who has logged in: an ordinary user's sandbox keeps the caller's.
+fn parity(world: &World, words: &[&str]) -> Ran {
+    let wrapper: &[&str] = if can_compare() { &["setpriv", "--groups", "0"] } else { &[] };
+    Ran::of(world.wrapped(wrapper, [&["parity"], words].concat()).output().unwrap())
+}
+
 #[test]
 fn what_has_not_passed_parity_is_refused_where_that_is_required() {
     let Some(world) = boxed(World::new()) else { return };
     let run = || world.forge(["run", "--require-parity", "box", "--", "echo", "ran"]);
     let before = run();
     assert!(before.code == Some(125) && before.stderr.contains("hint: forge parity"), "{}", before.stderr);
-    let parity = world.forge(["parity", "--on", "native", "-o", "../out/report.json", "box", "--", "echo", "same"]);
-    assert_eq!(parity.code, Some(0), "{}\n{}", parity.stdout, parity.stderr);
+    let can_compare = can_compare();
+    let on = if can_compare { "native,native:user" } else { "native" };
+    let parity = parity(&world, &["--on", on, "-o", "../out/report.json", "box", "--", "echo", "same"]);
+    assert_eq!(parity.code, Some(if can_compare { 0 } else { 1 }), "{}\n{}", parity.stdout, parity.stderr);
     let report: serde_json::Value = serde_json::from_slice(&fs::read(world.path("out/report.json")).unwrap()).unwrap();
     let seen = &report["backends"][0]["seen"];
     assert_eq!(seen["digest.measured"], report["formation"]);
     assert_eq!(seen["output.bytes"], "5");
     assert_eq!(seen["process.CapEff"], "0000000000000000", "{seen:#}");
     assert!(seen["files.content"].as_str().unwrap().len() == 64);
+    if !can_compare {
+        assert_eq!(run().code, Some(125));
+        return;
+    }
     let after = run();
     assert_eq!((after.code, after.stdout.as_str()), (Some(0), "ran\n"), "{}", after.stderr);
     // A formation that was changed on the disk is a difference, and is not accepted any more.
@@ -287,4 +308,32 @@ fn what_has_not_passed_parity_is_refused_where_that_is_required() {
     assert_eq!(changed.code, Some(1), "{}", changed.stdout);
     assert!(changed.stdout.contains("differs: digest.measured"), "{}", changed.stdout);
     assert_eq!(run().code, Some(125));
+}
+
+#[test]
+fn a_comparison_with_nothing_passes_nothing() {
+    let Some(world) = boxed(World::new()) else { return };
+    let parity = |words: &[&str]| parity(&world, words);
+    let is_accepted = || world.forge(["run", "--require-parity", "box", "--", "sh", "-c", "true"]).code == Some(0);
+    let alone = parity(&["--on", "native", "box", "--", "echo", "same"]);
+    assert_eq!(alone.code, Some(1), "{}", alone.stdout);
+    assert!(alone.stdout.contains("nothing compared: native alone"), "{}", alone.stdout);
+    assert!(!is_accepted());
+    if !can_compare() {
+        return;
+    }
+    let both = ["--on", "native,native:user", "box", "--"];
+    let missing = parity(&[&both[..], &["nope"]].concat());
+    assert_eq!(missing.code, Some(1), "{}", missing.stdout);
+    assert!(missing.stdout.contains("nothing compared: exit status 127"), "{}", missing.stdout);
+    assert!(!is_accepted());
+    // What differed is not settled by looking at one of the two, nor by looking at nothing.
+    let random = ["sh", "-c", "read x < /proc/sys/kernel/random/uuid; echo $x"];
+    assert_eq!(parity(&[&both[..], &random].concat()).code, Some(1));
+    parity(&["--on", "native", "box", "--", "echo", "same"]);
+    parity(&[&both[..], &["nope"]].concat());
+    assert!(!is_accepted());
+    let passed = parity(&[&both[..], &["echo", "same"]].concat());
+    assert_eq!(passed.code, Some(0), "{}", passed.stdout);
+    assert!(is_accepted());
 }

@@ -93,6 +93,14 @@ fn a_run_in_a_container_gives_what_a_run_here_gives() {
         "{:#}",
         report["differences"]
     );
+    // What is kept is the same wherever it is made, and a directory for it too.
+    let kept = world.path("out/kept");
+    let kept = kept.to_str().unwrap();
+    assert_eq!(there(&["--writable", kept, "box", "--", "sh", "-c", "echo kept > /new"]).code, Some(0));
+    assert_eq!(here(&["--writable", kept, "box", "--", "cat", "/new"]).ok().stdout, "kept\n");
+    let ports = ["-p", "28180:80", "-p", "28181:80"];
+    let listens = there(&[&ports[..], &["box", "--", "echo", "listens"]].concat());
+    assert_eq!(listens.stdout, "listens\n", "{}", listens.stderr);
     forge_inside_refuses_a_formation_that_was_changed_on_the_disk(&world);
 }
 
@@ -167,12 +175,12 @@ printf '%s\n' "$*" >> "$here/calls"
 case "$1" in
 image) if [ -f "$here/id" ]; then cat "$here/id"; else echo "Error: No such image: $5" >&2; exit 1; fi ;;
 load) tar -xOf "$4" manifest.json | sed 's,.*"Config":"blobs/sha256/\([0-9a-f]*\)".*,sha256:\1 linux/'"$ARCH"',' > "$here/id" ;;
-run) echo from docker; exit 9 ;;
+run) echo from docker; exit ${STATUS:-9} ;;
 esac
 "#;
 
-#[test]
-fn docker_is_told_the_same_as_podman_in_its_own_words() {
+/// A world with that program, and the PATH to find it.
+fn with_docker() -> (World, String) {
     let world = World::new();
     fs::create_dir_all(world.path("tree/bin")).unwrap();
     world.forge(["import", "--name", "box", world.path("tree").to_str().unwrap()]).id();
@@ -181,6 +189,61 @@ fn docker_is_told_the_same_as_podman_in_its_own_words() {
     fs::write(directory.join("docker"), DOCKER).unwrap();
     fs::set_permissions(directory.join("docker"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
+    (world, path)
+}
+
+#[test]
+fn what_the_host_has_is_settled_before_an_engine_is_asked() {
+    let (world, path) = with_docker();
+    world.write("variables", "# of the caller\nOUTER\n");
+    world.write("wrong", "=x\n");
+    let run = |more: &[&str], status: &str| {
+        let words = [&["run", "--backend", "runner:docker"], more, &["box", "--", "x"]].concat();
+        let mut command = world.command(words);
+        command.env("PATH", &path).env("OUTER", "hidden").env("STATUS", status);
+        command.env("ARCH", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        Ran::of(command.output().unwrap())
+    };
+    let ports = ["-p", "28080:80", "-p", "28081:80", "-p", "28080:80/udp"];
+    let ran = run(&[&ports[..], &["--env-file", "variables", "--writable", "../out/new"]].concat(), "3");
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+    assert!(world.path("out/new").is_dir());
+    let calls = fs::read_to_string(world.path("engines/calls")).unwrap();
+    let last = calls.lines().rfind(|call| call.starts_with("run ")).unwrap();
+    for word in [
+        "--publish=127.0.0.1:28080:10000/tcp",
+        "--publish=127.0.0.1:28081:10001/tcp",
+        "--publish=127.0.0.1:28080:10002/udp",
+        "--port 0.0.0.0:10000:80/tcp",
+        "--port 0.0.0.0:10001:80/tcp",
+        "--port 0.0.0.0:10002:80/udp",
+        "--env OUTER",
+    ] {
+        assert!(last.contains(word), "{word} in {last}");
+    }
+    for (wrong, said) in [
+        (&["-p", "28080:80", "-p", "0.0.0.0:28080:81"][..], "is given twice"),
+        (&["--env-file", "wrong"], "--env-file `=x`"),
+        (&["--env-file", "missing"], "cannot read `missing`"),
+    ] {
+        let ran = run(wrong, "3");
+        assert!(ran.code == Some(125) && ran.stderr.contains(said), "{wrong:?}: {}", ran.stderr);
+        assert!(ran.stdout.is_empty(), "{wrong:?} went to the engine");
+    }
+    // What an engine says of its own failure is no error of forge's, and its status is none of the program's.
+    for status in ["125", "126", "127"] {
+        let failed = run(&[], status);
+        assert_eq!(failed.code, Some(125), "{}", failed.stderr);
+        assert!(failed.stderr.contains("error: docker did not run the container"), "{}", failed.stderr);
+        assert!(failed.stderr.contains(&format!("status {status}")), "{}", failed.stderr);
+        assert!(failed.stderr.contains("hint:"), "{}", failed.stderr);
+    }
+}
+
+#[test]
+fn docker_is_told_the_same_as_podman_in_its_own_words() {
+    let (world, path) = with_docker();
+    let directory = world.path("engines");
     let run = || {
         let mut command = world.command([
             "run",
@@ -222,6 +285,15 @@ fn docker_is_told_the_same_as_podman_in_its_own_words() {
         assert!(last.contains(word), "{word} in {last}");
     }
     assert!(!last.contains("hidden") && !last.contains("privileged") && last.ends_with("-- x y"), "{last}");
+    // An engine would pass on something else.
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff");
+    let words = ["run", "--backend", "runner:docker", "box", "--", "x"].map(std::ffi::OsStr::new);
+    let refused = Ran::of(world.command(words.iter().chain([&odd])).env("PATH", &path).output().unwrap());
+    assert!(
+        refused.code == Some(125) && refused.stderr.contains("docker cannot be told of an argument"),
+        "{refused:?}"
+    );
     // An engine that starts and runs nothing has measured nothing either; and that is one difference, not a hundred.
     let mut command = world.command(["parity", "--on", "native,runner:docker", "box", "--", "x"]);
     command.env("PATH", &path).env("ARCH", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });

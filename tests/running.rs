@@ -86,14 +86,23 @@ fn joblets_letters_mean_what_they_mean_there() {
         (&["--max-memory=0"][..], "--max-memory"),
         (&["--max-memory=64", "--memory=1G"], "cannot be used with"),
         (&["--max-cpu=half"], "--max-cpu"),
-        (&["--upload=/no/such/file"], "/no/such/file"),
-        (&["--upload-dir=/no/such"], "/no/such"),
+        (&["--upload=/no/such/file"], "--upload: there is no `/no/such/file`"),
+        (&["--upload-dir=/no/such"], "--upload-dir: there is no `/no/such`"),
         (&["--runtime=small"], "forge run small -- CMD"),
     ] {
         let ran = world.forge([&["run", id][..], arguments, &["--", "true"]].concat());
         assert_eq!(ran.code, Some(125), "{arguments:?}");
         assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
     }
+    // A link shows nothing but what is in the directory.
+    let outside = world.path("out/secret of the caller");
+    fs::write(&outside, "secret").expect("a file");
+    for (link, to) in [("out", outside.as_path()), ("dangling", "nowhere".as_ref()), ("in", "table".as_ref())] {
+        std::os::unix::fs::symlink(to, data.join(link)).expect("a link");
+    }
+    let ran = world.forge(["run", id, &directory, "--", "sh", "-c", "ls; cat in"]);
+    assert_eq!(ran.ok().stdout, "in\nmore\ntable\nrows\n", "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("left out of the upload").count(), 2, "{}", ran.stderr);
     let ran = world.forge(["run", id, "--network=bridge", "--", "true"]);
     assert!(ran.code == Some(125) && ran.stderr.contains("-p HOST:CONTAINER"), "{}", ran.stderr);
     world.forge(["run", id, "--network=isolated", "--", "true"]).ok();
@@ -316,11 +325,38 @@ fn changes_are_kept_and_become_a_formation() {
         "gone\n"
     );
     assert_ne!(&changed, id);
-    assert!(!std::path::Path::new(kept).exists());
-    assert_eq!(world.forge(["commit", kept]).code, Some(10));
+    // The directory is as it was: the next run goes on from there, and its formation is made again.
+    let script = [again, "echo more > /etc/more"].join(";");
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "sh", "-c", again]).ok().stdout, "5:6\ngone\n");
+    assert_eq!(world.forge(["commit", kept, "changed", "--version", "2"]).id(), changed);
+    world.forge(["run", id, "--writable", kept, "--", "sh", "-c", &script]).ok();
+    assert_ne!(world.forge(["commit", kept, "more"]).id(), changed);
+    assert_eq!(world.forge(["commit", world.path("out/none").to_str().expect("a path")]).code, Some(10));
     // The record says which layer it was.
     let info = world.forge(["info", "changed", "--json"]).json();
     assert_eq!(info["layers"].as_array().expect("layers").last().expect("one")["label"], "changes of a run");
+}
+
+#[test]
+fn what_a_run_keeps_is_its_own_until_it_ends() {
+    let (world, id) = small();
+    let kept = world.path("out/used");
+    let kept = kept.to_str().expect("a path");
+    let words = ["run", id, "--writable", kept, "--", "sh", "-c", "echo begun; read end; echo new > /etc/new"];
+    let mut command = world.command(words);
+    let mut first = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("forge starts");
+    let mut begun = [0; 6];
+    first.stdout.take().expect("a pipe").read_exact(&mut begun).expect("it begins");
+    let second = world.forge(["run", id, "--writable", kept, "--", "true"]);
+    assert!(second.code == Some(125) && second.stderr.contains("is in use"), "{}", second.stderr);
+    let bundle =
+        world.forge(["bundle", id, world.path("out/bundle of kept").to_str().expect("a path"), "--writable", kept]);
+    assert!(bundle.code == Some(2) && bundle.stderr.contains("forge commit"), "{}", bundle.stderr);
+    let commit = world.forge(["commit", kept]);
+    assert!(commit.code == Some(15) && commit.stderr.contains("is in use"), "{}", commit.stderr);
+    drop(first.stdin.take());
+    assert!(first.wait().expect("it ends").success());
+    assert_eq!(world.forge(["run", id, "--writable", kept, "--", "cat", "/etc/new"]).ok().stdout, "new\n");
 }
 
 #[test]
@@ -332,6 +368,90 @@ fn a_terminal_of_its_own_ends_with_its_program() {
     let shown = ran.stdout.replace('\r', "");
     // What was typed shows too, before or after.
     assert!(shown.contains("/dev/pts/0\n") && shown.ends_with("got words\n"), "{shown}");
+}
+
+#[test]
+fn a_run_that_fails_gives_a_record_where_one_that_ends_gives_its_own() {
+    let (world, id) = small();
+    let runtime = world.path("none");
+    let runtime = runtime.to_str().expect("a path");
+    for (words, exit, code) in [
+        (&["run", "--json", "no-such-name"][..], 125, 10),
+        (&["shell", "--json", "no-such-name"], 125, 10),
+        (&["run", "--json", id, "--", "nope"], 127, 127),
+        (&["run", "--json", id, "--", "/etc"], 126, 126),
+        (&["run", "--json", id, "--memory", "x"], 125, 2),
+        (&["run", "--json", "--runtime", runtime, id, "--", "true"], 125, 10),
+    ] {
+        let ran = world.forge(words);
+        let last = ran.stderr.lines().last().expect("a line");
+        let record: serde_json::Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{}", ran.stderr));
+        assert_eq!((ran.code, &record["exit"]), (Some(exit), &exit.into()), "{words:?}: {record:#}");
+        assert_eq!(record["error"]["code"], code, "{record:#}");
+        assert!(ran.stdout.is_empty() && ran.stderr.starts_with("error: "), "{ran:?}");
+    }
+    let limited = world.forge(["run", "--json", "--timeout", "1s", id, "--", "sleep", "20"]);
+    assert!(limited.stderr.lines().last().is_some_and(|line| line.starts_with('{')), "{}", limited.stderr);
+}
+
+#[test]
+fn what_is_mounted_deeper_is_mounted_later() {
+    let (world, id) = small();
+    fs::create_dir_all(world.path("out/d/sub")).expect("a directory");
+    fs::write(world.path("out/d/sub/f"), "below").expect("a file");
+    fs::write(world.path("out/f"), "shown").expect("a file");
+    let [file, directory] =
+        [("out/f", "/data/sub/f"), ("out/d", "/data")].map(|(from, to)| format!("{}:{to}", world.path(from).display()));
+    for order in [[&file, &directory], [&directory, &file]] {
+        let ran = world.forge(["run", id, "-B", order[0], "-B", order[1], "--", "cat", "/data/sub/f"]);
+        assert_eq!(ran.ok().stdout, "shown", "{order:?}");
+    }
+    for wrong in ["out/f:/etc", "out/d:/etc/passwd"] {
+        let wrong = world.path(wrong);
+        let ran = world.forge(["run", id, "-B", wrong.to_str().expect("a path"), "--", "true"]);
+        assert!(ran.code == Some(125) && ran.stderr.contains("hint: a file is shown where"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn who_cannot_be_told_does_not_change_how_it_ended() {
+    let (world, id) = small();
+    let full = || fs::File::options().write(true).open("/dev/full").expect("a device");
+    let ended = world.command(["run", "--json", id, "--", "sh", "-c", "exit 7"]).stderr(full()).status();
+    assert_eq!(ended.expect("forge starts").code(), Some(7));
+    let limited = ["run", "--timeout", "1s", id, "--", "sleep", "20"];
+    assert_eq!(world.command(limited).stderr(full()).status().expect("forge starts").code(), Some(124));
+    let missing = world.command(["run", id, "--", "/nope"]).stderr(full()).status().expect("forge starts");
+    assert_eq!(missing.code(), Some(127));
+}
+
+#[test]
+fn what_is_no_text_is_refused_where_it_would_become_another() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let (world, id) = small();
+    let word = |bytes: &'static [u8]| OsStr::from_bytes(bytes).to_owned();
+    let run = |first: &[&str], last: &[&[u8]]| {
+        let words = first.iter().map(Into::into).chain(last.iter().map(|bytes| OsStr::from_bytes(bytes).to_owned()));
+        Ran::of(world.command(words).env("ODD", word(b"\xfe")).output().expect("forge starts"))
+    };
+    let print: &[&[u8]] = &[b"sh", b"-c", b"printf %s \"$0$ODD\" | od -An -tx1", b"\xff"];
+    assert_eq!(run(&["run", id, "-e", "ODD", "--"], print).ok().stdout, " ff fe\n");
+    let bundle = world.path("out/bundle of no text");
+    let bundle = ["bundle", id, bundle.to_str().expect("a path")];
+    let plain: &[&[u8]] = &[b"--", b"true"];
+    type Case<'a> = (&'a [&'a str], &'a [&'a [u8]], &'static str);
+    let cases: [Case<'_>; 4] = [
+        (&bundle, &[b"--", b"echo", b"\xff"], "an argument"),
+        (&bundle, &[&[b"-e", b"ODD".as_slice()], plain].concat(), "a variable"),
+        (&bundle, &[&[b"-w", b"/tmp/\xff".as_slice()], plain].concat(), "a path"),
+        (&["run", id, "--runtime", "/bin/true"], &[b"--", b"echo", b"\xff"], "an argument"),
+    ];
+    for (first, last, what) in cases {
+        let ran = run(first, last);
+        assert!(ran.code == Some(if first[0] == "run" { 125 } else { 2 }), "{first:?}: {ran:?}");
+        assert!(ran.stderr.contains(&format!("{what} that is not UTF-8")), "{}", ran.stderr);
+    }
 }
 
 #[test]

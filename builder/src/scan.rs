@@ -25,25 +25,28 @@ use crate::{Error, Result};
 /// Ownership and devices come from the supervisor's marks. What equals the lower is no change; a directory that has the
 /// lower's metadata was passed through. Everything is kept in the store; `directory` may lose files to it.
 pub fn scan(store: &Store, directory: &Path, lower: TreeId) -> Result<DeltaId> {
-    let table = directory.join("owners");
-    let owners = match fs::read(&table) {
-        Ok(bytes) => Owners::parse(&bytes).map_err(|error| invalid(&table, &error.to_string()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Owners::default(),
-        Err(error) => return Err(Error::file("read", table)(error)),
-    };
-    let mut walk = Walk { store, owners, directories: Vec::new(), files: Vec::new() };
-    walk.add_root(&directory.join("upper"), lower)?;
-    let mut next = 0;
-    while next < walk.directories.len() {
-        walk.fill(next)?;
-        next += 1;
+    let mut walk = Walk::new(store, directory)?;
+    walk.all(directory, lower)?;
+    let take = |(spot, executable): (Spot, bool)| Ok(store.adopt_blob(&spot.path, executable)?);
+    let blobs: Vec<(BlobId, u64)> = walk.files.into_par_iter().map(take).collect::<Result<_>>()?;
+    put_together(store, walk.directories, &blobs)
+}
+
+/// The same of a directory that is gone on from: nothing of it is moved, and modes are what they were.
+pub fn scan_and_leave(store: &Store, directory: &Path, lower: TreeId) -> Result<DeltaId> {
+    let mut walk = Walk::new(store, directory)?;
+    let read = walk.all(directory, lower).and_then(|()| {
+        let copy = |(spot, executable): &(Spot, bool)| {
+            let mut file = spot.open_whatever_its_mode()?;
+            Ok(store.put_blob_from(&mut file, *executable)?)
+        };
+        walk.files.par_iter().map(copy).collect::<Result<Vec<(BlobId, u64)>>>()
+    });
+    // The lowest first: below a directory that is closed again nothing can be reached.
+    for (spot, mode) in walk.opened.iter().rev() {
+        rustix::fs::chmodat(CWD, &spot.path, *mode, AtFlags::empty()).map_err(spot.failed("change the mode of"))?;
     }
-    let Walk { directories, files, .. } = walk;
-    let blobs: Vec<(BlobId, u64)> = files
-        .into_par_iter()
-        .map(|(spot, executable)| Ok(store.adopt_blob(&spot.path, executable)?))
-        .collect::<Result<_>>()?;
-    put_together(store, directories, &blobs)
+    put_together(store, walk.directories, &read?)
 }
 
 /// Writes into `directory` what a supervisor cannot see of `lower` laid out for the caller: who owns its symbolic links and pipes.
@@ -116,6 +119,21 @@ impl Spot {
         Some(value[..length].to_vec())
     }
 
+    /// Its mode may forbid its owner to read it; it has that mode again afterwards.
+    fn open_whatever_its_mode(&self) -> Result<fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let open = || rustix::fs::openat(CWD, &self.path, flags, Mode::empty());
+        let opened = match open() {
+            Err(Errno::ACCESS) => {
+                let mode = Mode::from_raw_mode(self.stat()?.st_mode & 0o7777);
+                let change = |mode| rustix::fs::chmodat(CWD, &self.path, mode, AtFlags::empty());
+                change(mode | Mode::RUSR).and_then(|()| open()).and_then(|opened| change(mode).map(|()| opened))
+            }
+            opened => opened,
+        };
+        Ok(opened.map_err(self.failed("open"))?.into())
+    }
+
     fn names(&self) -> Result<BTreeSet<Name>> {
         let read = || {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -164,9 +182,32 @@ struct Walk<'a> {
     directories: Vec<Directory>,
     /// Where they lie, and whether they are executable.
     files: Vec<(Spot, bool)>,
+    /// Directories that even their owner could not enter, and the modes that they had.
+    opened: Vec<(Spot, Mode)>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(store: &'a Store, directory: &Path) -> Result<Self> {
+        let table = directory.join("owners");
+        let owners = match fs::read(&table) {
+            Ok(bytes) => Owners::parse(&bytes).map_err(|error| invalid(&table, &error.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Owners::default(),
+            Err(error) => return Err(Error::file("read", table)(error)),
+        };
+        Ok(Self { store, owners, directories: Vec::new(), files: Vec::new(), opened: Vec::new() })
+    }
+
+    /// Reads every directory.
+    fn all(&mut self, directory: &Path, lower: TreeId) -> Result<()> {
+        self.add_root(&directory.join("upper"), lower)?;
+        let mut next = 0;
+        while next < self.directories.len() {
+            self.fill(next)?;
+            next += 1;
+        }
+        Ok(())
+    }
+
     fn add_root(&mut self, path: &Path, lower: TreeId) -> Result<()> {
         let spot = Spot { path: path.to_owned(), _anchor: None };
         let stat = spot.stat()?;
@@ -179,6 +220,7 @@ impl Walk<'_> {
         if stat.st_mode & 0o700 != 0o700 {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
             rustix::fs::chmodat(CWD, &spot.path, mode, AtFlags::empty()).map_err(spot.failed("change the mode of"))?;
+            self.opened.push((spot.clone(), Mode::from_raw_mode(stat.st_mode & 0o7777)));
         }
         let metadata = self.metadata(&spot, &path, stat, Kind::Directory)?.0;
         // `user.` in a user namespace, `trusted.` where real root mounted the overlay; `x` says that a file in it is a whiteout.

@@ -19,7 +19,7 @@ pub use runtime::{BundleArguments, CreateArguments, Operation, RuntimeArguments}
 pub mod building;
 mod commit;
 mod hint;
-mod joblet;
+pub mod joblet;
 mod keeping;
 pub mod parity;
 mod peers;
@@ -66,7 +66,7 @@ pub struct Global {
     /// The store to work with [default: $FORGE_STORE, else $XDG_DATA_HOME/forge/store, else ~/.local/share/forge/store; for root /var/lib/forge/store]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub store: Option<PathBuf>,
-    /// Prints a JSON record on stdout instead of text
+    /// Prints a JSON record on stdout instead of text; `forge run` and `forge shell`, whose stdout is the program's, on stderr, as the last line
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
     /// Says nothing but errors

@@ -8,6 +8,7 @@ use crate::args::{Arguments, Command};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::{self, say};
 
 pub mod build;
 mod bundle;
@@ -53,7 +54,9 @@ mod why;
 
 /// Runs a command and turns what came of it into words and an exit code.
 pub fn run(arguments: Arguments) -> ExitCode {
-    let in_run = matches!(arguments.command, Command::Run(_) | Command::Shell(_) | Command::Test(_));
+    // What stdout has is the program's own.
+    let is_programs_stdout = matches!(arguments.command, Command::Run(_) | Command::Shell(_));
+    let in_run = is_programs_stdout || matches!(arguments.command, Command::Test(_));
     let (json, show_trace) = (arguments.global.json, arguments.global.show_trace);
     let is_log_json = arguments.command.log_format() == Some(LogFormat::Json);
     let (result, color, person) = match Context::new(arguments.global) {
@@ -66,17 +69,25 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Err(failure) => failure,
     };
     // Whoever reads events gets no other lines.
-    let text = match is_log_json {
-        true => format!("{}\n", failure.to_event()),
+    words::show(&match is_log_json {
+        true => format!(
+            "{}
+",
+            failure.to_event()
+        ),
         false => failure.render(color, show_trace),
-    };
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    });
+    let status = if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code };
     // What a command gave before it failed says so itself: whoever reads JSON wants one record.
-    if json && !in_run && !HAS_RECORD.load(Ordering::Relaxed) {
+    if json && is_programs_stdout {
+        let mut record = failure.to_json();
+        record["exit"] = status.into();
+        say!("{record}");
+    } else if json && !HAS_RECORD.load(Ordering::Relaxed) {
         // Whoever reads may have gone.
         let _ = print(&format!("{}\n", failure.to_json()));
     }
-    ExitCode::from(if in_run && !failure.own_code_in_run { code::RUN_FAILED } else { failure.code })
+    ExitCode::from(status)
 }
 
 fn dispatch(command: Command, context: &Context) -> Result<ExitCode> {

@@ -210,7 +210,7 @@ impl Context {
         };
         below("XDG_STATE_HOME", "forge")
             .or_else(|| below("HOME", ".local/state/forge"))
-            .ok_or_else(|| Failure::new(code::USAGE, "no place for what is kept: HOME is not set"))
+            .ok_or_else(|| Failure::new(code::USAGE, "no place for what is kept: HOME is not set to an absolute path"))
     }
 
     /// The user's own configuration: `config.toml`, keys and trusted keys lie in it.
@@ -219,7 +219,7 @@ impl Context {
         let home = home.or_else(|| self.variable("HOME").map(|home| Path::new(home).join(".config")));
         home.filter(|home| home.is_absolute())
             .map(|home| home.join("forge"))
-            .ok_or_else(|| Failure::new(code::USAGE, "no place for settings: HOME is not set"))
+            .ok_or_else(|| Failure::new(code::USAGE, "no place for settings: HOME is not set to an absolute path"))
     }
 
     /// Whether bars are drawn: on a terminal, not in CI, and when something may be said at all.
@@ -251,7 +251,8 @@ impl Context {
             return Ok(Setting { value: "/var/lib/forge/store".into(), origin: "built in".to_owned() });
         }
         below("HOME", ".local/share/forge/store").ok_or_else(|| {
-            Failure::new(code::USAGE, "no place for the store: HOME is not set").hint("set FORGE_STORE to a directory")
+            Failure::new(code::USAGE, "no place for the store: HOME is not set to an absolute path")
+                .hint("set FORGE_STORE to a directory")
         })
     }
 
@@ -443,7 +444,11 @@ pub fn project_file() -> Option<PathBuf> {
 /// A path that still means the same after the working directory changes.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| {
-        Failure::new(code::USAGE, format!("`{}` is not a path", path.display())).cause(error.to_string())
+        let headline = match std::env::current_dir() {
+            Ok(_) => format!("`{}` is not a path", path.display()),
+            Err(_) => format!("`{}` lies in the current directory, which is not there any more", path.display()),
+        };
+        Failure::new(code::USAGE, headline).cause(error.to_string())
     })
 }
 

@@ -302,8 +302,13 @@ impl From<store::Error> for Failure {
             {
                 plain(code::DISK_FULL, &error)
             }
-            File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            File { source, .. }
+                if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) =>
+            {
                 plain(code::REFUSED, &error).hint("--store DIR or FORGE_STORE names a store of your own")
+            }
+            File { path, source, .. } if path.ends_with("format") && source.kind() == io::ErrorKind::NotADirectory => {
+                plain(code::USAGE, &error).hint("a store is a directory: is that what --store or FORGE_STORE names?")
             }
             _ => plain(code::BUILD_FAILED, &error),
         }
@@ -383,7 +388,9 @@ impl From<executor::Error> for Failure {
                     None => failure.hint("`forge doctor` says what this host gives"),
                 }
             }
-            NotByOthers { .. } => plain(code::USAGE, &error).hint("without --runtime forge does it itself"),
+            NotByOthers { .. } | NotText { .. } => {
+                plain(code::USAGE, &error).hint("without --runtime forge does it itself")
+            }
             Required { what, .. } => {
                 let failure = plain(code::REFUSED, &error);
                 let is_limit = ["memory", "cpu", "cpus", "cores", "io", "pids"].contains(&what.as_str());
@@ -411,6 +418,17 @@ impl From<executor::Error> for Failure {
                     _ => failure,
                 }
             }
+            // move_mount(2): of what comes and what is there, one is a directory and the other is none.
+            Setup { action, source } if action.starts_with("mount `") && source.kind() == io::ErrorKind::InvalidInput => {
+                plain(code::BUILD_FAILED, &error).hint(
+                    "a file is shown where a file is or nothing, a directory where a directory is or nothing: choose another place inside",
+                )
+            }
+            // A container of the operations of the specification.
+            Setup { action, source } if action.starts_with("find `") && source.kind() == io::ErrorKind::NotFound => {
+                plain(code::NOT_FOUND, &error)
+            }
+            File { source, .. } if source.kind() == io::ErrorKind::NotFound => plain(code::NOT_FOUND, &error),
             Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
         }
     }
@@ -454,6 +472,8 @@ impl From<builder::Error> for Failure {
                     "a step has what its layers hold: without `essential` a Debian layer has no shell, which packages with scripts want",
                 )
             }
+            // Nor has the user named what a step lacks.
+            Executor(error @ executor::Error::File { .. }) => plain(code::BUILD_FAILED, &error),
             Executor(error) => Self { own_code_in_run: false, ..Self::from(error) },
             Interrupted { signal } => Self::new(128 + signal.clamp(0, 64) as u8, "interrupted").own_code(),
             Step { step, ending, log, kept } => {

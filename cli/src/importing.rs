@@ -11,6 +11,7 @@ use store::{Formation, FormationId, Store};
 
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
+use crate::words;
 
 /// What the command line says instead of the artifact.
 #[derive(Debug, Default)]
@@ -117,7 +118,7 @@ pub fn known(store: &Store, artifact: &Artifact, context: &Context) -> Result<Fo
     }
     let imported = store::format::read(store, artifact, &Bounds::for_size(artifact.size()))?;
     if !context.global.quiet {
-        eprint!("{}", dropped_text(&imported.dropped));
+        words::show(&dropped_text(&imported.dropped));
     }
     let id = keep(store, imported, artifact.path(), &Wishes::default())?;
     // What changed meanwhile was not read as it is now.

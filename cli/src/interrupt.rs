@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use crate::words::say;
 use expressions::Interrupter;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -78,6 +79,6 @@ pub fn ends<T>(evaluate: impl FnOnce() -> T) -> T {
 }
 
 fn end(signal: i32) -> ! {
-    eprintln!("error: interrupted");
+    say!("error: interrupted");
     std::process::exit(128 + signal)
 }

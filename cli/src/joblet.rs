@@ -10,6 +10,7 @@ use expressions::error::{Finding, Place, Severity, SourceText};
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::render;
+use crate::words;
 
 /// Whether a path is of such a file.
 pub fn is_description(path: &Path) -> bool {
@@ -56,7 +57,7 @@ pub fn expression(path: &Path, context: &Context) -> Result<Turned> {
             if !context.global.quiet {
                 let paint = render::Paint::new(context.color());
                 for finding in findings {
-                    eprint!("{}", render::finding(&finding, false, paint));
+                    words::show(&render::finding(&finding, false, paint));
                 }
             }
             Ok(turned)

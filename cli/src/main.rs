@@ -1,5 +1,6 @@
 //! `forge`: joins the rooms. Arguments, environment, terminal and exit codes are handled here and nowhere else.
 
+#![warn(clippy::print_stderr, clippy::print_stdout)]
 #![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod args;
@@ -28,11 +29,15 @@ mod settings;
 mod transfer;
 mod units;
 mod volumes;
+mod words;
 mod workshop;
+
+use std::io::Write;
 
 use clap::Parser;
 
 use crate::exit::ExitCode;
+use crate::words::say;
 
 /// What the C library calls. Rust's own `main` reads `/proc/self/maps` and makes a stack for telling of an overflow, a tenth of a
 /// millisecond each time; what else it does, [`executor::begin_process`] does.
@@ -56,19 +61,19 @@ fn begin() -> ExitCode {
     if let Some(arguments) = commands::nix_instantiate::arguments() {
         return guarded(|| {
             commands::nix_instantiate::run(arguments).unwrap_or_else(|failure| {
-                eprint!("{}", failure.render(false, false));
+                words::show(&failure.render(false, false));
                 ExitCode::from(failure.code)
             })
         });
     }
     if std::env::args_os().nth(1).is_some_and(|word| word == commands::parity::probe::WORD) {
-        println!("{}", commands::parity::probe::record());
+        let _ = writeln!(std::io::stdout(), "{}", commands::parity::probe::record());
         return ExitCode::SUCCESS;
     }
     let words: Vec<_> = std::env::args_os().collect();
     if words.get(1).is_some_and(|word| word == executor::backend::libcontainer::WORD) {
         return executor::backend::libcontainer::main(&words[2..]).map(ExitCode::from).unwrap_or_else(|why| {
-            eprintln!("libcontainer: {why}");
+            say!("libcontainer: {why}");
             ExitCode::FAILURE
         });
     }
@@ -81,7 +86,7 @@ fn begin() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             if let Some(hint) = args::hint(&error) {
-                eprintln!("\nhint: {hint}");
+                say!("\nhint: {hint}");
             }
             // A typing error in `forge run` must not look like the program's own exit status.
             return ExitCode::from(match args::command_of(std::env::args_os().skip(1)).as_deref() {
@@ -97,7 +102,7 @@ fn begin() -> ExitCode {
 fn guarded(run: impl FnOnce() -> ExitCode + std::panic::UnwindSafe) -> ExitCode {
     // The panic itself has been printed, with its place.
     std::panic::catch_unwind(run).unwrap_or_else(|_| {
-        eprintln!("error: this is a bug in forge\nhint: please report it with the lines above and what you typed");
+        say!("error: this is a bug in forge\nhint: please report it with the lines above and what you typed");
         ExitCode::from(error::code::BUG)
     })
 }

@@ -12,6 +12,7 @@ use store::signing::{NamedKey, NamedPublicKey};
 use crate::context::{Context, Remote};
 use crate::error::{Failure, Result, code};
 use crate::progress::{Progress, Style};
+use crate::words::say;
 
 /// Of a peer that is asked on the way to something else: it must not cost a second.
 const IMPATIENT: Patience = Patience { connect: Duration::from_millis(700), silence: Duration::from_millis(900) };
@@ -67,7 +68,7 @@ pub fn group(context: &Context) -> Result<Group<'static>> {
         peers.push(peer::open(&settings(context, name, remote, IMPATIENT)?)?);
     }
     let trusted = if peers.is_empty() { Vec::new() } else { trusted(context)? };
-    Ok(Group::new(peers, trusted, |line| eprintln!("forge: {line}")))
+    Ok(Group::new(peers, trusted, |line| say!("forge: {line}")))
 }
 
 /// Shows a transfer, and ends it when the user interrupts.

@@ -17,6 +17,7 @@ use crate::error::{Failure, Result, code};
 use crate::evaluation_cache::EvaluationCache;
 use crate::interrupt;
 use crate::outside::{self, Once};
+use crate::words::{self, say};
 
 /// What may be done to the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,10 +256,10 @@ pub fn sources(project: PathBuf, options: &SourceOptions, context: &Context) -> 
 /// Shows what an evaluation says while it goes on.
 pub fn listener() -> expressions::Listener {
     Arc::new(|message| match message {
-        Message::Trace(text) => eprintln!("trace: {text}"),
-        Message::EvaluationWarning(text) => eprintln!("evaluation warning: {text}"),
+        Message::Trace(text) => say!("trace: {text}"),
+        Message::EvaluationWarning(text) => say!("evaluation warning: {text}"),
         Message::Warning(finding) => {
-            eprint!("{}", crate::render::finding(finding, false, crate::render::Paint::new(false)))
+            words::show(&crate::render::finding(finding, false, crate::render::Paint::new(false)))
         }
     })
 }

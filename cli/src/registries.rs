@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::importing;
 use crate::progress::{Progress, Style};
+use crate::words;
 use crate::{interrupt, render};
 
 /// What this machine and its user say of registries.
@@ -170,7 +171,7 @@ pub fn pull(
     let bounds = most.map(|bytes| Bounds { bytes, ..Bounds::for_size(0) });
     let pulled = registry::pull(store, &session, reference, platform, bounds)?;
     if !context.global.quiet {
-        eprint!("{}", importing::dropped_text(&pulled.imported.dropped));
+        words::show(&importing::dropped_text(&pulled.imported.dropped));
     }
     Ok(pulled)
 }
@@ -202,7 +203,7 @@ pub fn formation(store: &Store, given: &str, platform: Option<&str>, context: &C
     }
     let pulled = registry::pull(store, &session, &reference, platform, None)?;
     if !context.global.quiet {
-        eprint!("{}", importing::dropped_text(&pulled.imported.dropped));
+        words::show(&importing::dropped_text(&pulled.imported.dropped));
     }
     let digest = pulled.digest;
     let id = keep(store, pulled.imported, &reference)?;

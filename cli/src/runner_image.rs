@@ -15,6 +15,7 @@ use store::{Formation, FormationId, Launch, Metadata, Name, Node, Store, Tree};
 
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 
 /// The formation's name, and the image's.
 const NAME: &str = "forge-runner";
@@ -156,7 +157,7 @@ fn fetched(engine: &Engine, reference: &str, platform: &str, context: &Context) 
     let mut found = engine.image(reference)?;
     if found.is_none() {
         if !context.global.quiet {
-            eprintln!("     pull runner image {reference} (the first time only)");
+            say!("     pull runner image {reference} (the first time only)");
         }
         engine.pull(reference, platform, context.global.quiet)?;
         found = engine.image(reference)?;
@@ -186,7 +187,7 @@ pub fn loaded(store: &Store, engine: &Engine, id: FormationId, platform: &str, c
     let mut found = engine.image(&reference)?;
     if found.is_none() {
         if !context.global.quiet {
-            eprintln!("     load runner image {reference} into {} (the first time only)", engine.kind.name());
+            say!("     load runner image {reference} into {} (the first time only)", engine.kind.name());
         }
         let file = tempfile::NamedTempFile::new()
             .map_err(|error| Failure::new(code::DISK_FULL, "cannot make a temporary file").cause(error.to_string()))?;

@@ -7,6 +7,7 @@ use store::{FormationId, Plan, Store};
 
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 
 /// What the sources of a plan have that looks like a secret.
 pub fn in_plan(plan: &Plan) -> Result<Vec<Secret>> {
@@ -37,7 +38,7 @@ pub fn in_formation(store: &Store, id: FormationId) -> Result<Vec<Secret>> {
 /// A line for each.
 pub fn warn(secrets: &[Secret], context: &Context) {
     for secret in secrets.iter().filter(|_| !context.global.quiet) {
-        eprintln!(
+        say!(
             "warning: `{}` looks like {}: a store keeps and shares what it takes in",
             secret.path.display(),
             secret.what

@@ -7,6 +7,7 @@ use store::{BlobId, FileHash, FormationId, Store, StorePath};
 
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 use crate::{peers, render};
 
 /// Gives formations to a peer, names them there, and leaves the claims behind them, signed.
@@ -61,7 +62,7 @@ pub fn push_sources(
             let Some(hash) = FileHash::parse(&fetch.digest) else { continue };
             match store.blob_with_hash(&hash)? {
                 Some(blob) => fetched.push((hash, blob)),
-                None if !context.global.quiet => eprintln!("forge: `{}` is not here any more", fetch.name),
+                None if !context.global.quiet => say!("forge: `{}` is not here any more", fetch.name),
                 None => {}
             }
         }
@@ -78,7 +79,7 @@ pub fn push_sources(
 pub fn said(moved: &Moved, did: &str, peer: &str, context: &Context) {
     if !context.global.quiet {
         let (objects, bytes, wire) = (moved.moved.len(), render::size(moved.bytes), render::size(moved.wire));
-        eprintln!("{did} {objects} objects, {bytes} ({wire} on the line), {} were there: {peer}", moved.had.len());
+        say!("{did} {objects} objects, {bytes} ({wire} on the line), {} were there: {peer}", moved.had.len());
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::args::RunOptions;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 
 /// Where a volume is shown if nothing is said: where Joblet shows it.
 const PLACE: &str = "/volumes";
@@ -176,7 +177,7 @@ pub fn settled(options: &RunOptions, context: &Context) -> Result<Option<(RunOpt
         let Some((name, rest)) = named(text) else { continue };
         let volume = Volume::named(&name, context)?;
         if volume.ensure()? && !context.global.quiet {
-            eprintln!("   volume {name} made");
+            say!("   volume {name} made");
         }
         held._files.push(volume.hold()?);
         // Between the two it may have been removed: then the run says that there is no such directory.

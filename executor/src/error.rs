@@ -48,6 +48,14 @@ pub enum Error {
         /// What.
         what: &'static str,
     },
+    /// The specification of runtimes is in JSON, which has texts only.
+    #[error("another runtime cannot be told of {what} that is not UTF-8: `{}`", .value.display())]
+    NotText {
+        /// What.
+        what: &'static str,
+        /// As given.
+        value: OsString,
+    },
     /// A step of setting up the sandbox failed.
     #[error("cannot {action}")]
     Setup {

@@ -24,6 +24,7 @@ use crate::{Error, Result};
 
 mod describe;
 
+pub(crate) use describe::DEFAULT_PATH;
 pub use describe::describe;
 
 /// The newest version of the specification that was read for this.
@@ -265,7 +266,10 @@ impl Containers {
     fn load(&self, id: &str) -> Result<(PathBuf, State)> {
         let directory = self.directory(id)?;
         let bytes = fs::read(directory.join("state.json")).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => refuse(format!("find `{id}`"), "there is no container of this name"),
+            io::ErrorKind::NotFound => {
+                let source = io::Error::new(io::ErrorKind::NotFound, "there is no container of this name");
+                Error::Setup { action: format!("find `{id}`"), source }
+            }
             _ => failed(format!("read the state of `{id}`"))(error),
         })?;
         let state = serde_json::from_slice(&bytes);

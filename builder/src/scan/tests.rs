@@ -170,7 +170,13 @@ fn a_directory_that_nobody_may_enter_is_read_and_keeps_its_mode() {
     world.file("closed/file", "secret");
     fs::set_permissions(world.upper("closed/file"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(world.upper("closed"), fs::Permissions::from_mode(0o000)).unwrap();
+    let left = scan_and_leave(&world.store, world.changes.path(), world.lower).unwrap();
+    let mode = |path: &str| fs::metadata(world.upper(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode("closed"), 0);
     let delta = world.scan();
+    assert_eq!(delta.id(), left);
+    // What is not left is moved, and a directory is opened for that.
+    assert_eq!((mode("closed"), world.upper("closed/file").exists()), (0o700, false));
     let Some(Node::Directory(id)) = world.node(&delta, "closed") else { panic!("no directory") };
     let tree = world.store.tree(id).unwrap();
     assert_eq!(tree.metadata, Metadata::root(0));

@@ -7,7 +7,7 @@ use clap::Args;
 /// `forge commit`
 #[derive(Debug, Args)]
 pub struct CommitArguments {
-    /// What `forge run --writable DIR` kept
+    /// What `forge run --writable DIR` kept; it stays as it is, and the next such run goes on from there
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
     /// Names the formation so [default: as the one that it was made from]

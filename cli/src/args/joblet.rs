@@ -1,14 +1,14 @@
 //! Flags of Joblet's `job run` that forge has under other names or in other units: they become forge's own before anything looks at them.
+//! What is uploaded stays as it was named, for whoever looks at the files.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{Arguments, Command, RunOptions};
 
 /// Where Joblet puts what is uploaded, and starts the command.
-const WORK: &str = "/work";
+pub const WORK: &str = "/work";
 
 /// What Joblet's users type.
 #[derive(Debug, Clone, Default, Args)]
@@ -49,35 +49,17 @@ impl Arguments {
 
 impl RunOptions {
     fn settle(&mut self) {
-        let JobletOptions { max_memory, max_cpu, max_iobps, upload, upload_dir, secret_env } =
-            std::mem::take(&mut self.habits.joblet);
+        let joblet = &mut self.habits.joblet;
+        let (max_memory, max_cpu, max_iobps) =
+            (joblet.max_memory.take(), joblet.max_cpu.take(), joblet.max_iobps.take());
+        let secret_env = std::mem::take(&mut joblet.secret_env);
+        if !joblet.upload.is_empty() || !joblet.upload_dir.is_empty() {
+            self.workdir.get_or_insert_with(|| WORK.into());
+        }
         let bounds = &mut self.bounds;
         bounds.memory = max_memory.map(|megabytes| format!("{megabytes}M")).or(bounds.memory.take());
         bounds.cpus = max_cpu.map(|percent| format!("{}.{:02}", percent / 100, percent % 100)).or(bounds.cpus.take());
         bounds.io = max_iobps.or(bounds.io.take());
         self.env.extend(secret_env);
-        if upload.is_empty() && upload_dir.is_empty() {
-            return;
-        }
-        self.workdir.get_or_insert_with(|| WORK.into());
-        for path in upload {
-            self.bind.push(shown(&path));
-        }
-        for directory in upload_dir {
-            let Ok(entries) = fs::read_dir(&directory) else {
-                // It is said as of any other file that is not there.
-                self.bind.push(shown(&directory));
-                continue;
-            };
-            let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            paths.sort();
-            self.bind.extend(paths.iter().map(|path| shown(path)));
-        }
     }
-}
-
-/// A file in the work directory.
-fn shown(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("{}:{WORK}/{name}:ro", path.display())
 }

@@ -22,7 +22,7 @@ pub struct RunOptions {
     /// An empty directory in memory, `DIR[:size=BYTES,mode=OCTAL]`
     #[arg(long, value_name = "DIR")]
     pub tmpfs: Vec<String>,
-    /// A device of the host, `SOURCE[:TARGET]`
+    /// A device of the host, or a directory of devices, `SOURCE[:TARGET]`
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
     /// Devices of so many graphics processors, or of `all`; their libraries are the formation's own

@@ -20,6 +20,7 @@ use crate::names::root_name;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
 use crate::pushing::Pusher;
+use crate::words::say;
 use crate::workshop::Workshop;
 use crate::{interrupt, secrets};
 
@@ -184,7 +185,7 @@ fn conclude(checked: Option<&Checked>, context: &Context) -> Result<ExitCode> {
         Some(checked) if !checked.differing.is_empty() => Err(not_deterministic(checked)),
         Some(checked) => {
             if !context.global.quiet {
-                eprintln!("    check {} steps made again elsewhere: no difference", checked.steps);
+                say!("    check {} steps made again elsewhere: no difference", checked.steps);
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -11,6 +11,7 @@ use crate::args::CheckArguments;
 use crate::context::Context;
 use crate::error::{Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{plan, render, secrets};
 
 /// The formation that is meant where no file is.
@@ -62,7 +63,7 @@ pub fn run(arguments: &CheckArguments, context: &Context) -> Result<ExitCode> {
         let _ = std::io::stderr().write_all(text.as_bytes());
         secrets::warn(&secrets, context);
         if findings.is_empty() && secrets.is_empty() && !context.global.quiet {
-            eprintln!("nothing found");
+            say!("nothing found");
         }
     }
     if errors == 0 && arguments.strict {

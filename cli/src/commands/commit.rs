@@ -17,6 +17,11 @@ pub fn run(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
         crate::names::check_name(name)?;
     }
     let directory = absolute(&arguments.directory)?;
+    // Nothing is written to it meanwhile.
+    let _lock = match directory.is_dir() {
+        true => Some(super::run::lock_kept(&directory)?),
+        false => None,
+    };
     let note = directory.join(KEPT_OF);
     let text = std::fs::read_to_string(&note).map_err(|error| {
         Failure::new(code::NOT_FOUND, format!("`{}` holds no changes of a run", directory.display()))
@@ -30,8 +35,8 @@ pub fn run(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
     let mut formation = store.formation(base)?;
     let record = store.record(base)?;
-    // Files that lie on the store's own file system go into it without being copied, and the directory is empty of them afterwards.
-    let delta = builder::scan::scan(&store, &directory, formation.root)?;
+    // The next run with the directory goes on from there.
+    let delta = builder::scan::scan_and_leave(&store, &directory, formation.root)?;
     let mut layers = record.layers;
     if layers.is_empty() {
         let whole = Delta { tree: formation.root, removed: BTreeSet::new(), passed: BTreeSet::new() };
@@ -51,13 +56,6 @@ pub fn run(arguments: &CommitArguments, context: &Context) -> Result<ExitCode> {
     }
     let id = store.put_formation(&formation, &Record { layers, ..Record::default() })?;
     store.set_root(&formation.name, id)?;
-    std::fs::remove_dir_all(&directory).map_err(|error| {
-        Failure::new(
-            code::USAGE,
-            format!("the formation {id} is made, and `{}` cannot be removed", directory.display()),
-        )
-        .cause(error.to_string())
-    })?;
     if context.global.json {
         super::print_json(
             &serde_json::json!({ "schema": 1, "id": id.to_string(), "name": formation.name, "base": base.to_string() }),

@@ -37,7 +37,6 @@ pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
             cure: capability.cure.filter(|_| !capability.available),
         })
         .collect();
-    checks.push(landlock());
     checks.extend(engines(context));
     checks.extend(store(context));
     checks.extend(configuration(context));
@@ -61,15 +60,6 @@ pub fn run(arguments: &DoctorArguments, context: &Context) -> Result<ExitCode> {
         super::print(&text)?;
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
-}
-
-/// Whether the launcher's own file is kept from being executed inside by the kernel itself; without it each program is looked at.
-fn landlock() -> Check {
-    let modules = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    let has = modules.split(',').any(|name| name.trim() == "landlock");
-    let detail =
-        if has { "execution is confined to the root" } else { "not told by this host: programs are looked at instead" };
-    Check::new("landlock", true, detail, None)
 }
 
 /// Docker and Podman: what else could run a formation here. Neither is needed.

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
 use crate::keys;
+use crate::words::say;
 
 /// `forge export`
 pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
@@ -114,7 +115,7 @@ pub fn run(arguments: &ExportArguments, context: &Context) -> Result<ExitCode> {
     let _ = store.put_packed(artifact);
     if let Err(error) = packed.remember(&store, &path) {
         // It is only that the next one will take longer.
-        eprintln!("cannot remember what lies where in it: {error}");
+        say!("cannot remember what lies where in it: {error}");
     }
     if context.global.json {
         super::print_json(&serde_json::json!({

@@ -8,6 +8,7 @@ use crate::args::GcArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{render, units};
 
 /// `forge gc`
@@ -32,7 +33,7 @@ pub fn run(arguments: &GcArguments, context: &Context) -> Result<ExitCode> {
     let rows: Vec<Vec<String>> = rows.iter().map(|(what, count)| vec![(*what).to_owned(), count.to_string()]).collect();
     super::print(&render::table(&["WHAT", if arguments.dry_run { "WOULD GO" } else { "GONE" }], &rows))?;
     if !context.global.quiet {
-        eprintln!("{}: {}", if arguments.dry_run { "would free" } else { "freed" }, render::size(collected.bytes));
+        say!("{}: {}", if arguments.dry_run { "would free" } else { "freed" }, render::size(collected.bytes));
     }
     Ok(ExitCode::SUCCESS)
 }

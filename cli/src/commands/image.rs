@@ -9,6 +9,7 @@ use crate::args::AttachChoice;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{registries, render};
 
 /// Sends formations: one, or several of different platforms under one index. Prints the image's pinned reference.
@@ -39,7 +40,7 @@ pub fn push(
         let count = |how| pushed.parts.iter().filter(|part| part.how == how).count();
         let (sent, mounted, there) = (count(How::Sent), count(How::Mounted), count(How::There));
         let bytes = render::size(pushed.sent());
-        eprintln!("pushed {sent} parts, {bytes}; {mounted} from another repository, {there} were there");
+        say!("pushed {sent} parts, {bytes}; {mounted} from another repository, {there} were there");
     }
     if context.global.json {
         let part = |part: &registry::PushedPart| {

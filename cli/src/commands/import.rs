@@ -12,6 +12,7 @@ use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
 use crate::importing::{Wishes, dropped_text, keep, open};
 use crate::names::root_name;
+use crate::words;
 use crate::{registries, units};
 
 /// `forge import joblet FILE`: prints the expression that does what a runtime.yaml says.
@@ -132,7 +133,7 @@ pub fn run(arguments: &ImportArguments, context: &Context) -> Result<ExitCode> {
         store.set_root(tag, id)?;
     }
     if !context.global.quiet && reference.is_none() {
-        eprint!("{}", dropped_text(&dropped));
+        words::show(&dropped_text(&dropped));
     }
     if context.global.json {
         let left_out = |(kind, (count, path)): (&String, &(u64, Vec<u8>))| serde_json::json!({ "kind": kind, "count": count, "first": String::from_utf8_lossy(path) });

@@ -7,6 +7,7 @@ use crate::exit::ExitCode;
 use crate::interrupt;
 use crate::plan::{Expression, LockMode};
 use crate::progress::{Progress, Style};
+use crate::words::say;
 use crate::workshop::Workshop;
 
 /// `forge lock`
@@ -34,11 +35,11 @@ pub fn run(arguments: &LockArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&record)?;
     } else if !context.global.quiet {
         for change in &changes {
-            eprintln!("{change}");
+            say!("{change}");
         }
         match changes.is_empty() {
-            true if before == *expression.lock() => eprintln!("{path} is up to date"),
-            true => eprintln!("{path} says more or less of the same versions"),
+            true if before == *expression.lock() => say!("{path} is up to date"),
+            true => say!("{path} says more or less of the same versions"),
             false => {}
         }
     }

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::exit::ExitCode;
 use crate::names::{steps_of, unknown};
+use crate::words::say;
 
 /// `forge log`
 pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
@@ -30,10 +31,10 @@ pub fn run(arguments: &LogArguments, context: &Context) -> Result<ExitCode> {
         && !others.is_empty()
         && !context.global.quiet
     {
-        eprintln!("note: {} more steps are called `{}`; this is the last one's", others.len(), arguments.step);
+        say!("note: {} more steps are called `{}`; this is the last one's", others.len(), arguments.step);
     }
     if derivations.is_empty() && !context.global.quiet {
-        eprintln!("note: step `{}` printed nothing", arguments.step);
+        say!("note: step `{}` printed nothing", arguments.step);
     }
     let mut records = Vec::new();
     for derivation in &derivations {

@@ -3,8 +3,11 @@
 //! Each backend runs it twice, as a process of its own, as a user would start it: once with forge's own program as a probe that
 //! writes down what it sees from inside, once with the command itself. Before both, every byte of the formation is hashed where it
 //! runs. A difference is anything that differs from the first backend.
+//!
+//! What was compared is noted for `forge run --require-parity` ([`Verdict`]). A command that did not start, or one backend alone, is no
+//! comparison: it says nothing, and changes nothing of what was noted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,6 +20,7 @@ use crate::args::parity::ParityArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{engines, keys, runner_image};
 
 pub mod probe;
@@ -93,6 +97,8 @@ pub fn run(arguments: &ParityArguments, context: &Context) -> Result<ExitCode> {
     }
     let differences = differences(&cases);
     let is_same = differences.is_empty();
+    let shortfall = shortfall(&cases);
+    let has_passed = is_same && shortfall.is_none();
     let command: Vec<String> = arguments.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let report = json!({
         "schema": 1,
@@ -101,6 +107,8 @@ pub fn run(arguments: &ParityArguments, context: &Context) -> Result<ExitCode> {
         "command": command,
         "forge": env!("CARGO_PKG_VERSION"),
         "same": is_same,
+        "passed": has_passed,
+        "shortfall": shortfall,
         "backends": cases.iter().map(|case| json!({ "name": case.name, "seen": case.seen })).collect::<Vec<_>>(),
         "skipped": skipped.iter().map(|(name, reason)| json!({ "name": name, "reason": reason })).collect::<Vec<_>>(),
         "differences": differences,
@@ -112,34 +120,90 @@ pub fn run(arguments: &ParityArguments, context: &Context) -> Result<ExitCode> {
             sign(path, &text, key)?;
         }
     }
-    let passed = record(id, context)?;
-    if is_same {
-        write(&passed, text.as_bytes())?;
-    } else {
-        let _ = std::fs::remove_file(&passed);
-    }
+    let compared = cases.iter().map(|case| case.name.to_owned()).collect();
+    let verdict = match Verdict::read(id, context)?.after(compared, is_same, shortfall.is_some()) {
+        Some(verdict) => {
+            verdict.write(id, context)?;
+            verdict
+        }
+        None => Verdict::read(id, context)?,
+    };
     if context.global.json {
         super::print(&text)?;
     } else {
-        super::print(&table(id, &cases, &skipped, &report))?;
+        let mut text = table(id, &cases, &skipped, &report);
+        if has_passed && verdict.differed {
+            let backends = verdict.backends.into_iter().collect::<Vec<_>>().join(",");
+            text.push_str(&format!("not enough for --require-parity, as they differed before: --on {backends}\n"));
+        }
+        super::print(&text)?;
     }
-    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
+    Ok(if has_passed { ExitCode::SUCCESS } else { ExitCode::from(code::NEGATIVE) })
 }
 
 /// Refuses a formation that has not passed on this host.
 pub fn require(id: FormationId, context: &Context) -> Result<()> {
-    let text = std::fs::read(record(id, context)?).unwrap_or_default();
-    let report: Value = serde_json::from_slice(&text).unwrap_or_default();
-    if report["same"] == true && report["formation"] == id.to_string() {
+    let verdict = Verdict::read(id, context)?;
+    if !verdict.differed && verdict.backends.len() > 1 {
         return Ok(());
     }
     let failure = Failure::new(code::REFUSED, format!("formation {id} has not passed `forge parity` here"));
+    let backends = verdict.backends.into_iter().collect::<Vec<_>>().join(", ");
+    let failure = if verdict.differed { failure.cause(format!("it differed on {backends}")) } else { failure };
     Err(failure.hint(format!("forge parity {id}")))
 }
 
-/// Where it is kept that a formation has passed.
-fn record(id: FormationId, context: &Context) -> Result<PathBuf> {
-    Ok(context.state_path()?.join(format!("parity/{id}.json")))
+/// What is noted of a formation on this host.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Verdict {
+    /// Something differed.
+    differed: bool,
+    /// On which it differed, or was the same. Of none nothing is known.
+    backends: BTreeSet<String>,
+}
+
+impl Verdict {
+    fn read(id: FormationId, context: &Context) -> Result<Self> {
+        let text = std::fs::read(Self::path(id, context)?).unwrap_or_default();
+        let record: Value = serde_json::from_slice(&text).unwrap_or_default();
+        if record["formation"] != id.to_string() {
+            return Ok(Self::default());
+        }
+        let names = record["compared"].as_array().into_iter().flatten();
+        let backends = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        Ok(Self { differed: record["differed"] == true, backends })
+    }
+
+    fn write(&self, id: FormationId, context: &Context) -> Result<()> {
+        let record =
+            json!({ "schema": 1, "formation": id.to_string(), "differed": self.differed, "compared": self.backends });
+        write(&Self::path(id, context)?, format!("{record}\n").as_bytes())
+    }
+
+    fn path(id: FormationId, context: &Context) -> Result<PathBuf> {
+        Ok(context.state_path()?.join(format!("parity/{id}.json")))
+    }
+
+    /// What is noted after another comparison; nothing if that changes nothing. Where something differed, only what compares all of
+    /// those again tells that it does no more: two of them may well have been the same all the time.
+    fn after(&self, compared: BTreeSet<String>, is_same: bool, falls_short: bool) -> Option<Self> {
+        match is_same {
+            false if self.differed => Some(Self { differed: true, backends: &self.backends | &compared }),
+            false => Some(Self { differed: true, backends: compared }),
+            true if falls_short || (self.differed && !self.backends.is_subset(&compared)) => None,
+            true => Some(Self { differed: false, backends: compared }),
+        }
+    }
+}
+
+/// Why the same everywhere means nothing here.
+fn shortfall(cases: &[Case]) -> Option<String> {
+    if let [only] = cases {
+        return Some(format!("{} alone is no comparison", only.name));
+    }
+    let failed = [code::RUN_FAILED, code::CANNOT_EXECUTE, code::COMMAND_NOT_FOUND].map(|status| status.to_string());
+    let status = cases.iter().filter_map(|case| case.seen.get("output.status")).find(|status| failed.contains(status));
+    Some(format!("exit status {} says that the command did not start", status?))
 }
 
 fn write(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
@@ -196,7 +260,7 @@ fn reason_to_skip(way: &Way, store: &Store, platform: &str, context: &Context) -
 
 fn case(way: &Way, store: &Store, id: FormationId, command: &[OsString], context: &Context) -> Result<Case> {
     if !context.global.quiet {
-        eprintln!("  measure {} …", way.name);
+        say!("  measure {} …", way.name);
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(code::NOT_FOUND, "cannot find this program's own file").caused_by(&error))?;
@@ -354,6 +418,31 @@ fn table(id: FormationId, cases: &[Case], skipped: &[(&str, String)], report: &V
             text.push_str(&format!("  {backend:<14} {}\n", value.as_str().unwrap_or("(nothing)")));
         }
     }
-    text.push_str(if report["same"] == true { "no difference\n" } else { "" });
+    match report["shortfall"].as_str() {
+        _ if report["same"] != true => {}
+        Some(shortfall) => text.push_str(&format!("nothing compared: {shortfall}\n")),
+        None => text.push_str("no difference\n"),
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differed_is_settled_only_by_comparing_all_of_it_again() {
+        let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let nothing = Verdict::default();
+        let all = some(&["native", "native:user", "runner:podman"]);
+        let differed = nothing.after(all.clone(), false, false).unwrap();
+        assert_eq!(differed, Verdict { differed: true, backends: all.clone() });
+        assert_eq!(differed.after(some(&["native", "native:user"]), true, false), None);
+        // What differs again with fewer is no reason to forget the others.
+        assert_eq!(differed.after(some(&["native", "crun"]), false, false).unwrap().backends.len(), 4);
+        assert_eq!(differed.after(all.clone(), true, true), None);
+        let passed = differed.after(all.clone(), true, false).unwrap();
+        assert_eq!(passed, Verdict { differed: false, backends: all });
+        assert!(passed.after(some(&["native"]), false, true).unwrap().differed);
+    }
 }

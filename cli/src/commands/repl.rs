@@ -17,6 +17,7 @@ use crate::exit::ExitCode;
 use crate::interrupt;
 use crate::plan;
 use crate::render::{self, Paint};
+use crate::words::{self, say};
 
 /// Names, words that follow, what it does.
 const COMMANDS: &[(&[&str], &str, &str)] = &[
@@ -100,7 +101,7 @@ impl Talk {
         let session = std::rc::Rc::new(std::cell::RefCell::new(session));
         let mut lines = Lines::new(&session, terminal, history)?;
         if terminal && !self.quiet {
-            eprintln!("forge {}, the language of Nix 2.34. :? shows the commands.", env!("CARGO_PKG_VERSION"));
+            say!("forge {}, the language of Nix 2.34. :? shows the commands.", env!("CARGO_PKG_VERSION"));
         }
         if let Some(file) = file {
             let loaded = interrupt::watched(|| session.borrow_mut().load(file));
@@ -200,7 +201,7 @@ impl Talk {
             ":?" | ":help" => super::print(&help())?,
             other => {
                 self.say(&format!("there is no command `{other}`"));
-                eprintln!("{} :? shows the commands", self.paint.hint("hint:"));
+                say!("{} :? shows the commands", self.paint.hint("hint:"));
             }
         }
         Ok(Then::GoOn)
@@ -240,7 +241,7 @@ impl Talk {
         let plural = if names.len() == 1 { "" } else { "s" };
         let shown = names[..names.len().min(SHOWN)].join(", ");
         if !self.quiet {
-            eprintln!("added {} name{plural}{}{shown}{more}", names.len(), if names.is_empty() { "" } else { ": " });
+            say!("added {} name{plural}{}{shown}{more}", names.len(), if names.is_empty() { "" } else { ": " });
         }
         Ok(())
     }
@@ -248,7 +249,7 @@ impl Talk {
     fn reload(&self, session: &mut Session) -> Result<()> {
         for (file, result) in session.reload() {
             if !self.quiet {
-                eprintln!("loading {file}");
+                say!("loading {file}");
             }
             self.added(result)?;
         }
@@ -305,14 +306,14 @@ impl Talk {
                 self.say(&format!("a session builds nothing, so {command} does nothing with `{path}`"));
                 let hint =
                     "put it into a formation's layers: `forge build FILE` builds that, and prints a failed step's log";
-                eprintln!("{} {hint}", self.paint.hint("hint:"));
+                say!("{} {hint}", self.paint.hint("hint:"));
             }
         }
         Ok(())
     }
 
     fn say(&self, words: &str) {
-        eprintln!("{} {words}", self.paint.error("error:"));
+        say!("{} {words}", self.paint.error("error:"));
     }
 
     fn trouble<T>(&self, answer: std::result::Result<T, Trouble>) -> Result<()> {
@@ -326,14 +327,14 @@ impl Talk {
             Err(Trouble::Interrupted) => self.say("interrupted"),
             Err(Trouble::Wrong(error)) => {
                 for finding in &error.findings {
-                    eprint!("{}", render::finding(finding, self.show_trace, self.paint));
+                    words::show(&render::finding(finding, self.show_trace, self.paint));
                 }
             }
             Err(Trouble::Unlocked(requests)) => {
                 let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
                 let words = requests.iter().map(|request| format!("not locked: {}", plan::words(request)));
                 let failure = words.fold(failure, Failure::cause).hint("`forge lock FILE` writes the lock");
-                eprint!("{}", failure.render(self.paint.colored(), false));
+                words::show(&failure.render(self.paint.colored(), false));
             }
         }
         Ok(None)

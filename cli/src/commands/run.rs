@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::args::{ExpressionArguments, FunctionArguments, RunArguments, RunOptio
 use crate::context::{Context, this_platform};
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{importing, render, transfer, volumes};
 
 mod checkout;
@@ -28,9 +30,10 @@ mod mounts;
 mod network;
 mod options;
 mod other;
+mod uploads;
 mod writable;
 
-pub use writable::OF as KEPT_OF;
+pub use writable::{OF as KEPT_OF, lock as lock_kept};
 
 /// `forge run`
 pub fn run(arguments: &RunArguments, context: &Context) -> Result<ExitCode> {
@@ -102,7 +105,7 @@ fn shell_of_step(given: &str, context: &Context) -> Result<ExitCode> {
     let _lease = store.hold(&[kept.root])?;
     if !context.global.quiet {
         let command: Vec<_> = kept.command.iter().map(|word| word.to_string_lossy()).collect();
-        eprintln!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
+        say!("forge: step `{}`, whose command was: {}", kept.name, command.join(" "));
     }
     let outcome = context.backend.run(&sandbox)?;
     Ok(report(&outcome, &sandbox, &BTreeSet::new(), context))
@@ -116,12 +119,20 @@ pub(super) fn formation(store: &Store, target: &Target, context: &Context) -> Re
     }
     let path = Path::new(given);
     let suffix = path.extension().unwrap_or_default();
-    let like_artifact = given.contains('/') || ARTIFACTS.iter().any(|known| suffix == *known);
-    if like_artifact
-        && let Ok(artifact) = store::format::Artifact::open(path)
-        && store::format::of(&artifact).is_ok()
-    {
-        return importing::known(store, &artifact, context);
+    let has_suffix = ARTIFACTS.iter().any(|known| suffix == *known);
+    if has_suffix || given.contains('/') {
+        match store::format::Artifact::open(path) {
+            Ok(artifact) => match store::format::of(&artifact) {
+                Ok(_) => return importing::known(store, &artifact, context),
+                // By its name it is nothing else.
+                Err(error) if has_suffix => return Err(error.into()),
+                Err(_) => {}
+            },
+            Err(_) if has_suffix && !path.exists() && (given.contains('/') || store.find(given).is_err()) => {
+                return Err(Failure::new(code::NOT_FOUND, format!("there is no file `{given}`")));
+            }
+            Err(_) => {}
+        }
     }
     let like_path = given.contains('/')
         || [".", ".."].contains(&given)
@@ -155,17 +166,26 @@ pub fn described(
     context: &Context,
 ) -> Result<(FormationId, Sandbox)> {
     options::refuse_habits(&target.options.habits)?;
+    if let Some(directory) = &target.options.writable {
+        let failure = Failure::new(code::USAGE, "--writable: a bundle has a root of its own, which can be written to");
+        return Err(
+            failure.hint(format!("make a formation of the changes first: forge commit {} NAME", directory.display()))
+        );
+    }
     let words = Words { entrypoint, arguments: arguments.to_vec() };
     let settled = volumes::settled(&target.options, context)?;
     let options = settled.as_ref().map_or(&target.options, |(options, _)| options);
     let store = context.store()?;
     let id = formation(&store, target, context)?;
     let formation = store.formation(id)?;
-    let sandbox = prepare(&store, id, &formation, options, &|launch| words.command(launch), context)?;
+    let (sandbox, _) = prepare(&store, id, &formation, options, &|launch| words.command(launch), context)?;
     Ok((id, sandbox))
 }
 
 pub(super) fn execute(target: &Target, command: Choose<'_>, verb: &Verb<'_>, context: &Context) -> Result<ExitCode> {
+    if target.options.whereabouts.contained {
+        contained::begin();
+    }
     options::refuse_habits(&target.options.habits)?;
     match volumes::settled(&target.options, context)? {
         Some((options, held)) => execute_settled(&Target { options, ..target.clone() }, &held, command, verb, context),
@@ -197,7 +217,7 @@ fn execute_settled(
     if choice != BackendChoice::Native {
         return container::run(&store, (id, &formation), &target.options, verb, choice, context);
     }
-    let mut sandbox = prepare(&store, id, &formation, &target.options, command, context)?;
+    let (mut sandbox, _kept) = prepare(&store, id, &formation, &target.options, command, context)?;
     if executor::backend::native::has_every_user() {
         volumes.give(sandbox.user)?;
     }
@@ -218,14 +238,14 @@ fn execute_settled(
     };
     for missing in &outcome.missing {
         if !context.global.quiet {
-            eprintln!("forge: {missing}");
+            say!("forge: {missing}");
         }
     }
     exchange.bring_back(context)?;
     Ok(report(&outcome, &sandbox, &network::ports(&formation, &target.options)?, context))
 }
 
-/// The sandbox of a run, with its root.
+/// The sandbox of a run, with its root; and what must stay open as long as it runs.
 fn prepare(
     store: &Store,
     id: FormationId,
@@ -233,15 +253,16 @@ fn prepare(
     options: &RunOptions,
     command: Choose<'_>,
     context: &Context,
-) -> Result<Sandbox> {
+) -> Result<(Sandbox, Option<File>)> {
     // What is wrong with the options is said before anything is laid out on disk.
     let sandbox = describe(store, formation, options, command, context)?;
     if let Some(directory) = &options.writable {
-        return writable::keep(store, id, formation, options, directory, sandbox);
+        let (sandbox, file) = writable::keep(store, id, formation, options, directory, sandbox)?;
+        return Ok((sandbox, Some(file)));
     }
     let (checkout, _) = store.checkout_to_run(formation.root, ownership())?;
     let writable = if options.read_only { Writable::No } else { Writable::Temporary };
-    Ok(Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox })
+    Ok((Sandbox { root: RootFs { layers: vec![checkout], writable }, ..sandbox }, None))
 }
 
 /// The sandbox of a run without its root: the formation's launch settings, with what the command line changes.
@@ -261,6 +282,7 @@ fn describe(
     let network = network::choose(launch, options);
     let contents = network::hosts(store, formation, options, network)?;
     let mounts = mounts::of(options, network, !contents.is_empty())?;
+    mounts.say_what_is_left_out(context);
     let identity = identity(store, formation, options)?;
     let capabilities = options::capabilities(launch, options)?;
     let directory = options.workdir.clone();
@@ -336,19 +358,27 @@ fn environment(
     if let Some(term) = context.variable("TERM") {
         environment.entry("TERM".into()).or_insert_with(|| term.clone());
     }
-    for path in &options.env_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::new(code::NOT_FOUND, format!("--env-file: cannot read `{}`", path.display()))
-                .cause(error.to_string())
-        })?;
-        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            set_variable(&mut environment, "--env-file", line, context)?;
-        }
+    for line in variables_of_files(options)? {
+        set_variable(&mut environment, "--env-file", &line, context)?;
     }
     for text in &options.env {
         set_variable(&mut environment, "--env", text, context)?;
     }
     Ok(environment)
+}
+
+/// The lines of `--env-file` that say something.
+fn variables_of_files(options: &RunOptions) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for path in &options.env_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Failure::new(code::NOT_FOUND, format!("--env-file: cannot read `{}`", path.display()))
+                .cause(error.to_string())
+        })?;
+        let said = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.extend(said.map(str::to_owned));
+    }
+    Ok(lines)
 }
 
 fn set_variable(
@@ -403,6 +433,9 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
         let count = limits.pids.unwrap_or_default();
         short_of_processes.then(|| format!("the limit of {count} processes was reached"))
     });
+    if let Some(line) = line {
+        say!("forge: {line}");
+    }
     if context.global.json {
         let record = serde_json::json!({
             "schema": 1,
@@ -418,10 +451,7 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
             "ports": ports.iter().map(Port::to_string).collect::<Vec<_>>(),
             "published": sandbox.published.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
-        eprintln!("{record}");
-    }
-    if let Some(line) = line {
-        eprintln!("forge: {line}");
+        say!("{record}");
     }
     ExitCode::from(code)
 }

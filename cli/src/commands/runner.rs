@@ -6,6 +6,7 @@ use crate::engines::engine;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
 use crate::runner_image;
+use crate::words::say;
 
 /// `forge runner`
 pub fn run(arguments: &RunnerArguments, context: &Context) -> Result<ExitCode> {
@@ -39,7 +40,7 @@ fn build(arguments: &RunnerBuildArguments, context: &Context) -> Result<ExitCode
         }))?;
     } else {
         if !context.global.quiet {
-            eprintln!("image {reference}");
+            say!("image {reference}");
         }
         super::print(&format!("{id}\n"))?;
     }

@@ -11,6 +11,7 @@ use crate::args::{CreateArguments, Operation, RuntimeArguments};
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 
 /// The command line with the word `runtime` where an orchestrator leaves it away.
 pub fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -65,7 +66,7 @@ fn warn(failed: &[executor::Error], arguments: &RuntimeArguments) {
     for error in failed {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let message = format!("{error}{cause}");
-        eprintln!("warning: {message}");
+        say!("warning: {message}");
         log("warning", &message, arguments);
     }
 }

@@ -8,6 +8,7 @@ use crate::args::ServeArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 use crate::{interrupt, peers, units};
 
 /// `forge serve`
@@ -65,7 +66,7 @@ pub fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitCode> {
     let quiet = context.global.quiet;
     let tell = move |line: &str| {
         if !quiet {
-            eprintln!("forge: {line}");
+            say!("forge: {line}");
         }
     };
     let server = Server::listen(store, options, context.interrupt.clone(), tell).map_err(|error| {
@@ -84,7 +85,7 @@ pub fn run(arguments: &ServeArguments, context: &Context) -> Result<ExitCode> {
         0 => Ok(ExitCode::SUCCESS),
         left => {
             if !quiet {
-                eprintln!("forge: {left} requests were cut off");
+                say!("forge: {left} requests were cut off");
             }
             Ok(ExitCode::SUCCESS)
         }

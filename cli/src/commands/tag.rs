@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::exit::ExitCode;
 use crate::names::root_name;
+use crate::words::say;
 
 /// `forge tag`
 pub fn tag(arguments: &TagArguments, context: &Context) -> Result<ExitCode> {
@@ -60,7 +61,7 @@ pub fn rm(arguments: &RmArguments, context: &Context) -> Result<ExitCode> {
         super::print_json(&serde_json::json!({ "schema": 1, "removed": removed }))?;
     } else if !context.global.quiet && removed.len() > arguments.formations.len() {
         // A name takes its versions along, a digest all its names.
-        eprintln!("removed {}", removed.join(", "));
+        say!("removed {}", removed.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use crate::args::test::TestArguments;
 use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 
 /// `forge test`
 pub fn run(arguments: &TestArguments, context: &Context) -> Result<ExitCode> {
@@ -32,9 +33,9 @@ pub fn run(arguments: &TestArguments, context: &Context) -> Result<ExitCode> {
         let record = serde_json::json!({ "schema": 1, "id": id.to_string(), "name": name, "passed": passed });
         super::print_json(&record)?;
     } else if passed && !context.global.quiet {
-        eprintln!("passed: {name}; next: forge run {name}");
+        say!("passed: {name}; next: forge run {name}");
     } else if !passed {
-        eprintln!("failed: {name}; look around: forge shell {name}");
+        say!("failed: {name}; look around: forge shell {name}");
     }
     Ok(ended)
 }

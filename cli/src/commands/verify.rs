@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
 use crate::keys;
+use crate::words::say;
 
 /// `forge verify`
 pub fn run(arguments: &VerifyArguments, context: &Context) -> Result<ExitCode> {
@@ -53,7 +54,7 @@ fn signatures(file: &Path, arguments: &VerifyArguments, context: &Context) -> Re
         match &signature.refused {
             None => super::print(&format!("good {} signature by {}\n", signature.form, signature.signer))?,
             Some(reason) if !context.global.quiet => {
-                eprintln!("not counted: {} signature by {}: {reason}", signature.form, signature.signer);
+                say!("not counted: {} signature by {}: {reason}", signature.form, signature.signer);
             }
             Some(_) => {}
         }
@@ -130,7 +131,7 @@ fn whole_store(arguments: &VerifyArguments, context: &Context) -> Result<ExitCod
     }
     let lost = damaged.iter().filter(|damage| !healed(damage)).count();
     if !context.global.quiet && !context.global.json {
-        eprintln!(
+        say!(
             "{}",
             match (damaged.len(), lost) {
                 (0, _) => "nothing is damaged",

@@ -5,7 +5,7 @@
 //! be told (published ports, a bound on output) is refused.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
@@ -15,6 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -63,6 +65,9 @@ impl Backend for Other {
         }
         let size = sandbox.bounds.memory_files.or(sandbox.limits.memory);
         let mounted = MountedRoot::new(&sandbox.root, &self.directory, size)?;
+        if !has_command(sandbox, mounted.path()) {
+            return Err(Error::CommandNotFound { command: sandbox.command.first().cloned().unwrap_or_default() });
+        }
         if cgroups.given().all(|(_, how)| how == "cgroup v1") {
             // crun (1.8) refuses the tree of version 2 beside those of version 1, of which it uses none here; nobody else sees this.
             let _ = rustix::mount::unmount("/sys/fs/cgroup/unified", UnmountFlags::DETACH);
@@ -171,6 +176,26 @@ fn refuse(sandbox: &Sandbox) -> Result<()> {
     }
 }
 
+/// Whether the command may be in the root. The other runtime would say that it is not with a status that a program may give, too. What is
+/// shown of the host may hold anything.
+fn has_command(sandbox: &Sandbox, root: &Path) -> bool {
+    let Some(command) = sandbox.command.first() else { return false };
+    let default = OsString::from(oci::DEFAULT_PATH);
+    let path = sandbox.environment.get(OsStr::new("PATH")).unwrap_or(&default);
+    let places: Vec<PathBuf> = match command.as_encoded_bytes().contains(&b'/') {
+        true => vec![sandbox.directory.join(command)],
+        false => std::env::split_paths(path).map(|place| sandbox.directory.join(place).join(command)).collect(),
+    };
+    let Ok(root) = fs::File::open(root) else { return true };
+    let is_there = |place: &PathBuf| {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat2(&root, place, flags, Mode::empty(), ResolveFlags::IN_ROOT);
+        !matches!(opened, Err(Errno::NOENT | Errno::NOTDIR))
+    };
+    let is_shown = |bind: &Bind| bind.source.is_dir() || places.contains(&bind.target);
+    places.iter().any(is_there) || sandbox.binds.iter().any(is_shown)
+}
+
 /// Files that are made for the run lie beside the bundle, and are binds.
 fn with_contents(sandbox: &Sandbox, bundle: &Path) -> io::Result<Sandbox> {
     let mut sandbox = sandbox.clone();
@@ -215,7 +240,7 @@ impl Signals {
             let fds = [ended.as_fd(), self.pipe.as_fd()];
             let mut waited = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
             match rustix::event::poll(&mut waited, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             if !waited[0].revents().is_empty() {
@@ -269,7 +294,7 @@ fn watch(
         ];
         let pause = Timespec { tv_sec: 0, tv_nsec: LOOK.as_nanos() as i64 };
         match rustix::event::poll(&mut waited, Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let mut bytes = [0; 2];

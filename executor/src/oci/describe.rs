@@ -1,7 +1,7 @@
 //! A sandbox as a configuration of the OCI runtime specification: what another runtime is to do, and what it leaves out.
 
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -12,15 +12,15 @@ use crate::{Error, Network, Result, Sandbox, Streams, Writable};
 ///
 /// Limits that the specification does not have (wall time, output) are whoever's runs the other runtime.
 pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) -> Result<Spec> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let mut environment: Vec<String> = sandbox
-        .environment
-        .iter()
-        .map(|(name, value)| format!("{}={}", text(name.as_bytes()), text(value.as_bytes())))
-        .collect();
+    refuse_paths(sandbox, root)?;
+    let words: Vec<&str> = sandbox.command.iter().map(|word| text("an argument", word)).collect::<Result<_>>()?;
+    let mut environment = Vec::new();
+    for (name, value) in &sandbox.environment {
+        environment.push(format!("{}={}", text("a variable", name)?, text("a variable", value)?));
+    }
     if !environment.iter().any(|variable| variable.starts_with("PATH=")) {
         // Where our own launcher looks for programs too.
-        environment.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+        environment.push(format!("PATH={DEFAULT_PATH}"));
     }
     let capabilities = sandbox.capabilities.names();
     let mut namespaces = vec![
@@ -68,7 +68,7 @@ pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) ->
         "process": {
             "terminal": matches!(sandbox.streams, Streams::Terminal),
             "user": user,
-            "args": sandbox.command.iter().map(|word| text(word.as_bytes())).collect::<Vec<_>>(),
+            "args": words,
             "env": environment,
             "cwd": sandbox.directory,
             "noNewPrivileges": true,
@@ -85,6 +85,22 @@ pub fn describe(sandbox: &Sandbox, root: &Path, own_user: Option<(u32, u32)>) ->
         action: "describe the sandbox for another runtime".to_owned(),
         source: error.into(),
     })
+}
+
+/// Where programs are looked for if the environment does not say.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// JSON would carry something else in the place of what is no text.
+fn text<'a>(what: &'static str, value: &'a OsStr) -> Result<&'a str> {
+    value.to_str().ok_or_else(|| Error::NotText { what, value: value.to_owned() })
+}
+
+fn refuse_paths(sandbox: &Sandbox, root: &Path) -> Result<()> {
+    let binds = sandbox.binds.iter().flat_map(|bind| [&bind.source, &bind.target]);
+    let devices = sandbox.devices.iter().flat_map(|device| [&device.source, &device.target]);
+    let memory = sandbox.memory_mounts.iter().map(|mount| &mount.target);
+    let paths = binds.chain(devices).chain(memory).chain([&sandbox.directory]).map(PathBuf::as_path);
+    paths.chain([root]).try_for_each(|path| text("a path", path.as_os_str()).map(drop))
 }
 
 const MASKED: [&str; 12] = [

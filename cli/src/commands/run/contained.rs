@@ -1,15 +1,44 @@
 //! A run inside a container of Docker or Podman, whose control group may keep the bounds already: what `container.rs` starts there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor::backend::runner::OWN_PROCESSES;
 use executor::{Backend, Ending, Native, Outcome, Sandbox};
-use store::Limits;
+use store::directory::Scratch;
+use store::{Limits, Store};
 
 use crate::error::Result;
 
 /// Where the control groups are seen.
 const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Where forge inside leaves the sign that it has begun.
+pub const BEGUN: &str = "/forge/begun";
+
+/// Tells the exit status of forge inside from that of an engine which started nothing.
+pub struct Sign(Option<Scratch>);
+
+impl Sign {
+    /// None yet. In a store that cannot be written to there is no place for one.
+    pub fn new(store: &Store) -> Self {
+        Self(store.scratch().ok())
+    }
+
+    /// What [`BEGUN`] is outside.
+    pub fn place(&self) -> Option<&Path> {
+        self.0.as_ref().map(Scratch::path)
+    }
+
+    /// Whether forge inside has not begun, as far as that can be told.
+    pub fn is_missing(&self) -> bool {
+        self.place().is_some_and(|place| !place.join("sign").exists())
+    }
+}
+
+/// Says that forge inside has begun. By hand, without forge outside, there is nobody to be told.
+pub fn begin() {
+    let _ = std::fs::write(Path::new(BEGUN).join("sign"), "");
+}
 
 /// What is left to set of the bounds, after those that the control group of this container keeps already. Looked at, not believed.
 fn not_held(limits: &Limits, groups: &Path) -> Limits {
@@ -55,11 +84,15 @@ pub fn run(sandbox: &mut Sandbox, backend: &Native) -> Result<Outcome> {
         _ => false,
     };
     sandbox.require.retain(|what| !is_held(what));
-    let memory_is_held = is_held(&"memory".to_owned());
+    let [memory_is_held, pids_are_held] = ["memory", "pids"].map(|what| is_held(&what.to_owned()));
     sandbox.limits = left;
     let outcome = backend.run(sandbox);
     sandbox.limits = asked;
     let mut outcome = outcome?;
+    // This also counts what forge's own threads were refused, which are fewer than it was given for them.
+    if pids_are_held && !outcome.met.contains(&"pids") && has_refused(Path::new(GROUPS)) {
+        outcome.met.push("pids");
+    }
     if memory_is_held && outcome.ending != Ending::Exited(0) && has_killed(Path::new(GROUPS)) {
         outcome.ending = Ending::OutOfMemory;
     }
@@ -68,11 +101,18 @@ pub fn run(sandbox: &mut Sandbox, backend: &Native) -> Result<Outcome> {
 
 /// Whether the container's control group killed something for its memory.
 fn has_killed(groups: &Path) -> bool {
-    ["memory.events", "memory/memory.oom_control"].iter().any(|path| {
-        let text = std::fs::read_to_string(groups.join(path)).unwrap_or_default();
-        let killed =
-            |line: &str| line.split_once(' ').is_some_and(|(name, count)| name == "oom_kill" && count.trim() != "0");
-        text.lines().any(killed)
+    has_counted("oom_kill", &["memory.events", "memory/memory.oom_control"].map(|path| groups.join(path)))
+}
+
+/// Whether it refused to start a process.
+fn has_refused(groups: &Path) -> bool {
+    has_counted("max", &["pids.events", "pids/pids.events"].map(|path| groups.join(path)))
+}
+
+fn has_counted(name: &str, files: &[PathBuf]) -> bool {
+    files.iter().any(|path| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.split_once(' ')).any(|(word, count)| word == name && count.trim() != "0")
     })
 }
 
@@ -98,6 +138,10 @@ mod tests {
         write("cpu.max", "50000 100000\n");
         write("pids.max", "18\n");
         assert_eq!(not_held(&limits, groups.path()), Limits { timeout_millis: Some(1), ..Limits::default() });
+        write("pids.events", "max 0\n");
+        assert!(!has_refused(groups.path()));
+        write("pids/pids.events", "max 3\n");
+        assert!(has_refused(groups.path()));
         std::fs::remove_file(groups.path().join("memory.max")).unwrap();
         write("memory/memory.limit_in_bytes", "900\n");
         assert_eq!(not_held(&limits, groups.path()).memory, None);

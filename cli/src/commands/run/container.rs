@@ -5,18 +5,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use executor::backend::runner::{Container, Engine, Kind, Mount, Power, Reach};
 use executor::{Network, Published};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use store::directory::Ownership;
-use store::{Formation, FormationId, Limits, Store};
+use store::{Formation, FormationId, Limits, Port, Store};
 
 use super::exchange::Exchange;
-use super::{Verb, checkout, mounts, network, options as values};
+use super::{
+    Verb, checkout, contained, environment as variables, mounts, network, options as values, variables_of_files,
+    writable,
+};
 use crate::args::runner::{BackendChoice, WhereOptions};
 use crate::args::{BoundOptions, RunArguments, RunOptions};
 use crate::context::{Context, absolute};
@@ -27,6 +30,10 @@ use crate::runner_image;
 
 /// Where the store is in the container.
 const STORE: &str = "/forge/store";
+
+/// The first port of the container that stands for one of the program. Who has no power over the network may not take one below 1024,
+/// and two of the host may lead to one of the program.
+const BETWEEN: u16 = 10_000;
 
 /// Runs a formation in a container; its exit status.
 pub fn run(
@@ -40,15 +47,25 @@ pub fn run(
     let engine = engines::engine(choice, context)?;
     let exchange = Exchange::new(store, options)?;
     let mut container = container(store, &engine, (id, formation), options, &exchange, verb, context)?;
+    let sign = contained::Sign::new(store);
+    let begun = |place: &Path| Mount { source: place.to_owned(), target: contained::BEGUN.into(), read_only: false };
+    container.mounts.extend(sign.place().map(begun));
     let _lease = checkout::hold(store, formation.root)?;
     for attempt in 0..2 {
         container.image = runner_image::ensure(store, &engine, &formation.platform, context)?;
         let status = wait(engine.start(&container)?)?;
-        // The engine may have lost the image since it was noted that it has it.
-        let failed = status == i32::from(code::RUN_FAILED) && attempt == 0;
-        if !failed || engine.image(&container.image)?.is_some() {
+        // With these engines say that they started nothing; and so does forge inside, in words of its own.
+        let is_engines = (125..=127).contains(&status) && sign.is_missing();
+        if !is_engines {
             exchange.bring_back(context)?;
             return Ok(ExitCode::from(status as u8));
+        }
+        // The engine may have lost the image since it was noted that it has it.
+        if attempt > 0 || engine.image(&container.image)?.is_some() {
+            let headline = format!("{} did not run the container", engine.kind.name());
+            return Err(Failure::new(code::BUILD_FAILED, headline)
+                .cause(format!("it ended with status {status}; its words are above"))
+                .hint("FORGE_RUNNER_ENGINE says how it is called, FORGE_RUNNER_OPTIONS is added to its `run`; --backend native does without it"));
         }
         runner_image::forget(&engine, context);
     }
@@ -87,17 +104,28 @@ fn container(
     let shown = vec![Mount { source: store.path().to_owned(), target: STORE.into(), read_only: true }];
     let mut draft = Draft { words: Words::default(), mounts: shown, devices: Vec::new() };
     draft.begin(verb, options, context);
-    draft.files(options, exchange)?;
+    draft.files(options, exchange, context)?;
     let reach = draft.network(formation, options)?;
     draft.settings(options);
     draft.command(id, verb);
     // The values of these do not stand in the list of processes.
-    let named = options.env.iter().filter(|text| !text.contains('=')).map(OsString::from);
-    let environment = named.chain(context.variable("TERM").map(|_| "TERM".into())).collect();
+    // Forge inside does it again, and would name files as it is shown them.
+    variables(formation, options, None, context)?;
+    let of_files = variables_of_files(options)?;
+    let named = options.env.iter().chain(&of_files).filter(|text| !text.contains('=')).map(OsString::from);
+    // Podman has a terminal of its own mind where the caller has none.
+    let terminal = if context.variable("TERM").is_some() { "TERM" } else { "TERM=" };
+    let environment: Vec<OsString> = named.chain([terminal.into()]).collect();
     let power = power(engine);
     // The checkout is made where there is room for it: the container sees the store and cannot write to it.
-    store.checkout_to_run(formation.root, if power == Power::Root { Ownership::Exact } else { Ownership::Caller })?;
+    if options.writable.is_some() {
+        store.checkout(formation.root, writable::OWNERSHIP)?;
+    } else {
+        store
+            .checkout_to_run(formation.root, if power == Power::Root { Ownership::Exact } else { Ownership::Caller })?;
+    }
     let limits = values::limits(&formation.launch.limits, &options.bounds)?;
+    refuse_what_is_no_text(&draft, &environment, engine, context)?;
     let has_groups = !engine.options.iter().any(|option| option == "--cgroups=disabled");
     Ok(Container {
         image: String::new(),
@@ -147,8 +175,9 @@ impl Draft {
     }
 
     /// What is named by paths of this host.
-    fn files(&mut self, options: &RunOptions, exchange: &Exchange) -> Result<()> {
+    fn files(&mut self, options: &RunOptions, exchange: &Exchange, context: &Context) -> Result<()> {
         let wanted = mounts::of(options, Network::None, false)?;
+        wanted.say_what_is_left_out(context);
         for bind in wanted.binds.into_iter().chain(exchange.binds.iter().cloned()) {
             let mut text = self.show(bind.source, "binds", bind.read_only).into_os_string();
             text.push(":");
@@ -174,7 +203,7 @@ impl Draft {
             self.words.option("--env-file", shown);
         }
         if let Some(directory) = &options.writable {
-            let shown = self.show(absolute(directory)?, "writable", false);
+            let shown = self.show(writable::make(directory)?, "writable", false);
             self.words.option("--writable", shown);
         }
         Ok(())
@@ -185,18 +214,18 @@ impl Draft {
         let choice = network::choose(&formation.launch, options);
         let published = network::published(formation, options, choice)?;
         self.words.option("--network", if choice == Network::Host { "host" } else { "none" });
-        for port in &published {
-            // The engine brings it from the host's address to the container, forge from there to the program.
-            let everywhere =
-                Published { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), outside: port.inside.number, ..*port };
-            self.words.option("--port", format!("{}:{}:{}", everywhere.address, everywhere.outside, everywhere.inside));
+        // The engine brings each from the host's address to a port of the container, forge from there to the program.
+        for (port, between) in published.iter().zip(BETWEEN..) {
+            self.words.option("--port", format!("{}:{between}:{}", Ipv4Addr::UNSPECIFIED, port.inside));
         }
         Ok(match (choice, published.is_empty()) {
             (Network::Host, _) => Reach::Host,
             (Network::None, true) => Reach::None,
             (Network::None, false) => {
-                let port = |port: &Published| format!("{}:{}", port.listens_on(), port.inside);
-                Reach::Published(published.iter().map(port).collect())
+                let port = |(port, number): (&Published, u16)| {
+                    format!("{}:{}", port.listens_on(), Port { number, ..port.inside })
+                };
+                Reach::Published(published.iter().zip(BETWEEN..).map(port).collect())
             }
         })
     }
@@ -272,6 +301,23 @@ impl Draft {
             self.words.0.push("--".into());
             self.words.0.extend(command.iter().cloned());
         }
+    }
+}
+
+/// An engine keeps what it is told in JSON, and puts U+FFFD for what is not UTF-8.
+fn refuse_what_is_no_text(draft: &Draft, environment: &[OsString], engine: &Engine, context: &Context) -> Result<()> {
+    let words = draft.words.0.iter().map(OsString::as_os_str).map(|word| ("an argument", word));
+    let values = environment.iter().filter_map(|name| context.environment.get(name.as_os_str()));
+    let values = values.map(|value| ("a variable", value.as_os_str()));
+    let paths = draft.mounts.iter().map(|mount| &mount.source).chain(&draft.devices);
+    let paths = paths.map(|path| ("a path", path.as_os_str()));
+    match words.chain(values).chain(paths).find(|(_, text)| text.to_str().is_none()) {
+        Some((what, text)) => {
+            let headline =
+                format!("{} cannot be told of {what} that is not UTF-8: `{}`", engine.kind.name(), text.display());
+            Err(Failure::new(code::USAGE, headline).hint("--backend native does it where Linux runs"))
+        }
+        None => Ok(()),
     }
 }
 

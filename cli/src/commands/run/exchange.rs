@@ -17,6 +17,7 @@ use store::directory::Scratch;
 use crate::args::RunOptions;
 use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 use crate::{render, units};
 
 /// Where input is inside.
@@ -120,7 +121,7 @@ impl Exchange {
             for path in &taken.left_out {
                 let below = path.strip_prefix(&output.place).unwrap_or(path);
                 let shown = below.display().to_string().escape_debug().to_string();
-                eprintln!("forge: left out of the output: `{shown}` is neither a file nor a directory");
+                say!("forge: left out of the output: `{shown}` is neither a file nor a directory");
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ use crate::args::runner::BackendChoice;
 use crate::context::{Context, absolute, this_platform};
 use crate::error::{Failure, Result, code};
 use crate::exit::ExitCode;
+use crate::words::say;
 
 /// A squashfs that files of are there.
 enum Image {
@@ -104,7 +105,7 @@ pub fn run(store: &Store, target: &Target, command: Choose<'_>, context: &Contex
     exchange.bring_back(context)?;
     for missing in &outcome.missing {
         if !context.global.quiet {
-            eprintln!("forge: {missing}");
+            say!("forge: {missing}");
         }
     }
     Ok(Some(report(&outcome, &sandbox, &network::ports(&formation, options)?, context)))

@@ -6,10 +6,11 @@ use std::path::{Component, Path, PathBuf};
 
 use executor::{Bind, Device, MemoryMount, Network};
 
-use super::{bad, gpus, options};
+use super::{bad, gpus, options, uploads};
 use crate::args::RunOptions;
-use crate::context::absolute;
+use crate::context::{Context, absolute};
 use crate::error::{Failure, Result, code};
+use crate::words::say;
 
 /// Everything that is mounted beside the root.
 #[derive(Debug, Default)]
@@ -20,6 +21,18 @@ pub struct Mounts {
     pub memory: Vec<MemoryMount>,
     /// Devices of the host.
     pub devices: Vec<Device>,
+    /// What was asked for and is not shown.
+    pub left_out: Vec<PathBuf>,
+}
+
+impl Mounts {
+    /// Says what is not shown.
+    pub fn say_what_is_left_out(&self, context: &Context) {
+        for path in self.left_out.iter().filter(|_| !context.global.quiet) {
+            let shown = path.display().to_string().escape_debug().to_string();
+            say!("forge: left out of the upload: the link `{shown}` leads nowhere, or out of the directory");
+        }
+    }
 }
 
 /// Reads the options. `has_hosts`: /etc/hosts is made for the run.
@@ -42,6 +55,9 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
     for text in &options.mount {
         mount(text, &mut mounts)?;
     }
+    let uploads = uploads::of(&options.habits.joblet)?;
+    mounts.binds.extend(uploads.binds);
+    mounts.left_out = uploads.left_out;
     for text in &options.tmpfs {
         mounts.memory.push(memory(text)?);
     }
@@ -60,6 +76,8 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
             return Err(failure.hint("one of the two would hide the other: leave one away"));
         }
     }
+    // As Docker does: what is given first would be hidden by what lies above it and is mounted later.
+    mounts.binds.sort_by_key(|bind| depth(&bind.target));
     Ok(mounts)
 }
 
@@ -115,20 +133,20 @@ fn place(option: &str, text: &str, target: PathBuf) -> Result<PathBuf> {
     if !target.is_absolute() {
         return Err(bad(option, text, "an absolute path inside"));
     }
-    // `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
-    let mut depth = 0_usize;
-    for part in target.components() {
-        match part {
-            Component::Normal(_) => depth += 1,
-            Component::ParentDir => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    if depth == 0 {
+    if depth(&target) == 0 {
         let failure = Failure::new(code::USAGE, format!("{option} `{text}` would hide the formation"));
         return Err(failure.hint("choose a directory below `/`, for instance /host"));
     }
     Ok(target)
+}
+
+/// How many names lead there. `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
+fn depth(target: &Path) -> usize {
+    target.components().fold(0, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    })
 }
 
 /// `type=bind,source=…,target=…[,readonly]`.
@@ -203,11 +221,31 @@ fn device(text: &str) -> Result<Device> {
         Failure::new(code::NOT_FOUND, format!("--device: there is no `{}`", source.display())).cause(error.to_string())
     })?;
     let kind = kind.file_type();
-    if !(kind.is_char_device() || kind.is_block_device() || kind.is_dir()) {
+    if std::fs::canonicalize(&source).is_ok_and(|source| source == Path::new("/dev")) {
+        let failure = Failure::new(code::USAGE, "--device: `/dev` is every device of this machine");
+        return Err(failure.hint("name each that is needed, or a directory of such: --device /dev/snd"));
+    }
+    if !(kind.is_char_device() || kind.is_block_device() || (kind.is_dir() && has_only_devices(&source))) {
         let failure = Failure::new(code::USAGE, format!("--device: `{}` is no device", source.display()));
         return Err(failure.hint("--bind shows files and directories"));
     }
     Ok(Device { target: place("--device", text, target.into())?, source })
+}
+
+/// Whether a directory is one as `/dev/snd` is: devices, and links to them.
+fn has_only_devices(directory: &Path) -> bool {
+    let (mut waiting, mut has_some) = (vec![directory.to_owned()], false);
+    while let Some(directory) = waiting.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => waiting.push(entry.path()),
+                Ok(kind) if kind.is_char_device() || kind.is_block_device() => has_some = true,
+                Ok(kind) if kind.is_symlink() => {}
+                _ => return false,
+            }
+        }
+    }
+    has_some
 }
 
 #[cfg(test)]
@@ -235,6 +273,7 @@ mod tests {
         assert_eq!(memory("/run:rw,size=2M,mode=0755").unwrap().mode, 0o755);
         assert!(memory("run").is_err() && memory("/run:moon").is_err());
         assert_eq!(device("/dev/null:/dev/other:rwm").unwrap().target, Path::new("/dev/other"));
+        assert!(device("/dev/../dev:/dev/host").is_err() && device("/etc:/dev/host").is_err());
         assert!(device("/dev/null:r").is_err() && device("/etc/passwd").is_err() && device("/dev/no-such").is_err());
     }
 }

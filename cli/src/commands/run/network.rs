@@ -46,7 +46,22 @@ pub fn published(formation: &Formation, options: &RunOptions, network: Network) 
         }
         return Ok(Vec::new());
     }
+    for (index, port) in published.iter().enumerate() {
+        if published[..index].iter().any(|other| is_same_outside(port, other)) {
+            let failure = Failure::new(code::USAGE, format!("--port {port}: that port of the host is given twice"));
+            return Err(failure.hint("each needs a port of its own outside, as 8081:80 beside 8080:80"));
+        }
+    }
     Ok(published)
+}
+
+/// Whether they cannot both be listened on: an address that stands for all of the machine's is in the way of each.
+fn is_same_outside(one: &Published, other: &Published) -> bool {
+    let (first, second) = (one.address, other.address);
+    let is_all = first.is_unspecified() || second.is_unspecified();
+    one.outside == other.outside
+        && one.inside.protocol == other.inside.protocol
+        && (first == second || (is_all && first.is_ipv4() == second.is_ipv4()))
 }
 
 /// `[[ADDRESS:]HOST:]PORT[/udp]`

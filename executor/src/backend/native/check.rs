@@ -26,7 +26,8 @@ pub struct Capability {
 
 /// Tries everything.
 pub fn check() -> Vec<Capability> {
-    let mut found = vec![kernel(), user_namespaces(), overlay(), overlay_in_memory(), seccomp(), notification()];
+    let mut found =
+        vec![kernel(), user_namespaces(), overlay(), overlay_in_memory(), seccomp(), notification(), landlock()];
     found.extend(limits());
     found.extend([fuse(), loop_devices(), kvm(), sub_ids()]);
     found
@@ -161,6 +162,18 @@ fn notification() -> Capability {
     Capability { name: "seccomp notification", available, detail: detail.to_owned(), cure: None }
 }
 
+/// Whether the launcher's own file is kept from being executed inside by the kernel itself; without it each program is looked at, so
+/// that it is missing is no fault.
+fn landlock() -> Capability {
+    let detail = match sys::landlock_version() {
+        // The launcher wants what moves files between directories, too.
+        Some(version @ 2..) => format!("version {version}: execution is confined to the root"),
+        Some(version) => format!("version {version}, and 2 is needed: programs are looked at instead"),
+        None => "not in this kernel, or forbidden here: programs are looked at instead".to_owned(),
+    };
+    Capability { name: "landlock", available: true, detail, cure: None }
+}
+
 /// Makes a cgroup with generous limits, and looks which of them took.
 fn limits() -> Vec<Capability> {
     let limits = Limits { memory: Some(1 << 40), cpu_millis: Some(1000), pids: Some(1 << 20), ..Limits::default() };
@@ -218,4 +231,23 @@ fn mount_overlay(options: &str) -> io::Result<()> {
     let options = std::ffi::CString::new(options)?;
     rustix::mount::mount("overlay", place.join("root"), "overlay", MountFlags::empty(), options.as_c_str())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_landlock_is_what_the_launcher_finds() {
+        use std::os::fd::AsFd;
+        let root = fs::File::open("/").unwrap();
+        let Some(child) = sys::fork().unwrap() else {
+            let confined = rustix::thread::set_no_new_privs(true)
+                .map_err(io::Error::from)
+                .and_then(|()| sys::execute_only_below(root.as_fd()));
+            sys::exit(i32::from(!confined.unwrap_or(false)))
+        };
+        let (_, status) = sys::wait(Some(child), true).unwrap().unwrap();
+        assert_eq!(landlock().detail.contains("confined"), status == 0, "{}", landlock().detail);
+    }
 }

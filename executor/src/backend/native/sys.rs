@@ -422,7 +422,6 @@ pub fn execute_only_below(root: BorrowedFd<'_>) -> io::Result<bool> {
     const EXECUTE: u64 = 1;
     // Moving files between directories is refused by every ruleset that does not speak of it, which takes version 2 (Linux 5.19).
     const REFER: u64 = 1 << 13;
-    const VERSION: u32 = 1;
     const PATH_BENEATH: u32 = 1;
     #[repr(C)]
     struct Ruleset {
@@ -435,13 +434,12 @@ pub fn execute_only_below(root: BorrowedFd<'_>) -> io::Result<bool> {
     }
     let ruleset = Ruleset { handled: EXECUTE | REFER };
     let rule = Beneath { allowed: EXECUTE | REFER, parent: root.as_raw_fd() };
-    // SAFETY: the first call takes no memory; the others read structures that live for the calls and whose sizes are passed or fixed.
-    // The new descriptor is owned by nobody else.
+    if landlock_version().is_none_or(|version| version < 2) {
+        return Ok(false);
+    }
+    // SAFETY: the calls read structures that live for them and whose sizes are passed or fixed. The new descriptor is owned by nobody
+    // else.
     unsafe {
-        let version = libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Ruleset>(), 0usize, VERSION);
-        if version < 2 {
-            return Ok(false);
-        }
         let fd =
             check(libc::syscall(libc::SYS_landlock_create_ruleset, &raw const ruleset, size_of::<Ruleset>(), 0u32))?;
         let fd = OwnedFd::from_raw_fd(fd as RawFd);
@@ -449,6 +447,15 @@ pub fn execute_only_below(root: BorrowedFd<'_>) -> io::Result<bool> {
         check(libc::syscall(libc::SYS_landlock_restrict_self, fd.as_raw_fd(), 0u32))?;
     }
     Ok(true)
+}
+
+/// Which version of landlock(7) the kernel has; none where it has none, or forbids it.
+pub fn landlock_version() -> Option<u32> {
+    const VERSION: u32 = 1;
+    // SAFETY: no memory is involved.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0usize, VERSION) };
+    u32::try_from(version).ok()
 }
 
 /// Enters a namespace of this kind (`CLONE_NEW…`).

@@ -63,7 +63,7 @@ pub struct Container {
     pub resources: Vec<String>,
     /// Devices of the host.
     pub devices: Vec<PathBuf>,
-    /// Names of the caller's variables that go in; a value would stand in the list of processes.
+    /// Names of the caller's variables that go in; a value would stand in the list of processes. `NAME=` is an empty one.
     pub environment: Vec<OsString>,
     /// Network.
     pub reach: Reach,
