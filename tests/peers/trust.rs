@@ -29,7 +29,7 @@ const ANYBODY: [&str; 2] = ["--anonymous", "read,write"];
 
 /// A file that is fetched from a place that goes away.
 fn mirrored(world: &World) -> std::path::PathBuf {
-    let path = world.path("mirror/data.bin");
+    let path = world.path("project/mirror/data.bin");
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, "what the mirror had\n").unwrap();
     world.write(
