@@ -96,7 +96,7 @@ fn a_failed_step_is_shown_logged_and_kept() {
     assert_eq!(ran.code, Some(100));
     assert_eq!(ran.stderr.matches("exit status").count(), 1, "{}", ran.stderr);
     // Events for programs.
-    let ran = world.forge(["build", "--log-format", "json"]);
+    let ran = world.forge(["build", "--jobs", "1", "--log-format", "json"]);
     let events: Vec<serde_json::Value> = ran
         .stderr
         .lines()
