@@ -1,6 +1,6 @@
 //! What a run is given and what it is held to, from the command line: flags, ports, limits, changes that are kept, other runtimes.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
@@ -239,7 +239,56 @@ fn the_limit_that_ended_a_run_is_named() {
     let ran = world.forge(["run", id, "--ulimit", "nofile=8:9", "--", "sh", "-c", "ulimit -n; ulimit -Hn"]);
     assert_eq!(ran.ok().stdout, "8\n9\n");
     let ran = world.forge(["run", id, "--json", "--", "sh", "-c", "kill -9 $$"]);
-    assert_eq!(record(&ran.stderr)["signal"], 9);
+    let told = record(&ran.stderr);
+    assert_eq!((&told["signal"], &told["ended_by"]), (&9.into(), &serde_json::Value::Null));
+    for (limit, script, (signal, ended_by), line) in [
+        ("cpu=1:9", "while :; do :; done", (24, "cpu"), "ended by the limit of 1 s of processor time"),
+        ("cpu=1", "while :; do :; done", (9, "cpu"), "ended by the limit of 1 s of processor time"),
+        (
+            "fsize=2000",
+            "exec head -c 3000 /dev/zero >/tmp/file",
+            (25, "fsize"),
+            "ended by the limit of 2.0 KiB for a file",
+        ),
+    ] {
+        let ran = world.forge(["run", id, "--json", "--ulimit", limit, "--", "sh", "-c", script]);
+        let told = record(&ran.stderr);
+        assert_eq!(
+            (told["signal"].as_i64(), told["ended_by"].as_str()),
+            (Some(signal), Some(ended_by)),
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains(line), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let (world, id) = small();
+    for (arguments, code) in [
+        (&["--max-output", "1G", id, "--", "echo", "lost"][..], 125),
+        (&["--max-output", "1G", id, "--", "sh", "-c", "exit 3"], 3),
+    ] {
+        let mut command = world.command(["run"].iter().chain(arguments));
+        let ran =
+            Ran::of(command.stdout(File::create("/dev/full").expect("it is there")).output().expect("forge starts"));
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_callers_umask_keeps_forge_from_nothing() {
+    let (world, id) = small();
+    // Root alone would not notice a mode.
+    let as_others: &[&str] = match is_root() {
+        true => &["setpriv", "--bounding-set=-dac_override,-dac_read_search"],
+        false => &["env"],
+    };
+    let script = r#"umask 777; "$@" run $ID -- sh -c 'umask; echo >/tmp/new'; FORGE_STORE=$PWD/own; export FORGE_STORE; "$@" list; "$@" list"#;
+    let mut command = world.wrapped(&[as_others, &["bash", "-c", script, "bash"]].concat(), [""; 0]);
+    let ran = Ran::of(command.env("ID", id).current_dir(world.path("out")).output().expect("bash is there"));
+    assert_eq!(ran.ok().stdout.lines().next(), Some("0022"));
 }
 
 #[test]
@@ -416,7 +465,7 @@ fn what_is_mounted_deeper_is_mounted_later() {
 #[test]
 fn who_cannot_be_told_does_not_change_how_it_ended() {
     let (world, id) = small();
-    let full = || fs::File::options().write(true).open("/dev/full").expect("a device");
+    let full = || File::options().write(true).open("/dev/full").expect("a device");
     let ended = world.command(["run", "--json", id, "--", "sh", "-c", "exit 7"]).stderr(full()).status();
     assert_eq!(ended.expect("forge starts").code(), Some(7));
     let limited = ["run", "--timeout", "1s", id, "--", "sleep", "20"];
@@ -471,7 +520,7 @@ fn a_bundle_is_a_container_for_the_operations_of_the_specification() {
     // As orchestrators call a runtime: without the word `runtime`.
     let operate = |arguments: &[&str]| world.forge([&["--root", state], arguments].concat());
     let pid_file = world.path("out/pid");
-    let output = fs::File::create(world.path("out/printed")).expect("a file");
+    let output = File::create(world.path("out/printed")).expect("a file");
     let mut create = world.command([
         "--root",
         state,

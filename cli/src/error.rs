@@ -429,6 +429,9 @@ impl From<executor::Error> for Failure {
                 plain(code::NOT_FOUND, &error)
             }
             File { source, .. } if source.kind() == io::ErrorKind::NotFound => plain(code::NOT_FOUND, &error),
+            Output { .. } => Failure::new(code::BUILD_FAILED, error.to_string())
+                .caused_by(&error)
+                .hint("the command itself exited with 0; what its output was to go to is full"),
             Setup { .. } | File { .. } => plain(code::BUILD_FAILED, &error),
         }
     }

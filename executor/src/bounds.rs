@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::Ending;
+
 /// What a run is held to. Absent is unbounded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Bounds {
@@ -26,6 +28,28 @@ pub struct Bounds {
     pub memory_files: Option<u64>,
     /// Resource limits of each process.
     pub resources: Vec<ResourceLimit>,
+}
+
+impl Bounds {
+    /// The resource limit that ended a command, by how it ended and the processor time that it took: setrlimit(2) sends SIGXFSZ for a
+    /// file that would be too large, SIGXCPU at the soft limit of time, and SIGKILL at the hard one. A shell that ran what was ended
+    /// exits with 128 and the signal. What else is limited is refused to a program, and it may go on.
+    pub fn ended_by(&self, ending: &Ending, cpu: Duration) -> Option<ResourceLimit> {
+        let signal = match ending {
+            Ending::Signalled(signal) => *signal,
+            Ending::Exited(status @ 129..) => status - 128,
+            Ending::Exited(_) | Ending::TimedOut | Ending::OutOfMemory | Ending::TooMuchOutput => return None,
+        };
+        // The kernel compares what it counts by clock ticks, which is some hundredths off what it says in the end.
+        let has_used = |seconds: u64| cpu >= Duration::from_secs(seconds).mul_f64(0.9);
+        let met = |limit: &&ResourceLimit| match (limit.resource, signal) {
+            (Resource::Cpu, libc::SIGXCPU) => limit.soft.is_some(),
+            (Resource::Cpu, libc::SIGKILL) => limit.hard.is_some_and(has_used),
+            (Resource::Fsize, libc::SIGXFSZ) => limit.soft.is_some(),
+            _ => false,
+        };
+        self.resources.iter().rfind(met).copied()
+    }
 }
 
 /// A resource limit: setrlimit(2).

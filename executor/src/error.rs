@@ -72,6 +72,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The command succeeded, and not all of what it printed could be written.
+    #[error("cannot write all of what the command printed")]
+    Output {
+        /// Why.
+        source: io::Error,
+    },
     /// A file of the host failed.
     #[error("cannot {action} `{}`", .path.display())]
     File {

@@ -19,5 +19,5 @@ pub use error::{Error, Result};
 pub use outcome::{Counted, Ending, Outcome};
 pub use sandbox::{
     Bind, Bounds, Capabilities, Content, Device, Doors, MemoryMount, Network, Published, Resource, ResourceLimit,
-    RootFs, Sandbox, Streams, Writable,
+    RootFs, Sandbox, Streams, Writable, depth,
 };

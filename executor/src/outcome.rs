@@ -35,7 +35,8 @@ pub struct Outcome {
     pub missing: Vec<String>,
     /// What was given, by name: `network` is `own`, `memory` is `cgroup v2`, `seccomp` is `filter`, …
     pub isolation: BTreeMap<&'static str, String>,
-    /// Limits that were met, whether or not they ended it: `memory`, `pids`, `time`, `output`.
+    /// Limits that were met, whether or not they ended it: `memory`, `pids`, `time`, `output`; and resource limits that ended it, by
+    /// their names: `cpu`, `fsize`.
     pub met: Vec<&'static str>,
     /// What the kernel counted.
     pub usage: Counted,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 
@@ -155,7 +155,55 @@ pub struct Sandbox {
     pub bounds: Bounds,
 }
 
+/// Something that is mounted onto the root, with its number in the sandbox's list of its kind.
+#[derive(Debug, Clone, Copy)]
+pub enum Mount<'a> {
+    /// One of `memory_mounts`.
+    Memory(&'a MemoryMount),
+    /// One of `contents`.
+    Content(usize, &'a Content),
+    /// One of `devices`.
+    Device(usize, &'a Device),
+    /// One of `binds`.
+    Bind(usize, &'a Bind),
+}
+
+impl Mount<'_> {
+    /// Its absolute path inside.
+    pub fn target(&self) -> &Path {
+        match self {
+            Self::Memory(memory) => &memory.target,
+            Self::Content(_, content) => &content.target,
+            Self::Device(_, device) => &device.target,
+            Self::Bind(_, bind) => &bind.target,
+        }
+    }
+}
+
+/// How many names lead to a place inside. `..` is taken by its letters, as Docker does: whether a link is on the way is seen when
+/// something is mounted there.
+pub fn depth(target: &Path) -> usize {
+    target.components().fold(0, |depth, part| match part {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    })
+}
+
 impl Sandbox {
+    /// All that is mounted onto the root, in the order in which it must be: as Docker does, what lies deeper later, so that nothing is
+    /// hidden by what is mounted above it, in whichever order they were named. Of two things in one place a bind wins, then a device, then a file; of
+    /// one kind the last.
+    pub fn mounts(&self) -> Vec<Mount<'_>> {
+        let memory = self.memory_mounts.iter().map(Mount::Memory);
+        let contents = self.contents.iter().enumerate().map(|(index, content)| Mount::Content(index, content));
+        let devices = self.devices.iter().enumerate().map(|(index, device)| Mount::Device(index, device));
+        let binds = self.binds.iter().enumerate().map(|(index, bind)| Mount::Bind(index, bind));
+        let mut mounts: Vec<_> = memory.chain(contents).chain(devices).chain(binds).collect();
+        mounts.sort_by_key(|mount| depth(mount.target()));
+        mounts
+    }
+
     /// The groups that the kernel is told: the user's own is among them, for a program that changes its group (by a set-gid file) would
     /// else be rid of it, and open what a file's mode denies to that group: CVE-2022-2989 of podman.
     pub fn every_group(&self) -> Vec<u32> {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use common::{World, chain, is_root};
-use executor::{Ending, Network, Writable};
+use executor::{Ending, MemoryMount, Network, Writable};
 
 #[test]
 fn nothing_of_the_host_is_mounted() {
@@ -174,6 +174,24 @@ fn a_read_only_bind_is_read_only_with_all_below_and_others_are_not() {
     assert_eq!(outcome.ending, Ending::Exited(1));
     assert!(world.stderr().contains("Read-only file system"), "{}", world.stderr());
     assert!(!world.lower().join("some").exists() && !world.lower().join("lower-only/file").exists());
+}
+
+#[test]
+fn what_lies_deeper_is_mounted_later_in_whichever_order_it_is_named() {
+    let Some(mut world) = World::new() else { return };
+    for name in ["above", "above/in", "above/memory", "below"] {
+        fs::create_dir(world.path(name)).unwrap();
+    }
+    fs::write(world.path("above/memory/covered"), "").unwrap();
+    fs::write(world.path("below/file"), "below\n").unwrap();
+    world.bind(world.path("below"), "/data/in", true);
+    world.bind(world.path("above"), "/data", false);
+    world.sandbox.memory_mounts.push(MemoryMount { target: "/data/memory".into(), size: None, mode: 0o755 });
+    assert_eq!(
+        world.shell("cat /data/in/file; ls -A /data/memory; touch /data/memory/new; ls /data"),
+        "below\nin\nmemory\n"
+    );
+    assert!(!world.path("above/memory/new").exists());
 }
 
 #[test]

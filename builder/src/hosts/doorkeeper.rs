@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use executor::{Content, Doors};
@@ -72,12 +72,13 @@ impl Doorkeeper {
         let (ends, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|error| Error::file("make a pipe for", log)(error.into()))?;
         let serving = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || {
+        let thread = thread::Builder::new().spawn(move || {
             // The sender goes with the sandbox: where that comes to nothing, nothing comes.
             if let Ok(opened) = comes.recv() {
                 serve(&serving, &opened.listeners, &opened.names, &ends);
             }
         });
+        let thread = thread.map_err(Error::file("start a thread for", log))?;
         Ok((Self { shared, stop: Some(stop), thread: Some(thread) }, doors, contents))
     }
 }
@@ -264,10 +265,15 @@ fn serve(shared: &Arc<Shared>, listeners: &[TcpListener], names: &UdpSocket, end
                 Ok((inside, _)) => {
                     shared.state().count += 1;
                     let passing = Arc::clone(shared);
-                    std::thread::spawn(move || {
+                    let started = thread::Builder::new().spawn(move || {
                         let _ = pass_on(&passing, inside);
                         passing.state().count -= 1;
                     });
+                    // The connection is closed then, and others wait.
+                    if started.is_err() {
+                        shared.state().count -= 1;
+                        exhausted = true;
+                    }
                 }
                 Err(error) if is_gone(&error) => {}
                 // accept(2): no descriptors or no memory, in this process or the system. Who waits goes on to make the socket
@@ -325,14 +331,14 @@ fn pass_on(shared: &Shared, inside: TcpStream) -> io::Result<()> {
     // The step may have ended between the connection and its being noted.
     if !shared.ended.load(Ordering::SeqCst) {
         let [inside, outside] = &*ends;
-        std::thread::scope(|scope| {
-            for (mut from, mut to) in [(inside, outside), (outside, inside)] {
-                scope.spawn(move || {
-                    let _ = io::copy(&mut from, &mut to);
-                    // The end of one direction is not that of the other.
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-            }
+        let pass = |mut from: &TcpStream, mut to: &TcpStream| {
+            let _ = io::copy(&mut from, &mut to);
+            // The end of one direction is not that of the other.
+            let _ = to.shutdown(Shutdown::Write);
+        };
+        thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, || pass(inside, outside)) {
+            Ok(_) => pass(outside, inside),
+            Err(_) => ends.iter().for_each(|end| _ = end.shutdown(Shutdown::Both)),
         });
     }
     shared.state().connections.remove(&number);

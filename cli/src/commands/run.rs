@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use executor::{Backend, Ending, Other, Outcome, RootFs, Sandbox, Streams, Writable};
+use executor::{Backend, Ending, Other, Outcome, Resource, ResourceLimit, RootFs, Sandbox, Streams, Writable};
 use store::directory::Ownership;
 use store::formation::Identity;
 use store::{Formation, FormationId, Launch, Port, Store};
@@ -408,6 +408,16 @@ fn check_platform(formation: &Formation) -> Result<()> {
         .hint("build its expression here: the same words give a formation for this machine"))
 }
 
+/// A resource limit that ended a run.
+fn in_words(limit: ResourceLimit, ending: &Ending) -> String {
+    let held = if *ending == Ending::Signalled(libc::SIGKILL) { limit.hard } else { limit.soft };
+    let held = held.unwrap_or_default();
+    match limit.resource {
+        Resource::Cpu => format!("ended by the limit of {held} s of processor time"),
+        _ => format!("ended by the limit of {} for a file", render::size(held)),
+    }
+}
+
 /// The exit status of a run, and one line naming the limit that ended it.
 fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context: &Context) -> ExitCode {
     let limits = &sandbox.limits;
@@ -433,6 +443,8 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
         let count = limits.pids.unwrap_or_default();
         short_of_processes.then(|| format!("the limit of {count} processes was reached"))
     });
+    let resource = sandbox.bounds.ended_by(&outcome.ending, outcome.cpu);
+    let line = line.or_else(|| resource.map(|limit| in_words(limit, &outcome.ending)));
     if let Some(line) = line {
         say!("forge: {line}");
     }
@@ -445,7 +457,7 @@ fn report(outcome: &Outcome, sandbox: &Sandbox, ports: &BTreeSet<Port>, context:
                 Ending::TimedOut => Some("time"),
                 Ending::OutOfMemory => Some("memory"),
                 Ending::TooMuchOutput => Some("output"),
-                Ending::Exited(_) | Ending::Signalled(_) => None,
+                Ending::Exited(_) | Ending::Signalled(_) => resource.map(|limit| limit.resource.name()),
             },
             "outcome": outcome,
             "ports": ports.iter().map(Port::to_string).collect::<Vec<_>>(),

@@ -72,7 +72,7 @@ impl Backend for Native {
         let maps = namespace.maps(sandbox).map_err(setup("read the ids of this user namespace"))?;
         let program = Program::new(sandbox)?;
         let has_terminal = matches!(sandbox.streams, Streams::Terminal);
-        let mut relay = Relay::new(sandbox.bounds.output, has_terminal).map_err(setup("make a pipe"))?;
+        let relay = Relay::new(sandbox.bounds.output, has_terminal).map_err(setup("make a pipe"))?;
         let (streams, counted) = open_streams(&sandbox.streams, relay.counts())?;
         make_writable(sandbox)?;
         let (owners, owners_file) = open_owners(sandbox)?;
@@ -129,12 +129,9 @@ impl Backend for Native {
         };
         // Our copies of the sandbox's descriptors: while they are open, its end would not be seen.
         drop(prepared);
-        for (from, to) in counted {
-            relay.count(from, to);
-        }
         Run::new(sandbox, namespace, maps, channel, processes, start)
             .with(forwarding, relay, listeners, privileged)
-            .end(missing, &cgroups)
+            .end(counted, missing, &cgroups)
     }
 }
 

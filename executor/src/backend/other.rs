@@ -142,7 +142,10 @@ impl Other {
             (Some(code), _) => Ending::Exited(code),
             (None, signal) => Ending::Signalled(signal.unwrap_or(libc::SIGKILL)),
         };
+        let cpu = usage.user + usage.system;
+        let resource = sandbox.bounds.ended_by(&ending, cpu).map(|limit| (limit.resource.name(), true));
         let met = [("time", timed_out), ("memory", memory_kills > 0), ("pids", refused_processes > 0)];
+        let met = met.into_iter().chain(resource);
         let mut isolation: BTreeMap<&'static str, String> =
             cgroups.given().map(|(what, how)| (what, how.to_owned())).collect();
         let runtime = if self.is_libcontainer() { Path::new(libcontainer::NAME) } else { &self.program };
@@ -151,11 +154,11 @@ impl Other {
         Outcome {
             ending,
             wall: start.elapsed(),
-            cpu: usage.user + usage.system,
+            cpu,
             peak_memory: peak_memory.unwrap_or(usage.largest_process),
             missing,
             isolation,
-            met: met.into_iter().filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),
+            met: met.filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),
             usage,
         }
     }

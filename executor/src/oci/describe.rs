@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+use crate::sandbox::Mount;
 use crate::{Error, Network, Result, Sandbox, Streams, Writable};
 
 /// The configuration, with this directory as root. `own_user`: for an ordinary user, who needs a user namespace and can map one id.
@@ -142,17 +143,21 @@ fn mounts(sandbox: &Sandbox, is_ordinary: bool) -> Value {
         let options = ["nosuid", "noexec", "nodev", "ro"];
         mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": options }));
     }
-    mounts.extend(sandbox.memory_mounts.iter().map(|mount| memory(&mount.target, mount.mode, mount.size.or(size))));
-    for bind in &sandbox.binds {
-        let options = if bind.read_only {
-            json!(["rbind", "nosuid", "nodev", "ro"])
-        } else {
-            json!(["rbind", "nosuid", "nodev"])
+    for mount in sandbox.mounts() {
+        let (target, source, options) = match mount {
+            Mount::Memory(of) => {
+                mounts.push(memory(&of.target, of.mode, of.size.or(size)));
+                continue;
+            }
+            // A bundle's configuration can hold none: who runs one makes files of them, and binds.
+            Mount::Content(..) => continue,
+            Mount::Bind(_, bind) => {
+                let all = ["rbind", "nosuid", "nodev", "ro"];
+                (&bind.target, &bind.source, if bind.read_only { &all[..] } else { &all[..3] }.to_vec())
+            }
+            Mount::Device(_, device) => (&device.target, &device.source, vec!["rbind", "nosuid", "noexec"]),
         };
-        mounts.push(json!({ "destination": bind.target, "type": "bind", "source": bind.source, "options": options }));
-    }
-    for device in &sandbox.devices {
-        mounts.push(json!({ "destination": device.target, "type": "bind", "source": device.source, "options": ["rbind", "nosuid", "noexec"] }));
+        mounts.push(json!({ "destination": target, "type": "bind", "source": source, "options": options }));
     }
     Value::Array(mounts)
 }

@@ -87,12 +87,12 @@ fn a_door_at_which_nobody_can_be_let_in_is_not_tried_without_end() {
     unread.write_all(b"x").unwrap();
     let broken = TcpListener::from(OwnedFd::from(end));
     let (ends, stop) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let serving = std::thread::spawn(move || {
+    let serving = thread::spawn(move || {
         serve(&shared, &[broken, door], &names, &ends);
         clock_gettime(ClockId::ThreadCPUTime)
     });
     let connection = connect(&server, at);
-    std::thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     drop((connection, stop));
     let took = serving.join().unwrap();
     assert!(took.tv_sec == 0 && took.tv_nsec < 100_000_000, "{took:?} of half a second");

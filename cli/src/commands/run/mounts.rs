@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use executor::{Bind, Device, MemoryMount, Network};
+use executor::{Bind, Device, MemoryMount, Network, depth};
 
 use super::{bad, gpus, options, uploads};
 use crate::args::RunOptions;
@@ -76,8 +76,6 @@ pub fn of(options: &RunOptions, network: Network, has_hosts: bool) -> Result<Mou
             return Err(failure.hint("one of the two would hide the other: leave one away"));
         }
     }
-    // As Docker does: what is given first would be hidden by what lies above it and is mounted later.
-    mounts.binds.sort_by_key(|bind| depth(&bind.target));
     Ok(mounts)
 }
 
@@ -138,15 +136,6 @@ fn place(option: &str, text: &str, target: PathBuf) -> Result<PathBuf> {
         return Err(failure.hint("choose a directory below `/`, for instance /host"));
     }
     Ok(target)
-}
-
-/// How many names lead there. `..` is taken by its letters, as Docker does: whether a link is on the way is seen when it is mounted.
-fn depth(target: &Path) -> usize {
-    target.components().fold(0, |depth, part| match part {
-        Component::Normal(_) => depth + 1,
-        Component::ParentDir => depth.saturating_sub(1),
-        _ => depth,
-    })
 }
 
 /// `type=bind,source=…,target=…[,readonly]`.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -84,7 +84,7 @@ pub struct Relay {
     ends: Option<Ends>,
     /// For threads that are still to be started.
     wires: Option<Wires>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
     terminal: Option<Near>,
 }
 
@@ -135,12 +135,12 @@ impl Relay {
     }
 
     /// Passes on from a pipe, while counting. To be called when the sandbox has been forked off: it starts a thread.
-    pub fn count(&mut self, from: OwnedFd, to: OwnedFd) {
-        let (meter, Some(wires)) = (self.meter.clone(), self.wires.clone()) else { return };
+    pub fn count(&mut self, from: OwnedFd, to: OwnedFd) -> io::Result<()> {
+        let (meter, Some(wires)) = (self.meter.clone(), self.wires.clone()) else { return Ok(()) };
         // Whoever prints for nobody has what a pipe does to that: this end of it is closed with the thread.
-        self.threads.push(std::thread::spawn(move || {
-            let _ = pass(&from, &to, meter.as_ref(), &wires);
-        }));
+        let pass = move || pass(&from, &to, meter.as_ref(), &wires);
+        self.threads.push(thread::Builder::new().spawn(pass)?);
+        Ok(())
     }
 
     /// Joins the caller's terminal, or whatever its stdin and stdout are, with the sandbox's.
@@ -162,18 +162,19 @@ impl Relay {
         let (stop, stopper) = pipe_with(PipeFlags::CLOEXEC)?;
         let keyboard = stdin.try_clone_to_owned()?;
         let far = Arc::clone(&terminal);
-        let thread = std::thread::spawn(move || {
+        let thread = thread::Builder::new().spawn(move || {
             let _ = type_in(&keyboard, &far, &stop);
         });
-        near.keyboard = Some((stopper, thread));
+        near.keyboard = Some((stopper, thread?));
         self.terminal = Some(near);
         let (stdout, meter) = (io::stdout().as_fd().try_clone_to_owned()?, self.meter.clone());
-        self.threads.push(std::thread::spawn(move || {
-            if pass(&terminal, &stdout, meter.as_ref(), &wires).is_err() {
+        let show = move || {
+            pass(&terminal, &stdout, meter.as_ref(), &wires).inspect_err(|_| {
                 wires.tell(News::Gone);
                 throw_away(&terminal, &wires.stop);
-            }
-        }));
+            })
+        };
+        self.threads.push(thread::Builder::new().spawn(show)?);
         Ok(())
     }
 
@@ -185,13 +186,13 @@ impl Relay {
     }
 
     /// Waits until all has been passed on: to be called when the sandbox has gone. Not for long, if it was ended by us, and not when
-    /// somebody wants us to end.
-    pub fn finish(&mut self, was_ended: bool, forwarding: Option<&Forwarding>) {
+    /// somebody wants us to end. An error: some of it could not be written, other than for want of a reader.
+    pub fn finish(&mut self, was_ended: bool, forwarding: Option<&Forwarding>) -> io::Result<()> {
         if let Some(near) = &mut self.terminal {
             near.let_keyboard_go();
         }
         self.wires = None;
-        let Some(ends) = &self.ends else { return };
+        let Some(ends) = &self.ends else { return Ok(()) };
         let mut waited = vec![PollFd::from_borrowed_fd(ends.over.as_fd(), PollFlags::IN)];
         waited.extend(forwarding.map(|forwarding| PollFd::from_borrowed_fd(forwarding.as_fd(), PollFlags::IN)));
         let most = Timespec { tv_sec: LAST_WORDS.as_secs() as i64, tv_nsec: 0 };
@@ -200,10 +201,18 @@ impl Relay {
             && !forwarding.is_some_and(Forwarding::is_to_end)
         {}
         let _ = rustix::io::write(&ends.stop, b"!");
+        let mut result = Ok(());
         for thread in self.threads.drain(..) {
-            let _ = thread.join();
+            // A panic has been printed.
+            let passed = thread.join().unwrap_or(Ok(()));
+            result = result.and(passed.or_else(|error| match Errno::from_io_error(&error) {
+                // A terminal that has hung up has no reader either.
+                Some(Errno::PIPE | Errno::IO) => Ok(()),
+                _ => Err(error),
+            }));
         }
         self.terminal = None;
+        result
     }
 }
 

@@ -21,6 +21,7 @@ use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags}
 use super::message::{Doing, Failure};
 use super::sys;
 use super::userns::UserNamespace;
+use crate::sandbox::Mount;
 use crate::{Content, MemoryMount, Network, Sandbox, Streams, Writable};
 
 use mounts::{COPY, attach_new, attach_new_file, clone_mount, move_mount, new_mount, tmpfs};
@@ -173,17 +174,13 @@ pub fn enter(sandbox: &Sandbox, sources: Sources, namespace: UserNamespace) -> R
     builder.sys(sandbox, namespace, &scratch)?;
     let tmp = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     builder.attach(&scratch.part("tmp", tmp).doing("make /tmp")?, "/tmp", FileType::Directory)?;
-    for mount in &sandbox.memory_mounts {
-        builder.memory(mount, size.as_deref())?;
-    }
-    for (index, content) in sandbox.contents.iter().enumerate() {
-        builder.content(content, &scratch.mount, index)?;
-    }
-    for (device, source) in sandbox.devices.iter().zip(&sources.host_devices) {
-        builder.bind(source, &device.target)?;
-    }
-    for (bind, source) in sandbox.binds.iter().zip(&sources.binds) {
-        builder.bind(source, &bind.target)?;
+    for mount in sandbox.mounts() {
+        match mount {
+            Mount::Memory(memory) => builder.memory(memory, size.as_deref())?,
+            Mount::Content(index, content) => builder.content(content, &scratch.mount, index)?,
+            Mount::Device(index, device) => builder.bind(&sources.host_devices[index], &device.target)?,
+            Mount::Bind(index, bind) => builder.bind(&sources.binds[index], &bind.target)?,
+        }
     }
     if let Writable::No = sandbox.root.writable {
         let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());

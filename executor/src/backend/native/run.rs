@@ -161,21 +161,34 @@ impl<'a> Run<'a> {
         self
     }
 
-    /// Waits for the end; nothing is left afterwards.
-    pub fn end(mut self, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
+    /// Passes on what is to be counted, from the first file to the second of each pair, and waits for the end; nothing is left
+    /// afterwards.
+    pub fn end(mut self, counted: Vec<(OwnedFd, OwnedFd)>, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
         self.missing = missing;
-        let result = self.wait(cgroups);
+        let result = self.count(counted).and_then(|()| self.wait(cgroups));
         // Here rather than later: process 1, the last that is left, waits for the kernel while it ends.
         let early = self.ended.is_some().then(|| cgroups.counts());
         let inner_status = self.collect();
         let was_ended = self.was_ended();
-        if let Some(relay) = &mut self.relay {
-            relay.finish(was_ended, self.forwarding.as_ref());
-        }
+        let passed = match &mut self.relay {
+            Some(relay) => relay.finish(was_ended, self.forwarding.as_ref()),
+            None => Ok(()),
+        };
         self.tidy();
         result.map_err(setup("wait for the sandbox"))?;
         let counts = early.unwrap_or_else(|| cgroups.counts());
-        self.conclude(inner_status, cgroups, counts)
+        let outcome = self.conclude(inner_status, cgroups, counts)?;
+        match (&outcome.ending, passed) {
+            // Nothing else would tell that it is incomplete.
+            (Ending::Exited(0), Err(source)) => Err(Error::Output { source }),
+            _ => Ok(outcome),
+        }
+    }
+
+    fn count(&mut self, counted: Vec<(OwnedFd, OwnedFd)>) -> io::Result<()> {
+        let Some(relay) = &mut self.relay else { return Ok(()) };
+        let result = counted.into_iter().try_for_each(|(from, to)| relay.count(from, to));
+        result.inspect_err(|_| self.kill())
     }
 
     /// Answers and passes on until every process of the sandbox has gone.
@@ -457,20 +470,23 @@ impl<'a> Run<'a> {
             Some(status) => Ending::Signalled(libc::WTERMSIG(status)),
             None => Ending::Signalled(libc::SIGKILL),
         };
+        let cpu = usage.user + usage.system;
+        let resource = self.sandbox.bounds.ended_by(&ending, cpu).map(|limit| (limit.resource.name(), true));
         let met = [
             ("time", self.timed_out),
             ("output", self.too_much_output),
             ("memory", memory_kills > 0),
             ("pids", refused_processes > 0),
         ];
+        let met = met.into_iter().chain(resource);
         Ok(Outcome {
             ending,
             wall: self.start.elapsed(),
-            cpu: usage.user + usage.system,
+            cpu,
             peak_memory: peak_memory.unwrap_or(usage.largest_process),
             isolation: self.isolation(cgroups),
             missing: self.missing,
-            met: met.into_iter().filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),
+            met: met.filter(|(_, is_met)| *is_met).map(|(name, _)| name).collect(),
             usage,
         })
     }

@@ -1,9 +1,11 @@
 //! What a process of ours does first.
 
+use rustix::fs::Mode;
+
 /// What Rust's own start would have done and that matters, for a program that the C library starts by itself; and memory, at once.
 ///
 /// A stream that is closed is opened, or the next file would be taken for it (a caller may leave out any of the three). A reader that
-/// goes away is an error of writing and not the end.
+/// goes away is an error of writing and not the end. And a caller's umask keeps others from what we make, but not ourselves.
 pub fn begin_process() {
     let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
     // SAFETY: the array is valid for the call and has as many entries as it says.
@@ -15,6 +17,8 @@ pub fn begin_process() {
     }
     // SAFETY: no handler is set that could run.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let mask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::umask(mask.difference(Mode::RWXU));
     #[cfg(target_env = "gnu")]
     have_memory_ready();
 }
