@@ -143,10 +143,13 @@ fn an_interrupt_ends_an_evaluation_that_would_not_end() {
 }
 
 #[test]
-fn an_unknown_package_has_near_names() {
+fn an_unknown_package_is_shown_where_it_is_wished_and_has_near_names() {
     let words = fails(&World::new(), &formation("(forge.debian { packages = [ \"pyton3\" ]; })"), 10);
     assert!(words.contains("error: Debian bookworm has no package `pyton3`"), "{words}");
     assert!(words.contains("hint: near it: ") && words.contains("python3"), "{words}");
+    assert!(words.contains("packages = [ \"pyton3\" ]"), "{words}");
+    let marked = words.lines().find(|line| line.contains('^')).expect("it is marked");
+    assert_eq!(marked.matches('^').count(), "\"pyton3\"".len(), "{words}");
 }
 
 #[test]

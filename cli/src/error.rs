@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::io;
 
+use expressions::Question;
 use expressions::error::{Finding, Place};
 
 use crate::render;
@@ -103,6 +104,16 @@ impl Failure {
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(Box::new(place));
         self
+    }
+
+    /// Shows where the user wrote what was asked. That nobody answers is about nothing that is written there.
+    pub fn where_asked(self, question: &Question) -> Self {
+        let words = [&self.headline].into_iter().chain(&self.details).chain(&self.causes);
+        let words = words.map(String::as_str).collect::<Vec<_>>().join("\n");
+        match question.place_of(&words) {
+            Some(place) if self.code != code::UNREACHABLE && self.place.is_none() => self.at(place),
+            _ => self,
+        }
     }
 
     /// Shows a text of several lines, such as the end of a log.
@@ -544,7 +555,9 @@ impl From<builder::Error> for Failure {
             UnknownPackage { ecosystem, name, near } => {
                 let failure = Self::new(code::NOT_FOUND, format!("{ecosystem} has no package `{name}`"));
                 match near.as_slice() {
-                    [] => failure,
+                    [] if ecosystem.starts_with("Debian") => failure
+                        .hint("another suite may have it, or another of its `components`: contrib, non-free, non-free-firmware"),
+                    [] => failure.hint("is that its name there? FORGE_PYTHON_INDEX names another index"),
                     near => failure.hint(format!("near it: {}", near.join(", "))),
                 }
             }

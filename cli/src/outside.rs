@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use builder::{Builder, Machine};
-use expressions::Listener;
+use expressions::{Listener, Question};
 use serde_json::Value;
 use store::derivation::Fetched;
 use store::lock::{LockEntry, LockRequest};
@@ -15,7 +15,7 @@ use store::{Store, StorePath};
 
 use crate::args::BuildOptions;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::progress::{Progress, Style};
 use crate::workshop::Workshop;
 
@@ -51,8 +51,8 @@ impl<'a> Outside<'a> {
     }
 
     /// Answers what a lock asks.
-    pub fn answer(&self, project: &Path, requests: &[LockRequest]) -> Result<Vec<LockEntry>> {
-        self.with(|builder| requests.iter().map(|request| answer(builder, project, request)).collect())
+    pub fn answer(&self, project: &Path, questions: &[Question]) -> Result<Vec<LockEntry>> {
+        self.with(|builder| questions.iter().map(|question| answer(builder, project, question)).collect())
     }
 
     /// Fetches and lays out what is to be read.
@@ -61,9 +61,10 @@ impl<'a> Outside<'a> {
     }
 }
 
-/// Answers one request. What lies in the project is told from there in a lock, and looked for where it is.
-pub fn answer(builder: &Builder<'_>, project: &Path, request: &LockRequest) -> Result<LockEntry> {
-    let mut asked = request.clone();
+/// Answers one question. What lies in the project is told from there in a lock, and looked for where it is. A failure is shown where
+/// the user wrote what it speaks of.
+pub fn answer(builder: &Builder<'_>, project: &Path, question: &Question) -> Result<LockEntry> {
+    let mut asked = question.request.clone();
     if let Some(Value::String(url)) = asked.parameters.get_mut("url")
         && let Some(path) = url.strip_prefix("file:./")
     {
@@ -76,8 +77,9 @@ pub fn answer(builder: &Builder<'_>, project: &Path, request: &LockRequest) -> R
         }
         *url = format!("{whole}/{path}");
     }
-    let entry = builder::resolve::resolve(builder, &asked)?;
-    Ok(LockEntry { request: request.clone(), ..entry })
+    let entry = builder::resolve::resolve(builder, &asked);
+    let entry = entry.map_err(|error| Failure::from(error).where_asked(question))?;
+    Ok(LockEntry { request: question.request.clone(), ..entry })
 }
 
 /// Fetches and lays out what is to be read; says where.

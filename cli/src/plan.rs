@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use builder::Builder;
 use expressions::error::{Place, SourceText};
-use expressions::{Argument, Evaluated, Input, Message, Request, Sources};
+use expressions::{Argument, Evaluated, Input, Message, Question, Request, Sources};
 use store::Plan;
 use store::lock::{Lock, LockEntry, LockError, LockRequest};
 
@@ -102,13 +102,13 @@ impl Expression {
                     }
                     return Ok(*plan);
                 }
-                Evaluated::Unlocked(requests) if *mode == LockMode::Locked => {
-                    return Err(self.refuse(&before, &requests));
+                Evaluated::Unlocked(questions) if *mode == LockMode::Locked => {
+                    return Err(self.refuse(&before, &questions));
                 }
-                Evaluated::Unlocked(requests) => {
+                Evaluated::Unlocked(questions) => {
                     let builder = answerer()?;
-                    for request in requests {
-                        self.lock.insert(outside::answer(builder, &self.request.sources.project, &request)?);
+                    for question in questions {
+                        self.lock.insert(outside::answer(builder, &self.request.sources.project, &question)?);
                     }
                 }
                 Evaluated::Unread(wanted) => {
@@ -131,15 +131,15 @@ impl Expression {
         &self.lock
     }
 
-    fn refuse(&self, before: &Lock, requests: &[LockRequest]) -> Failure {
+    fn refuse(&self, before: &Lock, questions: &[Question]) -> Failure {
         let path = self.lock_path.display();
         let headline = match before.entries.is_empty() {
             true => format!("there is no `{path}` and --locked forbids to write it"),
             false => format!("`{path}` does not answer everything and --locked forbids to change it"),
         };
         let failure = Failure::new(code::LOCKED, headline);
-        let failure =
-            requests.iter().fold(failure, |failure, request| failure.cause(format!("not locked: {}", words(request))));
+        let words = questions.iter().map(|question| format!("not locked: {}", words(&question.request)));
+        let failure = words.fold(failure, Failure::cause);
         failure.hint("run `forge lock` without --locked, look at the change, and commit it")
     }
 

@@ -19,6 +19,8 @@ let
 
   unique = list: foldl' (seen: item: if elem item seen then seen else seen ++ [ item ]) [ ] list;
   sorted = list: sort (a: b: a < b) (unique list);
+  # For `lock`: the attribute of this name in what the user wrote.
+  originOf = set: name: { inherit set name; };
   notNull = set: removeAttrs set (filter (name: set.${name} == null) (attrNames set));
 
   # A Nix store path name: Debian's versions have `:` and `~`, which Nix does not allow.
@@ -90,6 +92,7 @@ in
     isLayer
     layer
     notNull
+    originOf
     sorted
     step
     storeName

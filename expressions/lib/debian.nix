@@ -7,6 +7,7 @@
   is,
   layer,
   lock,
+  originOf,
   step,
   ...
 }:
@@ -100,12 +101,16 @@ let
 
   # The package index of a suite (a file `Packages.xz`), as it was when it was locked.
   debianIndex =
-    {
+    arguments@{
       suite ? "bookworm",
       component ? "main",
     }:
     let
-      record = head (lock "debian-index" { inherit suite component architecture; });
+      origins = map (originOf arguments) [
+        "suite"
+        "component"
+      ];
+      record = head (lock origins "debian-index" { inherit suite component architecture; });
     in
     download {
       name = "Packages.xz";
@@ -124,11 +129,12 @@ let
       components,
       snapshot,
       repositories,
+      origins,
     }:
     let
       # A repository as apt has it behind `deb`.
       line = item: concatStringsSep " " ([ item.url item.suite ] ++ item.components or [ "main" ]);
-      records = lock "debian" (
+      records = lock origins "debian" (
         {
           inherit suite packages;
           architecture = target;

@@ -3,7 +3,8 @@
 # A layer is described first (`_type = "layer"`) and becomes derivations only when a formation puts it on top of others: so
 # that package lists of one ecosystem are solved together, and a layer can know what lies below it.
 primitives@{
-  # kind: parameters: the lock's records; [ ] while the lock does not answer (the plan is then thrown away).
+  # origins: kind: parameters: the lock's records; [ ] while the lock does not answer (the plan is then thrown away). An origin is
+  # `{ set; name; }`, an attribute that the user wrote: there a failure to answer is shown.
   lock,
   # For instance "x86_64-linux".
   system,
@@ -27,6 +28,7 @@ let
     any
     attrNames
     concatLists
+    concatMap
     concatStringsSep
     elem
     elemAt
@@ -59,6 +61,7 @@ let
 
   inherit (shared)
     layer
+    originOf
     sorted
     step
     unique
@@ -150,6 +153,8 @@ let
           value
         else
           fail description.arguments attribute "formation ${name}: this runs programs of linux/${target}, which this machine (linux/${architecture}) cannot";
+      # Where the user wrote what the lock is asked.
+      origins = layers: concatMap (name: map (item: originOf item.arguments name) layers);
       pythonLocks = filter (item: item.lock != null) pythons;
       # What all layers of Python must agree in, where they say it.
       ofPythons =
@@ -195,6 +200,13 @@ let
             recommends = any (item: item.recommends) debians;
             components = sorted (concatLists (map (item: item.components) debians));
             repositories = unique (concatLists (map (item: item.repositories) debians));
+            origins = origins debians [
+              "packages"
+              "suite"
+              "snapshot"
+              "components"
+              "repositories"
+            ];
           };
         python =
           below: description:
@@ -208,6 +220,12 @@ let
               else
                 head pythonLocks;
             python = pythonVersion;
+            origins = origins pythons [
+              "requirements"
+              "lock"
+              "extras"
+              "groups"
+            ];
             bytecode = ofPythons "bytecode" "one kind of bytecode" "modules";
             inherit (known) glibc;
           });

@@ -8,6 +8,7 @@
   layer,
   lock,
   orNull,
+  originOf,
   step,
   within,
   ...
@@ -135,7 +136,7 @@ let
       name ? baseName url,
     }:
     let
-      record = head (lock "url" { inherit url; });
+      record = head (lock [ (originOf arguments "url") ] "url" { inherit url; });
     in
     checked "forge.fetchurl" arguments [
       (is.text "url" url null)

@@ -6,6 +6,7 @@
   fail,
   layer,
   lock,
+  originOf,
   step,
   wrong,
   ...
@@ -83,7 +84,7 @@ let
     platform:
     let
       wanted = reference image;
-      records = lock "oci" {
+      records = lock [ (originOf arguments "image") ] "oci" {
         image = wanted.text;
         inherit platform;
       };

@@ -69,6 +69,7 @@ let
       python,
       glibc,
       bytecode,
+      origins,
     }:
     let
       target = {
@@ -77,9 +78,9 @@ let
       };
       records =
         if file == null then
-          lock "python" (target // { inherit requirements; })
+          lock origins "python" (target // { inherit requirements; })
         else
-          lock "python-lock" (
+          lock origins "python-lock" (
             target
             // {
               url = relative file.lock;

@@ -45,7 +45,7 @@ pub use store::nix::{aterm, hash as nix_hash, nar, path as store_path};
 
 pub use check::{check, check_and_list, check_text};
 pub use error::{Error, Finding};
-pub use locking::Unanswered;
+pub use locking::{Origin, Question, Unanswered};
 pub use plan::{Argument, Evaluated, Format, Input, Outcome, Request, eval_to, evaluate};
 pub use sources::Sources;
 pub use stack::Interrupter;

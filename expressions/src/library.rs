@@ -8,9 +8,10 @@ use store::lock::LockRequest;
 use crate::builtins::Builtin;
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result, suggestions};
+use crate::locking::{Origin, Question};
 use crate::places::PlaceId;
-use crate::show;
 use crate::value::{Attribute, Value, View};
+use crate::{report, show};
 
 const LIBRARY: &str = include_str!("../lib/default.nix");
 /// The library's other files, by name. Each is read when something of it is asked for.
@@ -33,7 +34,7 @@ const PARTS: &[(&str, &str, &str)] = &[
 
 static PART: Builtin = Builtin { name: "part", arity: 1, strict: 0, traced: false, run: part };
 static RELATIVE: Builtin = Builtin { name: "relative", arity: 1, strict: 0, traced: false, run: relative };
-static LOCK: Builtin = Builtin { name: "lock", arity: 2, strict: 0, traced: false, run: lock };
+static LOCK: Builtin = Builtin { name: "lock", arity: 3, strict: 0, traced: false, run: lock };
 static FAIL: Builtin = Builtin { name: "fail", arity: 3, strict: 0, traced: false, run: fail };
 static WRONG: Builtin = Builtin { name: "wrong", arity: 3, strict: 0, traced: false, run: wrong };
 static UNKNOWN: Builtin = Builtin { name: "unknown", arity: 5, strict: 0, traced: false, run: unknown };
@@ -131,10 +132,11 @@ fn within(evaluator: &Evaluator, arguments: &[Value], _: PlaceId) -> Result<Valu
     })
 }
 
-/// `lock kind parameters`: the records that the lock has, or none and a note that it should.
+/// `lock origins kind parameters`: the records that the lock has, or none and a note that it should, and for what the user wrote:
+/// attributes of that `name` in that `set`.
 fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Value> {
-    let kind = evaluator.force_string_without_context(&arguments[0], place, "while evaluating a kind of lock")?;
-    let set = evaluator.force_set(&arguments[1], place, "while evaluating what the lock is asked")?;
+    let kind = evaluator.force_string_without_context(&arguments[1], place, "while evaluating a kind of lock")?;
+    let set = evaluator.force_set(&arguments[2], place, "while evaluating what the lock is asked")?;
     let mut parameters = BTreeMap::new();
     for (name, value) in show::sorted(evaluator, &set) {
         let name = String::from_utf8_lossy(&name).into_owned();
@@ -144,10 +146,12 @@ fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Va
     }
     let request = LockRequest { kind: String::from_utf8_lossy(&kind.bytes).into_owned(), parameters };
     let key = request.key();
-    let mut locking = evaluator.locking.borrow_mut();
+    let locking = evaluator.locking.borrow();
     let Some(entry) = locking.lock.answer(&request) else {
+        drop(locking);
         evaluator.sources.guard_request(&request)?;
-        locking.missing.insert(key, request);
+        let origins = origins(evaluator, &arguments[0])?;
+        evaluator.locking.borrow_mut().missing.insert(key, Question { request, origins });
         return Ok(Value::list(Vec::new()));
     };
     let records = entry.records.iter().map(|record| {
@@ -157,6 +161,30 @@ fn lock(evaluator: &Evaluator, arguments: &[Value], place: PlaceId) -> Result<Va
         Value::set(fields.collect())
     });
     Ok(Value::list(records.collect()))
+}
+
+/// What of them the user wrote, and where.
+fn origins(evaluator: &Evaluator, value: &Value) -> Result<Vec<Origin>> {
+    const WHAT: &str = "while evaluating who asks the lock";
+    let value = evaluator.force(value, PlaceId::NONE)?;
+    let View::List(items) = value.view() else { return Err(Failure::new("a list of origins is expected")) };
+    let symbol = |name: &str| evaluator.symbols.intern(name.as_bytes());
+    let mut origins = Vec::new();
+    for item in items.iter() {
+        let item = evaluator.force_set(&item, PlaceId::NONE, WHAT)?;
+        let (Some(set), Some(name)) = (item.get(symbol("set")), item.get(symbol("name"))) else { continue };
+        let Some(attribute) = written(evaluator, &set.value, &name.value)? else { continue };
+        let place = evaluator.places.get(attribute.place).filter(|place| report::is_own(evaluator, place));
+        if let Some(place) = place {
+            let texts = match plain(evaluator, &attribute.value) {
+                Ok(Json::String(text)) => vec![text],
+                Ok(Json::Array(items)) => items.iter().filter_map(Json::as_str).map(str::to_owned).collect(),
+                _ => Vec::new(),
+            };
+            origins.push(Origin { place, texts });
+        }
+    }
+    Ok(origins)
 }
 
 /// A value that is plain through and through.

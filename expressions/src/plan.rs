@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use store::derivation::{Fetched, Goal, GoalLayer, Source};
 use store::directory::versioned::is_version;
 use store::formation::{Launch, Limits, Port, is_variant};
-use store::lock::{Lock, LockRequest};
+use store::lock::Lock;
 use store::{Capabilities, Plan, StorePath};
 
 use crate::builtins::{self, derivation_path, to_json};
@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::library::library;
+use crate::locking::Question;
 use crate::places::PlaceId;
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -67,7 +68,7 @@ pub enum Evaluated {
     /// A plan, which also says nothing of the lock is missing.
     Plan(Box<Plan>),
     /// The lock does not answer these.
-    Unlocked(Vec<LockRequest>),
+    Unlocked(Vec<Question>),
     /// These are known by their hash, and were to be read: fetch them, and [`Sources::show`] where they lie.
     Unread(Vec<(StorePath, Fetched)>),
 }
@@ -110,7 +111,7 @@ pub enum Outcome<T> {
     /// It is there.
     Done(T),
     /// The lock does not answer these.
-    Unlocked(Vec<LockRequest>),
+    Unlocked(Vec<Question>),
     /// These are known by their hash, and were to be read: fetch them, and [`Sources::show`] where they lie.
     Unread(Vec<(StorePath, Fetched)>),
 }

@@ -33,7 +33,7 @@ fn remedy(message: &str) -> Option<String> {
 }
 
 /// Whether a place is the user's: in a file of the project, or typed in.
-fn is_own(evaluator: &Evaluator, place: &Place) -> bool {
+pub(crate) fn is_own(evaluator: &Evaluator, place: &Place) -> bool {
     let name = &place.text.name;
     if name.is_absolute() {
         return name.starts_with(&evaluator.sources.project);

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use store::lock::{Lock, LockRequest};
+use store::lock::Lock;
 
 pub use self::document::Documentation;
 pub use self::print::{Piece, Style};
@@ -21,6 +21,7 @@ use crate::error::{Error, Finding, Place, Severity, SourceText};
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result, Sort};
 use crate::library::library;
+use crate::locking::Question;
 use crate::places::PlaceId;
 use crate::plan::{Argument, given, supply_with};
 use crate::settings::Settings;
@@ -84,7 +85,7 @@ pub enum Trouble {
     /// Something is wrong with what was asked.
     Wrong(Error),
     /// The lock does not answer these.
-    Unlocked(Vec<LockRequest>),
+    Unlocked(Vec<Question>),
     /// Somebody interrupted.
     Interrupted,
 }

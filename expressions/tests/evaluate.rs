@@ -39,7 +39,37 @@ fn what_the_lock_does_not_answer_is_asked() {
         layers = [ (forge.debian { packages = [ "hello" ]; }) (forge.python { requirements = [ "numpy" ]; }) ]; }"#;
     std::fs::write(project.path().join("runtime.expr"), expression).unwrap();
     let evaluated = evaluate(&request(project.path(), "runtime.expr"), &Lock::default()).unwrap();
-    let Evaluated::Unlocked(requests) = evaluated else { panic!("{evaluated:?}") };
-    let kinds: Vec<_> = requests.iter().map(|request| request.kind.as_str()).collect();
+    let Evaluated::Unlocked(questions) = evaluated else { panic!("{evaluated:?}") };
+    let kinds: Vec<_> = questions.iter().map(|question| question.request.kind.as_str()).collect();
     assert_eq!(kinds, ["debian", "python"]);
+}
+
+#[test]
+fn a_question_knows_where_the_user_wrote_what_an_answer_speaks_of() {
+    let project = tempfile::tempdir().unwrap();
+    let expression = r#"{ forge }:
+let common = [ "shared" ]; in
+forge.formation { name = "hello"; command = [ "true" ]; layers = [
+  (forge.debian { suite = "bookworm"; packages = [ "hello" "git" ]; })
+  (forge.debian { packages = common ++ [ "g++" "hello-traditional=2.10" ]; })
+]; }"#;
+    std::fs::write(project.path().join("runtime.expr"), expression).unwrap();
+    let evaluated = evaluate(&request(project.path(), "runtime.expr"), &Lock::default()).unwrap();
+    let Evaluated::Unlocked(questions) = evaluated else { panic!("{evaluated:?}") };
+    let [question] = questions.as_slice() else { panic!("{questions:?}") };
+    for (failure, line, shown) in [
+        ("Debian bookworm has no package `git`", 4, "\"git\""),
+        ("has no package `hello`", 4, "\"hello\""),
+        ("has no package `hello-traditional`", 5, "\"hello-traditional=2.10\""),
+        ("no version of g++ fits", 5, "\"g++\""),
+        // Put together elsewhere: the attribute.
+        ("has no package `shared`", 5, "packages"),
+        ("cannot fetch `index of suite bookworm`", 4, "\"bookworm\""),
+        // Nothing that was written.
+        ("has no package `gitk`", 4, "packages"),
+    ] {
+        let place = question.place_of(failure).unwrap();
+        let text = String::from_utf8_lossy(&place.text.bytes[place.start..place.end]).into_owned();
+        assert_eq!((place.line_and_column().0, text.as_str()), (line, shown), "{failure}");
+    }
 }

@@ -58,17 +58,15 @@ pub fn run(arguments: &EvalArguments, context: &Context) -> Result<ExitCode> {
                 return Ok(ExitCode::SUCCESS);
             }
             // What an expression names by its address is looked at now, and written down by no one.
-            Outcome::Unlocked(requests) if requests.iter().all(names_its_address) => {
-                for entry in outside.answer(&request.sources.project, &requests)? {
+            Outcome::Unlocked(questions) if questions.iter().all(|question| names_its_address(&question.request)) => {
+                for entry in outside.answer(&request.sources.project, &questions)? {
                     lock.insert(entry);
                 }
             }
-            Outcome::Unlocked(requests) => {
+            Outcome::Unlocked(questions) => {
                 let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
-                let failure = requests
-                    .iter()
-                    .fold(failure, |failure, request| failure.cause(format!("not locked: {}", plan::words(request))));
-                return Err(failure.hint("`forge lock` writes the lock"));
+                let words = questions.iter().map(|question| format!("not locked: {}", plan::words(&question.request)));
+                return Err(words.fold(failure, Failure::cause).hint("`forge lock` writes the lock"));
             }
             Outcome::Unread(wanted) => {
                 for (path, place) in outside.lay_out(&wanted)? {

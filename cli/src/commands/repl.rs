@@ -330,9 +330,9 @@ impl Talk {
                     words::show(&render::finding(finding, self.show_trace, self.paint));
                 }
             }
-            Err(Trouble::Unlocked(requests)) => {
+            Err(Trouble::Unlocked(questions)) => {
                 let failure = Failure::new(code::NEGATIVE, "the value depends on what is not locked yet");
-                let words = requests.iter().map(|request| format!("not locked: {}", plan::words(request)));
+                let words = questions.iter().map(|question| format!("not locked: {}", plan::words(&question.request)));
                 let failure = words.fold(failure, Failure::cause).hint("`forge lock FILE` writes the lock");
                 words::show(&failure.render(self.paint.colored(), false));
             }

@@ -14,6 +14,7 @@ use crate::eval::{Coercion, Evaluator};
 use crate::failure::{Failure, Result, Sort};
 use crate::fetching::{self, Said};
 use crate::flake_reference::{self, Attributes};
+use crate::locking::Question;
 use crate::places::PlaceId;
 use crate::settings::Settings;
 use crate::symbols::known;
@@ -240,7 +241,7 @@ fn answer(
     evaluator.sources.guard_request(request)?;
     let key = request.key();
     let failure = Failure::new(format!("not locked: {key}"));
-    locking.missing.insert(key, request.clone());
+    locking.missing.insert(key, Question { request: request.clone(), origins: Vec::new() });
     Err(failure)
 }
 
