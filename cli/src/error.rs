@@ -532,6 +532,8 @@ impl From<builder::Error> for Failure {
                 }
                 if gone && what.starts_with("index of suite") {
                     failure.hint("is that the suite's name? A mirror has it under dists/; FORGE_DEBIAN_MIRROR names another mirror")
+                } else if gone && what.contains("://") {
+                    failure.hint("is that its address, and is it still there?")
                 } else if gone {
                     failure.hint("the mirror has moved on: `forge lock --update` takes what it has now, a snapshot mirror keeps old files")
                 } else {

@@ -37,6 +37,13 @@ pub struct Origin {
     pub texts: Vec<String>,
 }
 
+impl Origin {
+    /// Of a place alone.
+    pub fn of(place: Place) -> Self {
+        Self { place, texts: Vec::new() }
+    }
+}
+
 impl Question {
     /// Where the user wrote what a failure to answer speaks of; where the question is from, if it speaks of nothing that was written.
     pub fn place_of(&self, failure: &str) -> Option<Place> {

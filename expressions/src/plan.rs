@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::eval::Evaluator;
 use crate::failure::{Failure, Result};
 use crate::library::library;
-use crate::locking::Question;
+use crate::locking::{Origin, Question};
 use crate::places::PlaceId;
 use crate::settings::Settings;
 use crate::sources::Sources;
@@ -159,14 +159,21 @@ fn run<T: Send>(
         evaluator.locking.borrow_mut().lock = lock.clone();
         let result = evaluator.within_memory(|| work(&evaluator));
         // What failed may have failed for want of an answer.
-        let unanswered = evaluator.locking.borrow_mut().take_unanswered();
+        let result = result.map_err(|failure| report::error(&evaluator, *failure));
+        let mut unanswered = evaluator.locking.borrow_mut().take_unanswered();
+        // A builtin function that has no answer goes no further: what it was called for is where it failed.
+        let mut nowhere = unanswered.requests.iter_mut().filter(|question| question.origins.is_empty());
+        if let (Err(error), Some(question), None) = (&result, nowhere.next(), nowhere.next()) {
+            let place = error.findings.first().and_then(|finding| finding.place.clone());
+            question.origins.extend(place.filter(|place| report::is_own(&evaluator, place)).map(Origin::of));
+        }
         if !unanswered.requests.is_empty() {
             return Ok(Outcome::Unlocked(unanswered.requests));
         }
         if !unanswered.wanted.is_empty() {
             return Ok(Outcome::Unread(unanswered.wanted));
         }
-        result.map(Outcome::Done).map_err(|failure| report::error(&evaluator, *failure))
+        result.map(Outcome::Done)
     })
 }
 

@@ -45,6 +45,20 @@ fn what_the_lock_does_not_answer_is_asked() {
 }
 
 #[test]
+fn what_a_builtin_function_asks_is_where_it_was_called() {
+    let project = tempfile::tempdir().unwrap();
+    let expression = r#"{ forge }: forge.formation { name = "hello"; layers = [
+  (forge.debian { packages = [ "hello" ]; })
+  (forge.files { "/x" = builtins.fetchTarball "https://host.invalid/x.tar.gz"; })
+]; }"#;
+    std::fs::write(project.path().join("runtime.expr"), expression).unwrap();
+    let evaluated = evaluate(&request(project.path(), "runtime.expr"), &Lock::default()).unwrap();
+    let Evaluated::Unlocked(questions) = evaluated else { panic!("{evaluated:?}") };
+    let lines = questions.iter().map(|question| question.place_of("").unwrap().line_and_column().0);
+    assert_eq!(lines.collect::<Vec<_>>(), [2, 3], "{questions:?}");
+}
+
+#[test]
 fn a_question_knows_where_the_user_wrote_what_an_answer_speaks_of() {
     let project = tempfile::tempdir().unwrap();
     let expression = r#"{ forge }:
