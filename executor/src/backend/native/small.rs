@@ -15,7 +15,8 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     let file = rustix::fs::openat(CWD, path.as_ref(), flags, Mode::empty())?;
     let mut bytes = Vec::with_capacity(PIECE);
     loop {
-        bytes.reserve(PIECE);
+        // What is no longer than a page leaves room enough for being told that it has ended.
+        bytes.reserve(PIECE / 2);
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut bytes)) {
             Ok(0) => return Ok(bytes),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

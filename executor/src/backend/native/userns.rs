@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -44,7 +45,7 @@ impl UserNamespace {
             // In a container, not all ids may exist even for root: those that do are in its own map.
             Self::Last => {
                 let (users, groups) = own_maps()?;
-                Ok((identity(users), identity(groups)))
+                Ok((identity(&users), identity(&groups)))
             }
         }
     }
@@ -67,9 +68,11 @@ pub fn is_privileged() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
-/// Whether this process is in the user namespace that the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`).
+/// Whether the launcher is in the user namespace that the kernel began with, whose number is fixed (`PROC_USER_INIT_INO`). It never
+/// leaves the one that it is in, and is asked once.
 pub fn is_initial() -> bool {
-    fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() == 0xEFFF_FFFD))
 }
 
 /// Whether groups cannot be dropped here: for whoever is root only in a namespace that an ordinary user made.
@@ -80,17 +83,17 @@ pub fn keeps_groups() -> bool {
 /// Whether this process may give a file to any user at all: root, and not in a user namespace that has only some of them.
 pub fn has_every_user() -> bool {
     let whole = |map: &str| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    is_privileged() && own_maps().is_ok_and(|(users, groups)| whole(users) && whole(groups))
+    is_privileged() && own_maps().is_ok_and(|(users, groups)| whole(&users) && whole(&groups))
 }
 
-/// The maps of this process, which no launcher ever leaves the namespace of: read once.
-fn own_maps() -> io::Result<&'static (String, String)> {
-    static MAPS: OnceLock<(String, String)> = OnceLock::new();
-    if let Some(maps) = MAPS.get() {
-        return Ok(maps);
-    }
-    let maps = (small::read_text("/proc/self/uid_map")?, small::read_text("/proc/self/gid_map")?);
-    Ok(MAPS.get_or_init(|| maps))
+/// The maps of the launcher.
+fn own_maps() -> io::Result<(String, String)> {
+    // Where the kernel began, every id is itself.
+    let map = |name: &str| match is_initial() {
+        true => Ok("0 0 4294967295\n".to_owned()),
+        false => small::read_text(format!("/proc/self/{name}")),
+    };
+    Ok((map("uid_map")?, map("gid_map")?))
 }
 
 fn identity(map: &str) -> String {
@@ -132,6 +135,16 @@ pub fn refused(source: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_the_kernel_began_every_id_is_itself() {
+        if is_initial() {
+            let whole: Vec<String> =
+                ["uid_map", "gid_map"].map(|map| small::read_text(format!("/proc/self/{map}")).unwrap()).into();
+            assert!(whole.iter().all(|map| map.split_whitespace().eq(["0", "0", "4294967295"])), "{whole:?}");
+        }
+        assert_eq!(is_initial(), fs::read_link("/proc/self/ns/user").unwrap().as_os_str() == "user:[4026531837]",);
+    }
 
     #[test]
     fn every_id_that_exists_is_mapped_to_itself() {
