@@ -73,12 +73,25 @@ fn weight(message: &str, text: &str) -> Option<(bool, usize)> {
 
 /// Where a text stands in quotes in what follows an attribute's name, as it does unless it is put together.
 fn within(attribute: &Place, text: &str) -> Option<Place> {
-    let rest = attribute.text.bytes.get(attribute.end..)?;
-    let rest = &rest[..rest.iter().position(|byte| b"];}".contains(byte)).unwrap_or(rest.len())];
-    let quoted = format!("\"{text}\"");
-    let at = rest.windows(quoted.len()).position(|window| window == quoted.as_bytes())?;
-    let start = attribute.end + at;
-    Some(Place { text: attribute.text.clone(), start, end: start + quoted.len() })
+    let bytes = &attribute.text.bytes;
+    let mut at = attribute.end;
+    while let Some(byte) = bytes.get(at) {
+        let rest = &bytes[at + 1..];
+        at += 1 + match byte {
+            b'"' => {
+                let length = rest.iter().position(|byte| *byte == b'"')?;
+                if &rest[..length] == text.as_bytes() {
+                    return Some(Place { text: attribute.text.clone(), start: at, end: at + length + 2 });
+                }
+                length + 1
+            }
+            b'#' => rest.iter().position(|byte| *byte == b'\n')?,
+            // The end of the list, or of the attribute.
+            b']' | b';' | b'}' => return None,
+            _ => 0,
+        };
+    }
+    None
 }
 
 /// What an evaluation could not go on without.

@@ -65,7 +65,9 @@ fn a_question_knows_where_the_user_wrote_what_an_answer_speaks_of() {
 let common = [ "shared" ]; in
 forge.formation { name = "hello"; command = [ "true" ]; layers = [
   (forge.debian { suite = "bookworm"; packages = [ "hello" "git" ]; })
-  (forge.debian { packages = common ++ [ "g++" "hello-traditional=2.10" ]; })
+  (forge.debian { packages = common ++ [
+    # "g++" is in a comment, too
+    "x[y]" "g++" "hello-traditional=2.10" ]; })
 ]; }"#;
     std::fs::write(project.path().join("runtime.expr"), expression).unwrap();
     let evaluated = evaluate(&request(project.path(), "runtime.expr"), &Lock::default()).unwrap();
@@ -74,8 +76,8 @@ forge.formation { name = "hello"; command = [ "true" ]; layers = [
     for (failure, line, shown) in [
         ("Debian bookworm has no package `git`", 4, "\"git\""),
         ("has no package `hello`", 4, "\"hello\""),
-        ("has no package `hello-traditional`", 5, "\"hello-traditional=2.10\""),
-        ("no version of g++ fits", 5, "\"g++\""),
+        ("has no package `hello-traditional`", 7, "\"hello-traditional=2.10\""),
+        ("no version of g++ fits", 7, "\"g++\""),
         // Put together elsewhere: the attribute.
         ("has no package `shared`", 5, "packages"),
         ("cannot fetch `index of suite bookworm`", 4, "\"bookworm\""),
