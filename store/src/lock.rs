@@ -95,11 +95,65 @@ impl Lock {
             return Err(LockError::Version { found: document.version });
         }
         let mut lock = Self::default();
-        for Entry { kind, request, records } in document.lock {
+        for (at, Entry { kind, request, records }) in document.lock.into_iter().enumerate() {
+            for (number, record) in records.iter().enumerate() {
+                if let Some((field, message)) = mistake(&kind, record) {
+                    return Err(LockError::Syntax { message, offset: offset(text, at, number, field) });
+                }
+            }
             lock.insert(LockEntry { request: LockRequest { kind, parameters: request }, records });
         }
         Ok(lock)
     }
+}
+
+/// What is wrong with a record that somebody has changed by hand, or that two changes were merged to: in which field, if it has that.
+fn mistake<'a>(kind: &str, record: &'a BTreeMap<String, Value>) -> Option<(Option<&'a str>, String)> {
+    for (field, value) in record {
+        let (is_good, is) = match field.as_str() {
+            "size" | "layer" | "lastModified" | "revCount" => (value.is_u64(), "a number that is not negative"),
+            "essential" => (value.is_boolean(), "true or false"),
+            "sha256" => (value.as_str().is_some_and(is_sha256), "64 digits in base 16"),
+            "name" | "version" | "architecture" | "suite" | "file" | "repository" | "narHash" | "rev" => {
+                (value.is_string(), "a text")
+            }
+            // Others are of a kind of their own, or of a later forge.
+            _ => (true, ""),
+        };
+        if !is_good {
+            return Some((Some(field), format!("`{field}` of a record is {is}, not {}", toml_value(value))));
+        }
+    }
+    let wanted: &[&str] = match kind {
+        "debian" => &["name", "version", "suite", "file", "sha256", "size"],
+        "debian-index" => &["suite", "file", "sha256", "size"],
+        "python" | "python-lock" => &["name", "version", "file", "sha256"],
+        "url" => &["sha256"],
+        _ => &[],
+    };
+    let absent = wanted.iter().find(|field| !record.contains_key(**field))?;
+    Some((None, format!("a record of `{kind}` has no `{absent}`")))
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Where a record of a lock begins, or the value of one of its fields. None if the text is none.
+fn offset(text: &str, entry: usize, record: usize, field: Option<&str>) -> Option<usize> {
+    use toml::Spanned;
+    #[derive(serde::Deserialize)]
+    struct Document {
+        lock: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        records: Vec<Spanned<BTreeMap<String, Spanned<Value>>>>,
+    }
+    let document: Document = toml::from_str(text).ok()?;
+    let record = document.lock.get(entry)?.records.get(record)?;
+    let value = field.and_then(|field| record.get_ref().get(field));
+    Some(value.map_or(record.span().start, |value| value.span().start))
 }
 
 /// The text of a `forge.lock`: sorted, one line per record, so that two people's changes merge.
@@ -166,12 +220,38 @@ mod tests {
         for suite in ["trixie", "bookworm"] {
             let parameters = table(json!({ "suite": suite, "packages": ["python3", "a\"b\u{7f}\n"] }));
             let records = ["b", "a"].map(|name| table(json!({ "name": name, "size": 3, "good": true }))).to_vec();
-            lock.insert(LockEntry { request: LockRequest { kind: "debian".into(), parameters }, records });
+            lock.insert(LockEntry { request: LockRequest { kind: "kind".into(), parameters }, records });
         }
         let text = lock.to_string();
         assert_eq!(Lock::parse(&text).unwrap(), lock);
         assert!(text.find("bookworm").unwrap() < text.find("trixie").unwrap());
         assert!(text.find("name = \"a\"").unwrap() < text.find("name = \"b\"").unwrap());
+    }
+
+    #[test]
+    fn a_record_that_was_changed_by_hand_is_refused_where_it_is_wrong() {
+        const GOOD: &str = "sha256 = \"0000000000000000000000000000000000000000000000000000000000000000\", ";
+        let text = |record: &str| {
+            let head = "version = 1\n[[lock]]\nkind = \"url\"\nrequest = { url = \"a\" }\nrecords = [\n";
+            format!("{head}  {{ {record} }},\n]\n")
+        };
+        assert!(Lock::parse(&text(&format!("{GOOD}size = 3, of_a_later_forge = [1]"))).is_ok());
+        for (record, words, at) in [
+            (
+                &*format!("{GOOD}size = \"3\""),
+                "`size` of a record is a number that is not negative, not \"3\"",
+                "\"3\"",
+            ),
+            (&*format!("{GOOD}size = -3"), "`size` of a record is a number that is not negative, not -3", "-3"),
+            ("sha256 = \"00\"", "`sha256` of a record is 64 digits in base 16, not \"00\"", "\"00\""),
+            ("name = 5", "`name` of a record is a text, not 5", "5"),
+            ("size = 3", "a record of `url` has no `sha256`", "{ size = 3"),
+        ] {
+            let text = text(record);
+            let Err(LockError::Syntax { message, offset }) = Lock::parse(&text) else { panic!("{record}") };
+            assert_eq!(message, words);
+            assert!(text[offset.unwrap()..].starts_with(at), "{record}: {offset:?}");
+        }
     }
 
     #[test]
