@@ -166,12 +166,8 @@ impl<'a> Run<'a> {
     pub fn end(mut self, counted: Vec<(OwnedFd, OwnedFd)>, missing: Vec<String>, cgroups: &Cgroups) -> Result<Outcome> {
         self.missing = missing;
         let result = self.count(counted).and_then(|()| self.wait(cgroups));
-        // Here rather than later: process 1, the last that is left, waits for the kernel while it ends. What is not mapped any more
-        // need not be taken apart at our own end.
+        // Here rather than later: process 1, the last that is left, waits for the kernel while it ends.
         let early = self.ended.is_some().then(|| cgroups.counts());
-        if early.is_some() {
-            sys::let_code_go();
-        }
         let inner_status = self.collect();
         let was_ended = self.was_ended();
         let passed = match &mut self.relay {
