@@ -52,8 +52,9 @@ def sampled(events, runs):
 
 
 def short(name):
-    """A name without the hashes that a crate's version and compiler give it, in both ways in which rustc makes names."""
-    return re.sub("Cs[0-9A-Za-z]+_", "C", re.sub("17h[0-9a-f]+E.*$", "", name))
+    """A name without the hashes that a crate's version and compiler give it, in both ways in which rustc makes names, and without the
+    number of what the optimiser made known to other modules."""
+    return re.sub("Cs[0-9A-Za-z]+_", "C", re.sub("17h[0-9a-f]+E.*$|\\.llvm\\.[0-9]+$", "", name))
 
 
 found = sorted((address, size, name) for _, address, size, name in symbols(forge))
@@ -64,7 +65,11 @@ libraries = [f"{os.path.dirname(forge)}/deps/*.rlib", f"{sysroot}/lib/rustlib/*/
 for file, _, _, name in symbols(*(file for pattern in libraries for file in glob.glob(pattern))):
     crates[name] = re.sub(r"^lib|-[0-9a-f]+\.rlib$", "", os.path.basename(file))
 
-needed = set()
+ORDER = os.path.join(os.path.dirname(__file__), "..", "..", ".cargo", "start-order")
+# A short function is not seen each time: what was needed before stays, as long as the program has it.
+has = {(short(name), size) for _, size, name in found}
+before = (tuple(line.split()) for line in open(ORDER)) if os.path.exists(ORDER) else ()
+needed = {(crate, short(name), size) for crate, name, size in before if (short(name), size) in has}
 for events, runs in ((["-F", "25000", "-e", "cpu-clock:u"], arguments.runs), (["-e", "exceptions:page_fault_user"], 30)):
     for address in sampled(events, runs):
         at = bisect.bisect_right(addresses, address) - 1
@@ -74,6 +79,6 @@ for events, runs in ((["-F", "25000", "-e", "cpu-clock:u"], arguments.runs), (["
         _, size, name = found[at]
         # What has no hash is the C library's, or the compiler's own.
         needed.add((crates.get(name, "forge"), short(name), size) if short(name) != name else ("-", name, size))
-with open(os.path.join(os.path.dirname(__file__), "..", "..", ".cargo", "start-order"), "w") as file:
+with open(ORDER, "w") as file:
     file.writelines(" ".join(function) + "\n" for function in sorted(needed))
 print(f"{len(needed)} functions", file=sys.stderr)
