@@ -4,6 +4,8 @@
 //! canonical encoding under a context string of its own (BLAKE3's `derive_key` mode), so that one kind never passes for another.
 //! Digests are written as 64 lower-case hexadecimal digits.
 
+pub(crate) mod short;
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::digest::{FORMATION_CONTEXT, FormationId, TreeId};
+use crate::digest::{FORMATION_CONTEXT, FormationId, TreeId, short};
 use crate::encoding::{DecodeError, Reader, Writer};
 
 mod accounts;
@@ -123,7 +123,7 @@ impl Formation {
 
     /// The id of the formation with this encoding.
     pub fn id_of(encoded: &[u8]) -> FormationId {
-        FormationId::from_bytes(blake3::derive_key(FORMATION_CONTEXT, encoded))
+        FormationId::from_bytes(short::derive_key(FORMATION_CONTEXT, encoded))
     }
 
     /// The canonical encoding: a version byte, then tagged fields in ascending order of their tags.
