@@ -111,7 +111,9 @@ impl Lock {
 fn mistake<'a>(kind: &str, record: &'a BTreeMap<String, Value>) -> Option<(Option<&'a str>, String)> {
     for (field, value) in record {
         let (is_good, is) = match field.as_str() {
-            "size" | "layer" | "lastModified" | "revCount" => (value.is_u64(), "a number that is not negative"),
+            "size" | "layer" | "revCount" => (value.is_u64(), "a number that is not negative"),
+            // A commit may say that it was made before 1970.
+            "lastModified" => (value.is_i64(), "a number"),
             "essential" => (value.is_boolean(), "true or false"),
             "sha256" => (value.as_str().is_some_and(is_sha256), "64 digits in base 16"),
             "name" | "version" | "architecture" | "suite" | "file" | "repository" | "narHash" | "rev" => {
@@ -235,7 +237,7 @@ mod tests {
             let head = "version = 1\n[[lock]]\nkind = \"url\"\nrequest = { url = \"a\" }\nrecords = [\n";
             format!("{head}  {{ {record} }},\n]\n")
         };
-        assert!(Lock::parse(&text(&format!("{GOOD}size = 3, of_a_later_forge = [1]"))).is_ok());
+        assert!(Lock::parse(&text(&format!("{GOOD}size = 3, lastModified = -1, of_a_later_forge = [1]"))).is_ok());
         for (record, words, at) in [
             (
                 &*format!("{GOOD}size = \"3\""),
